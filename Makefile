@@ -1,0 +1,35 @@
+# make demo   trains, evaluates and segments on drawn scenes, in minutes on a CPU
+# make test   lints and runs the tests
+# Both make .venv first, with the default stack at the versions of requirements/constraints.txt.
+
+# The default stack needs Python 3.10 or newer; the first one found is taken. Another: make demo PYTHON=/path/to/python
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
+RUN := .venv/bin/python
+DEMO := work_dirs/demo
+DEMO_CONFIG := configs/fpn_inceptionnext_a_toy.py
+VALIDATION := data/toy_ade20k/images/validation
+
+.PHONY: demo test lint
+
+.venv/installed: setup.cfg pyproject.toml requirements/constraints.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.10 or newer found (python3 is $$(python3 -V 2>&1)); install one with" \
+		"its venv module, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[onedl,dev]'
+	$(RUN) -m mmseg_inceptionnext
+	touch $@
+
+demo: .venv/installed
+	$(RUN) tools/make_toy_ade20k.py --out data/toy_ade20k --num-train 200 --num-val 40 --seed 0
+	$(RUN) tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO) --cfg-options randomness.seed=0
+	$(RUN) tools/test.py $(DEMO_CONFIG) $(DEMO)/iter_800.pth --work-dir $(DEMO)
+	$(RUN) tools/infer.py $(DEMO)/iter_800.pth $(VALIDATION)/toy_validation_0000[012].jpg --out-dir $(DEMO)/overlays
+	@$(RUN) -c 'import json; print("mIoU of the toy validation set: %.2f" % json.load(open("$(DEMO)/metrics.json"))["mIoU"])'
+	@echo "overlays to look at:" && ls $(DEMO)/overlays/*_overlay.jpg
+
+lint: .venv/installed
+	.venv/bin/ruff check .
+
+test: lint
+	$(RUN) -m pytest -q

@@ -1,0 +1,14 @@
+"""InceptionNeXt for MMSegmentation. Importing this package registers its classes."""
+import sys
+
+from .stack import error_message, inspect_stack
+from .version import __version__
+
+_problem = error_message(inspect_stack())
+# Python sets argv[0] to '-m' while it looks for the module: `python -m mmseg_inceptionnext` must reach its report.
+if _problem and sys.argv[:1] != ['-m']:
+    raise ImportError(_problem)
+if not _problem:
+    from . import datasets, engine, evaluation, models  # noqa: F401 (registers the classes)
+
+__all__ = ['__version__']

@@ -1,0 +1,42 @@
+"""Reads a config the way every tool of this package does."""
+import os.path as osp
+from typing import Optional
+
+from mmengine.config import Config
+
+
+def load_config(path: str,
+                cfg_options: Optional[dict] = None,
+                work_dir: Optional[str] = None,
+                launcher: str = 'none') -> Config:
+    """Reads a config file and applies what the command line says.
+
+    ``data_root`` among the options also moves every dataset that stands at the config's own ``data_root``: MMEngine
+    alone would change the name at the top of the file and none of the datasets.
+
+    Args:
+        path: the config file.
+        cfg_options: values that override the file's, by dotted name.
+        work_dir: folder for logs and checkpoints. Default: the config's own, else ``work_dirs/CONFIG_NAME``.
+        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+    """
+    cfg = Config.fromfile(path)
+    if cfg_options:
+        if 'data_root' in cfg_options:
+            _move_datasets(list(cfg.values()), cfg.get('data_root'), cfg_options['data_root'])
+        cfg.merge_from_dict(cfg_options)
+    cfg.launcher = launcher
+    name = osp.splitext(osp.basename(path))[0]
+    cfg.work_dir = work_dir or cfg.get('work_dir') or osp.join('work_dirs', name)
+    return cfg
+
+
+def _move_datasets(node, old_root: Optional[str], new_root: str) -> None:
+    if isinstance(node, dict):
+        if old_root is not None and node.get('data_root') == old_root:
+            node['data_root'] = new_root
+        for value in node.values():
+            _move_datasets(value, old_root, new_root)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            _move_datasets(value, old_root, new_root)

@@ -1,0 +1,54 @@
+"""Paints a class map over its image, with a legend."""
+from typing import Dict, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+ROW_HEIGHT = 22  # pixels
+SWATCH = 16  # pixels
+MARGIN = 8  # pixels
+TEXT_SIZE = 13  # pixels
+
+
+def class_share(mask: np.ndarray, classes: Sequence[str]) -> Dict[str, float]:
+    """Share of the pixels that each class present takes, largest first; the shares add up to 1."""
+    counts = np.bincount(mask.ravel(), minlength=len(classes))
+    return {classes[i]: float(counts[i] / mask.size) for i in np.argsort(-counts, kind='stable') if counts[i]}
+
+
+def draw_overlay(image: np.ndarray, mask: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]],
+                 opacity: float = 0.5) -> Image.Image:
+    """Paints the classes over the image and lists those present, with their share, on the right.
+
+    Args:
+        image: H x W x 3, uint8, RGB.
+        mask: H x W, the class id of each pixel.
+        classes: name of each class.
+        palette: colour of each class, RGB from 0 to 255.
+        opacity: of the paint, from 0 (the image) to 1 (the class map).
+
+    Returns:
+        A picture of H x (W + legend); a legend with more rows than H holds makes it taller.
+    """
+    colors = np.asarray(palette, np.uint8)[mask]
+    painted = Image.fromarray(np.round((1 - opacity) * image + opacity * colors).astype(np.uint8))
+    legend = _legend(class_share(mask, classes), dict(zip(classes, palette)))
+    canvas = Image.new('RGB', (painted.width + legend.width, max(painted.height, legend.height)), 'white')
+    canvas.paste(painted, (0, 0))
+    canvas.paste(legend, (painted.width, 0))
+    return canvas
+
+
+def _legend(share: Dict[str, float], colors: Dict[str, Sequence[int]]) -> Image.Image:
+    font = ImageFont.load_default(TEXT_SIZE)
+    texts = {name: f'{name}  {100 * part:.1f} %' if part >= 0.001 else f'{name}  < 0.1 %'
+             for name, part in share.items()}
+    text_width = max(font.getlength(text) for text in texts.values())
+    legend = Image.new('RGB', (int(text_width) + SWATCH + 3 * MARGIN, ROW_HEIGHT * len(texts) + MARGIN), 'white')
+    draw = ImageDraw.Draw(legend)
+    for row, (name, text) in enumerate(texts.items()):
+        y = MARGIN // 2 + row * ROW_HEIGHT
+        box = (MARGIN, y + 2, MARGIN + SWATCH, y + 2 + SWATCH)
+        draw.rectangle(box, fill=tuple(int(c) for c in colors[name]), outline='black')
+        draw.text((SWATCH + 2 * MARGIN, y + 3), text, fill='black', font=font)
+    return legend

@@ -1,0 +1,115 @@
+"""Segments images with a checkpoint, through the config's own test pipeline."""
+import os.path as osp
+from dataclasses import dataclass
+from typing import Dict, Optional, Sequence
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.device import get_device
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmengine.runner import CheckpointLoader
+from PIL import Image
+
+from mmseg.registry import DATASETS, MODELS
+from .overlay import class_share, draw_overlay
+
+
+@dataclass
+class SegmentationResult:
+    """The classes of one image.
+
+    Attributes:
+        image: H x W x 3, uint8, RGB, at the original size.
+        mask: H x W, the class id of each pixel, from 0; uint8, or uint16 above 256 classes.
+        classes: name of each class id.
+        palette: colour of each class id, RGB from 0 to 255.
+    """
+    image: np.ndarray
+    mask: np.ndarray
+    classes: Sequence[str]
+    palette: Sequence[Sequence[int]]
+
+    def overlay(self, opacity: float = 0.5) -> Image.Image:
+        """The image painted with its classes and a legend of those present."""
+        return draw_overlay(self.image, self.mask, self.classes, self.palette, opacity)
+
+    def share(self) -> Dict[str, float]:
+        """Share of the pixels of each class present, largest first."""
+        return class_share(self.mask, self.classes)
+
+
+class Segmenter:
+    """A trained segmentor that takes image files.
+
+    Args:
+        checkpoint: file that MMEngine's runner wrote.
+        config: config file. Default: the config inside the checkpoint.
+        device: such as ``cpu`` or ``cuda:0``. Default: the best there is.
+
+    Raises:
+        ValueError: if the checkpoint holds no config and none is given, if its weights do not fit the model, or if
+            neither checkpoint nor config name the classes.
+    """
+
+    def __init__(self, checkpoint: str, config: Optional[str] = None, device: Optional[str] = None) -> None:
+        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
+        meta = loaded.get('meta', {})
+        self.cfg = self._config_of(meta, config, checkpoint)
+        init_default_scope(self.cfg.get('default_scope', 'mmseg'))
+        self.model = revert_sync_batchnorm(MODELS.build(self.cfg.model))
+        try:
+            self.model.load_state_dict(loaded.get('state_dict', loaded))
+        except RuntimeError as error:
+            raise ValueError(f'the weights in {checkpoint} do not fit the model of '
+                             f'{config or "the config inside it"}: {error}') from error
+        self.model.to(device or get_device()).eval()
+        dataset = self.cfg.test_dataloader.dataset
+        self.classes, self.palette = self._classes_of(meta, dataset)
+        if len(self.classes) != self.model.num_classes:
+            raise ValueError(f'{checkpoint} names {len(self.classes)} classes, but its model predicts '
+                             f'{self.model.num_classes}; give the config it was trained with by --config')
+        steps = [step for step in dataset.pipeline if step['type'] != 'LoadAnnotations']
+        self._load, self._transform = Compose(steps[:1]), Compose(steps[1:])
+
+    @staticmethod
+    def _config_of(meta: dict, config: Optional[str], checkpoint: str) -> Config:
+        if config:
+            return Config.fromfile(config)
+        if 'cfg' not in meta:
+            raise ValueError(f'{checkpoint} holds no config; give the one it was trained with by --config')
+        return Config.fromstring(meta['cfg'], file_format='.py')
+
+    @staticmethod
+    def _classes_of(meta: dict, dataset: dict):
+        metainfo = meta.get('dataset_meta') or {}
+        if not metainfo.get('classes') or not metainfo.get('palette'):
+            metainfo = DATASETS.build(dict(dataset, lazy_init=True, pipeline=[])).metainfo
+        if not metainfo.get('classes'):
+            raise ValueError('neither the checkpoint nor the dataset of the config names the classes; add '
+                             'metainfo=dict(classes=(...), palette=[...]) to the dataset of the config')
+        return tuple(metainfo['classes']), [list(color) for color in metainfo['palette']]
+
+    @torch.no_grad()
+    def __call__(self, path: str) -> SegmentationResult:
+        """Segments one image file, as the config's test pipeline reads it.
+
+        Raises:
+            ValueError: if the file is missing or is no image that can be read.
+        """
+        loaded = self._read(path)
+        image = loaded['img'].copy()
+        data = pseudo_collate([self._transform(loaded)])
+        prediction = self.model.test_step(data)[0].pred_sem_seg.data.squeeze(0)
+        dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
+        return SegmentationResult(image[..., ::-1], prediction.cpu().numpy().astype(dtype), self.classes, self.palette)
+
+    def _read(self, path: str) -> dict:
+        if not osp.isfile(path):
+            raise ValueError(f'{path}: no such file')
+        try:
+            return self._load(dict(img_path=path))
+        except Exception as error:  # OpenCV, mmcv and the file system each have their own errors for a bad file
+            raise ValueError(f'{path}: cannot be read as an image ({type(error).__name__})') from error

@@ -1,0 +1,217 @@
+"""Draws street scenes with labels, in the layout and the label convention of ADE20K."""
+import os.path as osp
+from typing import Callable, List, Sequence, Tuple
+
+import cv2
+import numpy as np
+from mmengine.utils import mkdir_or_exist
+from tqdm import tqdm
+
+from mmseg.datasets import ADE20KDataset
+
+CLASSES = ('sky', 'mountain', 'building', 'grass', 'sidewalk', 'road', 'tree', 'fence', 'streetlight', 'signboard',
+           'car', 'person', 'water')
+OTHER = 0  # ADE20K's label for what is none of its 150 classes; training ignores it
+JPEG_QUALITY = 92
+
+Color = Tuple[int, int, int]  # red, green, blue
+
+
+def make_toy_ade20k(out: str, num_train: int = 200, num_val: int = 40, seed: int = 0) -> None:
+    """Writes a small drawn dataset: ``images/{training,validation}/*.jpg``, ``annotations/.../*.png``.
+
+    Each annotation is a single-channel PNG of the image's size: 0 other, 1 to 150 the classes of ADE20K, of which
+    :data:`CLASSES` occur. The same arguments give the same bytes.
+
+    Args:
+        out: folder to write to, made if it is not there; files of the same names are overwritten.
+        num_train: number of training scenes.
+        num_val: number of validation scenes.
+        seed: the scenes' seed; every scene has its own stream, so the first n are the same for every count.
+
+    Raises:
+        ValueError: if a count is negative.
+    """
+    if num_train < 0 or num_val < 0:
+        raise ValueError(f'num_train={num_train}, num_val={num_val}: counts of scenes cannot be negative')
+    for split_index, (split, count) in enumerate((('training', num_train), ('validation', num_val))):
+        image_dir, label_dir = osp.join(out, 'images', split), osp.join(out, 'annotations', split)
+        mkdir_or_exist(image_dir)
+        mkdir_or_exist(label_dir)
+        for i in tqdm(range(count), desc=split, unit='scene'):
+            image, label = draw_scene(np.random.default_rng((seed, split_index, i)))
+            name = f'toy_{split}_{i:05d}'
+            jpeg = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+            jpeg.tofile(osp.join(image_dir, f'{name}.jpg'))
+            cv2.imencode('.png', label)[1].tofile(osp.join(label_dir, f'{name}.png'))
+
+
+def draw_scene(rng: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:
+    """Draws one scene, far things first.
+
+    Returns:
+        The image (H x W x 3, uint8, RGB) and its label (H x W, uint8, 0 other, else ADE20K's class plus one).
+    """
+    scene = Scene(rng)
+    scene.backdrop()
+    for draw, at_most in ((scene.building, 4), (scene.tree, 4), (scene.fence, 1), (scene.streetlight, 2),
+                          (scene.signboard, 2), (scene.car, 3), (scene.person, 4), (scene.barrel, 1)):
+        _draw_some(rng, draw, at_most)
+    return scene.finish(), scene.label
+
+
+def _draw_some(rng: np.random.Generator, draw: Callable[[], None], at_most: int) -> None:
+    for _ in range(rng.integers(0, at_most + 1)):
+        draw()
+
+
+class Scene:
+    """An image and its label, painted together so that they cannot disagree.
+
+    Lengths are in pixels, or in units of ``scale``: 1 for a thing at the lower edge, smaller towards the horizon.
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.h, self.w = int(rng.integers(176, 209)), int(rng.integers(232, 281))
+        self.horizon = int(self.h * rng.uniform(0.35, 0.55))
+        self.image = np.zeros((self.h, self.w, 3), np.float32)
+        self.label = np.full((self.h, self.w), OTHER, np.uint8)
+
+    def paint(self, polygons: Sequence[Sequence[Tuple[float, float]]], color: Color, name: str,
+              grain: float = 8.) -> None:
+        """Fills polygons of (x, y) points with a textured colour and the label of class ``name``."""
+        mask = np.zeros((self.h, self.w), np.uint8)
+        cv2.fillPoly(mask, [np.round(points).astype(np.int32) for points in polygons], 1)
+        self.fill(mask.astype(bool), color, name, grain)
+
+    def fill(self, mask: np.ndarray, color: Color, name: str, grain: float = 8.) -> None:
+        """Gives the pixels of ``mask`` a textured colour and the label of class ``name``."""
+        coarse = self.rng.normal(0, grain, (self.h // 8 + 1, self.w // 8 + 1)).astype(np.float32)
+        texture = cv2.resize(coarse, (self.w, self.h), interpolation=cv2.INTER_CUBIC)
+        tint = self.rng.normal(0, 10, 3)
+        self.image[mask] = (np.array(color) + tint + texture[..., None])[mask]
+        self.label[mask] = label_of(name)
+
+    def box(self, x: float, y: float, width: float, height: float, color: Color, name: str, grain: float = 4.) -> None:
+        """Paints an upright rectangle whose lower edge is centred on (x, y)."""
+        self.paint([_box(x, y, width, height)], color, name, grain)
+
+    def stand(self, nearest: float = 1.) -> Tuple[float, float, float]:
+        """A random place on the ground: x, y and the scale of what stands there."""
+        depth = self.rng.uniform(0.15, nearest)
+        return self.rng.uniform(0, self.w), self.horizon + depth * (self.h - self.horizon), depth
+
+    def pick(self, *colors: Color) -> Color:
+        return colors[self.rng.integers(len(colors))]
+
+    def backdrop(self) -> None:
+        """Sky, mountains, and the ground with a road (or a river) between sidewalks."""
+        rng, w, h, top = self.rng, self.w, self.h, self.horizon
+        self.paint([_box(w / 2, top, w, top)], self.pick((120, 170, 230), (170, 190, 210), (235, 180, 130)), 'sky', 14)
+        if rng.random() < 0.5:
+            xs = np.linspace(0, w, 8)
+            ridge = [(x, top - rng.uniform(0.1, 0.55) * top) for x in xs]
+            self.paint([[(0, top), *ridge, (w, top)]], self.pick((110, 110, 130), (95, 85, 80)), 'mountain')
+        self.paint([_box(w / 2, h, w, h - top)], self.pick((80, 140, 50), (120, 150, 60), (60, 110, 50)), 'grass', 16)
+        far, near = rng.uniform(0.3, 0.7, 2) * w
+        width = rng.uniform(0.25, 0.45) * w
+        for half, color, name in ((1.35 * width, (170, 160, 150), 'sidewalk'), (width, (75, 75, 80), 'road')):
+            self.paint([[(far - 0.1 * half, top), (far + 0.1 * half, top), (near + half, h), (near - half, h)]], color,
+                       name)
+        self._lane_marks(far, near, width)
+        if rng.random() < 0.3:
+            y = top + rng.uniform(0.05, 0.2) * (h - top)
+            self.box(w / 2, y, w, 0.08 * h, (60, 110, 150), 'water', 12)
+
+    def _lane_marks(self, far: float, near: float, width: float) -> None:
+        for depth in np.arange(0.15, 1, 0.18):
+            y, x = self.horizon + depth * (self.h - self.horizon), far + depth * (near - far)
+            self.box(x, y, max(1., 0.05 * depth * width), 0.06 * depth * self.h, (225, 225, 215), 'road')
+
+    def building(self) -> None:
+        x, y = self.rng.uniform(0, self.w), self.horizon + self.rng.uniform(0, 0.12) * self.h
+        width, height = self.rng.uniform(0.12, 0.3) * self.w, self.rng.uniform(0.2, 0.5) * self.h
+        self.box(x, y, width, height, self.pick((180, 90, 70), (200, 180, 150), (140, 140, 150)), 'building')
+        pane = self.pick((60, 70, 90), (240, 220, 140))
+        for column in np.arange(x - width / 2 + 5, x + width / 2 - 4, 10):
+            for row in np.arange(y - height + 10, y - 4, 13):
+                self.box(column, row, 4, 6, pane, 'building', 2)
+
+    def tree(self) -> None:
+        x, y, scale = self.stand(0.8)
+        height = (0.25 + 0.45 * scale) * self.h
+        self.box(x, y, max(2., 0.07 * height), 0.5 * height, (90, 65, 45), 'tree')
+        leaves = [_ellipse(x + self.rng.normal(0, 0.12) * height, y - self.rng.uniform(0.45, 0.85) * height,
+                           self.rng.uniform(0.14, 0.22) * height, self.rng.uniform(0.12, 0.2) * height)
+                  for _ in range(6)]
+        for leaf in leaves:
+            self.paint([leaf], self.pick((40, 95, 35), (60, 120, 45), (150, 110, 40)), 'tree', 18)
+
+    def fence(self) -> None:
+        y, height = self.horizon + 0.3 * (self.h - self.horizon), 0.1 * self.h
+        left, right = sorted(self.rng.uniform(0, self.w, 2))
+        for x in np.arange(left, right, 5):
+            self.box(x, y, 3, height, (205, 195, 175), 'fence')
+        for rail in (0.35, 0.75):
+            self.box((left + right) / 2, y - rail * height, right - left, 3, (205, 195, 175), 'fence')
+
+    def streetlight(self) -> None:
+        x, y, scale = self.stand()
+        height = (0.35 + 0.4 * scale) * self.h
+        self.box(x, y, 2 + 2 * scale, height, (60, 62, 66), 'streetlight', 2)
+        self.box(x + 6, y - height, 16, 4, (60, 62, 66), 'streetlight', 2)
+
+    def signboard(self) -> None:
+        x, y, scale = self.stand()
+        height, side = (0.15 + 0.3 * scale) * self.h, (0.05 + 0.1 * scale) * self.h
+        color = self.pick((200, 40, 40), (40, 80, 190), (240, 200, 40))
+        self.box(x, y, 2, height, (110, 110, 110), 'signboard', 2)
+        self.box(x, y - height + side, 1.4 * side, side, color, 'signboard', 3)
+        self.box(x, y - height + 0.6 * side, 0.9 * side, 0.2 * side, (245, 245, 245), 'signboard', 2)
+
+    def car(self) -> None:
+        x, y, scale = self.stand()
+        length, height = (0.1 + 0.3 * scale) * self.w, (0.06 + 0.14 * scale) * self.h
+        color = self.pick((170, 30, 35), (30, 60, 150), (225, 225, 225), (30, 30, 32), (215, 165, 30))
+        cabin = [(x - 0.3 * length, y - 0.55 * height), (x - 0.18 * length, y - height), (x + 0.15 * length, y - height),
+                 (x + 0.3 * length, y - 0.55 * height)]
+        self.box(x, y - 0.15 * height, length, 0.45 * height, color, 'car', 3)
+        self.paint([cabin], (50, 60, 75), 'car', 3)
+        for side in (-0.3, 0.3):
+            self.paint([_ellipse(x + side * length, y - 0.15 * height, 0.1 * length, 0.17 * height)], (20, 20, 22), 'car')
+
+    def person(self) -> None:
+        x, y, scale = self.stand()
+        height = (0.1 + 0.25 * scale) * self.h
+        shirt = self.pick((220, 60, 60), (60, 120, 220), (240, 210, 70), (230, 230, 230), (120, 60, 150))
+        for side in (-0.06, 0.06):
+            self.box(x + side * height, y, max(2., 0.09 * height), 0.5 * height, (45, 45, 70), 'person', 3)
+        self.box(x, y - 0.45 * height, 0.28 * height, 0.38 * height, shirt, 'person', 3)
+        self.paint([_ellipse(x, y - 0.9 * height, 0.09 * height, 0.1 * height)], (215, 165, 130), 'person', 3)
+
+    def barrel(self) -> None:
+        """A thing of none of the classes, labelled other."""
+        x, y, scale = self.stand()
+        self.box(x, y, (0.03 + 0.06 * scale) * self.w, (0.05 + 0.12 * scale) * self.h, (235, 120, 20), 'other')
+
+    def finish(self) -> np.ndarray:
+        """The image with the camera's part: brightness, blur and noise."""
+        image = cv2.GaussianBlur(self.image, (0, 0), 0.6) * self.rng.uniform(0.75, 1.15)
+        image += self.rng.normal(0, 6, image.shape)
+        return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def label_of(name: str) -> int:
+    """The value of a class in ADE20K's annotations: its index plus one; 0 for ``'other'``."""
+    return OTHER if name == 'other' else ADE20KDataset.METAINFO['classes'].index(name) + 1
+
+
+def _box(x: float, y: float, width: float, height: float) -> List[Tuple[float, float]]:
+    left, right = x - width / 2, x + width / 2
+    return [(left, y), (right, y), (right, y - height), (left, y - height)]
+
+
+def _ellipse(x: float, y: float, rx: float, ry: float) -> List[Tuple[float, float]]:
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    return [(x + rx * np.cos(a), y + ry * np.sin(a)) for a in angles]

@@ -1,0 +1,36 @@
+"""Hooks of the training loop."""
+import logging
+
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from mmseg.registry import HOOKS
+
+
+@HOOKS.register_module()
+class BatchSizeHook(Hook):
+    """Says at the start of training which batch the recipe was made for and which one runs.
+
+    The recipe's batch is ``auto_scale_lr.base_batch_size`` of the config. Where the two differ the line is a warning
+    that says what to do.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        recipe = runner.cfg.get('auto_scale_lr', {})
+        base = recipe.get('base_batch_size')
+        if base is None:
+            return
+        per_process = runner.train_dataloader.batch_size
+        accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        actual = runner.world_size * per_process * accumulated
+        parts = f'{runner.world_size} process{"es" * (runner.world_size > 1)} x {per_process} images'
+        if accumulated > 1:
+            parts += f' x {accumulated} accumulated steps'
+        line = f'batch: the recipe has {base}, this run has {actual} ({parts})'
+        if actual != base and recipe.get('enable'):
+            line += f'; learning rate scaled by {runner.world_size * per_process / base:g}'
+        elif actual != base:
+            line += ('; the published accuracy was not trained like this: use more GPUs or '
+                     'train_dataloader.batch_size, or scale the learning rate with --auto-scale-lr')
+        print_log(line, logger=runner.logger, level=logging.INFO if actual == base else logging.WARNING)

@@ -1,0 +1,3 @@
+from .metrics import ExactIoUMetric
+
+__all__ = ['ExactIoUMetric']

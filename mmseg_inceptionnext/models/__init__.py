@@ -1,0 +1,3 @@
+from .backbones import InceptionDWConv2d, InceptionNeXt, MetaNeXt
+
+__all__ = ['InceptionDWConv2d', 'InceptionNeXt', 'MetaNeXt']

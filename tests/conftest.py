@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+
+import mmseg_inceptionnext  # noqa: F401 (registers the classes)
+from mmseg_inceptionnext.datasets import make_toy_ade20k
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _scope_and_seed():
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture(scope='session')
+def toy_root(tmp_path_factory):
+    """A toy dataset of 6 training and 3 validation scenes."""
+    root = tmp_path_factory.mktemp('toy')
+    make_toy_ade20k(str(root), num_train=6, num_val=3, seed=0)
+    return root
+
+
+def shared_data(name):
+    """A folder of real images beside the checkout, or a skip that says which one is missing."""
+    path = ROOT.parent / 'shared' / name
+    if not path.is_dir():
+        pytest.skip(f'needs the real images in ../shared/{name}, which is not there')
+    return path
+
+
+@pytest.fixture(scope='session')
+def ade20k_sample():
+    return shared_data('ade20k_sample')
+
+
+@pytest.fixture(scope='session')
+def camvid():
+    return shared_data('camvid')

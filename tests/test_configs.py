@@ -1,0 +1,170 @@
+"""Every config builds and trains a step; the recipes hold the paper's numbers."""
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmengine.structures import PixelData
+from torch.nn.modules.batchnorm import SyncBatchNorm
+
+from mmseg.registry import DATASETS, MODELS, PARAM_SCHEDULERS
+from mmseg.structures import SegDataSample
+from mmseg_inceptionnext.apis import count_complexity, load_config
+from utils import ROOT, randomise, total_loss
+
+CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
+BASES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs' / '_base_').rglob('*.py'))
+ARCHS = dict(a='atto', t='tiny', s='small', b='base')
+DIMS = dict(a=[40, 80, 160, 320], t=[96, 192, 384, 768], s=[96, 192, 384, 768], b=[128, 256, 512, 1024])
+
+
+def config(name: str) -> Config:
+    return load_config(str(ROOT / 'configs' / name))
+
+
+def test_there_are_configs():
+    assert len(CONFIGS) >= 10 and len(BASES) >= 9
+    for head in ('upernet', 'fpn'):
+        assert {f'{head}_inceptionnext_{arch}_ade20k.py' for arch in ARCHS} <= set(CONFIGS)
+
+
+@pytest.mark.parametrize('path', BASES)
+def test_each_base_stands_alone(path):
+    cfg = Config.fromfile(str(ROOT / path))
+    if 'model' in cfg:
+        MODELS.build(cfg.model)
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if loader in cfg and 'type' in cfg[loader]['dataset']:
+            DATASETS.build(dict(cfg[loader].dataset, lazy_init=True))
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_a_step_gives_every_parameter_a_gradient(name):
+    cfg = config(name)
+    model = randomise(revert_sync_batchnorm(MODELS.build(cfg.model))).train()
+    classes = len(DATASETS.get(cfg.train_dataloader.dataset.type).METAINFO['classes'])
+    assert model.num_classes == classes
+    samples = [
+        SegDataSample(gt_sem_seg=PixelData(data=torch.randint(0, classes, (1, 64, 64))),
+                      metainfo=dict(img_shape=(64, 64))) for _ in range(2)
+    ]
+    total_loss(model(torch.randn(2, 3, 64, 64), samples, mode='loss')).backward()
+    missing = [name for name, p in model.named_parameters() if p.grad is None]
+    assert not missing
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_the_name_says_what_is_inside(name):
+    head, backbone, letter, dataset = Path(name).stem.split('_')
+    model = config(name).model
+    assert backbone == 'inceptionnext' and model.backbone.type == 'InceptionNeXt'
+    assert model.backbone.arch == ARCHS[letter]
+    assert model.decode_head.type == dict(upernet='UPerHead', fpn='FPNHead')[head]
+    widths = model.decode_head.in_channels if head == 'upernet' else model.neck.in_channels
+    assert list(widths) == DIMS[letter]
+    root = config(name).train_dataloader.dataset.data_root
+    assert root == dict(ade20k='data/ade/ADEChallengeData2016', toy='data/toy_ade20k', camvid='data/camvid')[dataset]
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_leaves_are_short(name):
+    lines = [line for line in (ROOT / 'configs' / name).read_text().splitlines() if line.strip()]
+    assert len(lines) <= 16, 'a leaf holds only what makes it different'
+
+
+PAPER = {  # tables 6 and 7: params in M, MACs in G, at 512 x 2048 for UPerNet and 512 x 512 for Semantic FPN
+    'upernet_t': (56, 933), 'upernet_s': (78, 1020), 'upernet_b': (115, 1159),
+    'fpn_t': (28, 44), 'fpn_s': (50, 65), 'fpn_b': (85, 100),
+}
+
+
+@pytest.mark.parametrize('name', PAPER)
+def test_params_and_macs_are_the_papers(name):
+    head, letter = name.split('_')
+    shape = dict(upernet=(512, 2048), fpn=(512, 512))[head]
+    total = count_complexity(config(f'{head}_inceptionnext_{letter}_ade20k.py'), shape)[-1]
+    params, macs = PAPER[name]
+    assert round(total.params / 1e6) == params
+    # The paper prints whole G: a difference within the rounding, or within 1 % for its counter's elementwise work.
+    assert abs(total.macs / 1e9 - macs) <= max(0.5, 0.01 * macs)
+
+
+def schedule(cfg, iterations):
+    """The learning rate at the given iterations, by the config's own schedulers on a dummy parameter."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.optim_wrapper.optimizer.lr)
+    schedulers = [PARAM_SCHEDULERS.build(dict(s, optimizer=optimizer)) for s in cfg.param_scheduler]
+    rates = []
+    for i in range(max(iterations) + 1):
+        if i in iterations:
+            rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize('letter,rate', [('t', 0.2), ('s', 0.3), ('b', 0.4)])
+def test_the_upernet_recipe(letter, rate):
+    cfg = config(f'upernet_inceptionnext_{letter}_ade20k.py')
+    assert cfg.model.backbone.drop_path_rate == rate
+    assert cfg.model.backbone.norm_cfg.type == cfg.model.backbone.out_norm_cfg.type == 'SyncBN'
+    head, aux = cfg.model.decode_head, cfg.model.auxiliary_head
+    assert (head.channels, head.pool_scales, head.norm_cfg.type) == (512, (1, 2, 3, 6), 'SyncBN')
+    assert (aux.type, aux.channels, aux.in_index, aux.loss_decode.loss_weight) == ('FCNHead', 256, 2, 0.4)
+    assert cfg.model.test_cfg.mode == 'whole'
+    assert (cfg.train_cfg.max_iters, cfg.train_dataloader.batch_size, cfg.auto_scale_lr.base_batch_size) == (160000, 2, 16)
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01)
+
+
+def test_the_upernet_schedule():
+    rates = schedule(config('upernet_inceptionnext_t_ade20k.py'), [0, 750, 1499, 2000, 3000])
+    linear = [6e-5 * (1 - (i - 1500) / 158500) for i in (2000, 3000)]
+    torch.testing.assert_close(rates, [6e-11, 6e-5 * 750 / 1499, 6e-5, *linear], rtol=2e-3, atol=0.)
+
+
+@pytest.mark.parametrize('letter,rate', [('t', 0.1), ('s', 0.2), ('b', 0.2)])
+def test_the_fpn_recipe(letter, rate):
+    cfg = config(f'fpn_inceptionnext_{letter}_ade20k.py')
+    assert cfg.model.backbone.drop_path_rate == rate
+    assert (cfg.model.neck.out_channels, cfg.model.decode_head.channels) == (256, 128)
+    assert (cfg.train_cfg.max_iters, cfg.train_dataloader.batch_size, cfg.auto_scale_lr.base_batch_size) == (40000, 4, 32)
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=2e-4, betas=(0.9, 0.999), weight_decay=1e-4)
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        assert dict(type='ResizeToMultiple', size_divisor=32) in loader.dataset.pipeline
+    rates = schedule(cfg, [0, 1000, 2000])  # MMEngine reaches 0 at iteration 39999
+    torch.testing.assert_close(rates, [2e-4 * (1 - i / 40000)**0.9 for i in (0, 1000, 2000)], rtol=1e-5, atol=0.)
+
+
+@pytest.mark.parametrize('name', [name for name in CONFIGS if 'ade20k' in name])
+def test_ade20k_starts_from_the_authors_weights_of_that_size(name):
+    backbone = config(name).model.backbone
+    assert backbone.init_cfg == dict(
+        type='Pretrained',
+        checkpoint='https://github.com/sail-sg/inceptionnext/releases/download/model/'
+        f'inceptionnext_{backbone.arch}.pth')
+
+
+def test_only_weights_decay():
+    cfg = config('upernet_inceptionnext_t_ade20k.py')
+    model = MODELS.build(cfg.model)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    decay = {id(p): group['weight_decay'] for group in optimizer.param_groups for p in group['params']}
+    expected = {name: 0.01 if p.ndim > 1 else 0. for name, p in model.named_parameters()}
+    assert {name: decay[id(p)] for name, p in model.named_parameters()} == expected
+    assert expected['backbone.stages.0.blocks.0.gamma'] == expected['backbone.stem.1.weight'] == 0.
+
+
+def test_every_batchnorm_is_synchronised():
+    model = MODELS.build(config('upernet_inceptionnext_t_ade20k.py').model)
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    assert len(norms) == 1 + 18 + 3 + 4 + 13 and all(isinstance(m, SyncBatchNorm) for m in norms)
+
+
+@pytest.mark.parametrize('name', [*CONFIGS, *BASES])
+def test_configs_parse_as_plain_data(name):
+    path = ROOT / (name if name in BASES else f'configs/{name}')
+    kinds = {type(node) for node in ast.parse(path.read_text()).body}
+    assert kinds <= {ast.Assign, ast.Expr}, 'assignments only, so that a config stays readable'

@@ -1,0 +1,95 @@
+"""What a user reads when the installation does not fit."""
+import configparser
+import sys
+
+import pytest
+from packaging.requirements import Requirement
+
+from mmseg_inceptionnext import stack
+from utils import ROOT, run_tool
+
+
+def installed(monkeypatch, versions, broken=()):
+    """Pretends that these distributions are installed and that the modules in ``broken`` do not import."""
+    def import_module(name):
+        if name in broken:
+            raise RuntimeError('operator torchvision::nms does not exist\nmore lines')
+    monkeypatch.setattr(stack, '_version', versions.get)
+    monkeypatch.setattr(stack.importlib, 'import_module', import_module)
+
+
+ONEDL = {'torch': '2.14.1', 'torchvision': '0.29.1', 'timm': '1.0.31', 'onedl-mmengine': '0.10.12',
+         'onedl-mmcv': '2.3.6', 'onedl-mmsegmentation': '1.4.2'}
+OPENMMLAB = {'torch': '2.1.2+cu121', 'torchvision': '0.16.2', 'timm': '1.0.31', 'mmengine': '0.10.7', 'mmcv': '2.1.0',
+             'mmsegmentation': '1.2.2'}
+
+
+@pytest.mark.parametrize('versions', [ONEDL, OPENMMLAB], ids=['onedl', 'openmmlab'])
+def test_both_stacks_fit(monkeypatch, versions):
+    installed(monkeypatch, versions)
+    assert stack.error_message(stack.inspect_stack()) == ''
+    text, fits = stack.report()
+    assert fits and 'verdict     fits' in text and all(version in text for version in versions.values())
+
+
+@pytest.mark.parametrize('change,broken,words', [
+    ({'onedl-mmsegmentation': None}, (), ['mmseg: not installed', 'onedl-mmsegmentation >=1.4.2',
+                                          'mmsegmentation >=1.2,<1.3', 'pip install']),
+    ({'onedl-mmcv': '2.3.5'}, (), ['mmcv: onedl-mmcv 2.3.5: needs onedl-mmcv >=2.3.6']),
+    ({'torch': '2.0.1'}, (), ['torch: torch 2.0.1: needs torch >=2.1']),
+    ({'mmengine': '0.10.7'}, (), ['two packages write the same files', 'pip uninstall onedl-mmengine mmengine']),
+    ({}, ('timm', ), ['timm 1.0.31: does not import: RuntimeError: operator torchvision::nms does not exist\n']),
+])
+def test_what_is_wrong_is_named_with_the_fix(monkeypatch, change, broken, words):
+    installed(monkeypatch, {**ONEDL, **change}, broken)
+    text = stack.error_message(stack.inspect_stack())
+    assert all(word in text for word in [*words, stack.INSTALL['onedl']]), text
+    report, fits = stack.report()
+    assert not fits and stack.INSTALL['onedl'] in report
+
+
+def test_an_openmmlab_stack_is_mended_as_one(monkeypatch):
+    installed(monkeypatch, {**OPENMMLAB, 'mmcv': '2.2.0'})
+    text = stack.error_message(stack.inspect_stack())
+    assert 'mmcv 2.2.0: needs' in text and stack.INSTALL['openmmlab'] in text
+
+
+def test_the_fix_and_the_check_ask_for_what_setup_cfg_asks():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / 'setup.cfg')
+    lines = setup['options']['install_requires'] + setup['options.extras_require']['onedl'] + \
+        setup['options.extras_require']['openmmlab']
+    declared = {r.name: r.specifier for r in map(Requirement, lines.split())}
+    for requirement in stack.REQUIREMENTS:
+        for name, (at_least, below) in requirement.distributions.items():
+            if name == 'mmcv-lite':  # runs where nothing of mmcv.ops is imported, so it is accepted and not asked for
+                continue
+            specifiers = {f'>={at_least}'} | ({f'<{below}'} if below else set())
+            assert {str(s) for s in declared[name]} == specifiers, name
+    for name in ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmsegmentation', 'timm', 'torch'):
+        assert f'"{name}{declared[name]}"' in stack.INSTALL['onedl']
+
+
+def broken_mmseg(tmp_path):
+    (tmp_path / 'mmseg').mkdir()
+    (tmp_path / 'mmseg' / '__init__.py').write_text("raise ImportError('no such op')")
+    return f'{tmp_path}:{ROOT}'
+
+
+def test_the_import_error_says_it_all(tmp_path):
+    result = run_tool('-c', 'import mmseg_inceptionnext', check=False, PYTHONPATH=broken_mmseg(tmp_path))
+    assert result.returncode == 1
+    assert 'ImportError: mmseg_inceptionnext cannot run on what is installed here' in result.stdout
+    assert 'does not import: ImportError: no such op' in result.stdout and 'pip install' in result.stdout
+
+
+def test_the_report_survives_a_broken_stack(tmp_path):
+    result = run_tool('-m', 'mmseg_inceptionnext', check=False, PYTHONPATH=broken_mmseg(tmp_path))
+    assert result.returncode == 1 and 'Traceback' not in result.stdout
+    assert 'verdict     does not fit' in result.stdout and 'no such op' in result.stdout
+
+
+def test_the_report_of_this_installation():
+    result = run_tool('-m', 'mmseg_inceptionnext')
+    assert f'{sys.version_info.major}.{sys.version_info.minor}' in result.stdout
+    assert 'verdict     fits' in result.stdout and 'cpu (' in result.stdout

@@ -1,0 +1,239 @@
+"""The command lines, from drawn or real images to files on disk."""
+import json
+import re
+import shutil
+from pathlib import Path
+
+import cv2
+import mmseg
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from PIL import Image
+
+from mmseg.registry import DATASETS, MODELS
+from utils import ROOT, randomise, run_tool
+
+TOY = 'configs/fpn_inceptionnext_a_toy.py'
+UPERNET = 'configs/upernet_inceptionnext_t_ade20k.py'
+SHORT = ('train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=1',
+         'default_hooks.logger.interval=1', 'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0',
+         'train_dataloader.persistent_workers=False', 'val_dataloader.persistent_workers=False')
+
+
+def save_checkpoint(config, path, with_meta=True):
+    """A checkpoint as MMEngine's runner writes it, of a model whose weights are random and not degenerate."""
+    init_default_scope('mmseg')
+    cfg = Config.fromfile(str(ROOT / config))
+    model = randomise(MODELS.build(cfg.model))
+    dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, lazy_init=True))
+    meta = dict(cfg=cfg.pretty_text, dataset_meta=dataset.metainfo) if with_meta else {}
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
+    return path
+
+
+def numpy_miou(predictions, annotations, num_classes=150):
+    """mIoU in percent by a confusion matrix, over PNGs of predictions (from 0) and of annotations (from 1)."""
+    confusion = np.zeros((num_classes, num_classes))
+    names = sorted(path.name for path in annotations.glob('*.png'))
+    assert names
+    for name in names:
+        label = np.array(Image.open(annotations / name)).astype(int) - 1
+        prediction = np.array(Image.open(predictions / name))
+        assert prediction.shape == label.shape
+        np.add.at(confusion, (label[label >= 0], prediction[label >= 0]), 1)
+    union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
+    return 100 * (confusion.diagonal()[union > 0] / union[union > 0]).mean()
+
+
+def printed_miou(text):
+    return float(re.findall(r'mIoU: ([\d.]+)', text)[-1])
+
+
+@pytest.fixture(scope='module')
+def trained(toy_root, tmp_path_factory):
+    """Two iterations on drawn scenes: the work dir and what was printed."""
+    work_dir = tmp_path_factory.mktemp('work')
+    result = run_tool('tools/train.py', TOY, '--work-dir', work_dir, '--cfg-options', f'data_root={toy_root}', *SHORT)
+    return work_dir, result.stdout
+
+
+def test_training_says_what_it_does(trained):
+    work_dir, text = trained
+    assert (work_dir / 'iter_2.pth').is_file() and list(work_dir.glob('best_mIoU_iter_2.pth'))
+    assert 'reverted to BatchNorm' in text
+    assert 'batch: the recipe has 4, this run has 4 (1 process x 4 images)' in text
+    assert 'Iter(train) [2/2]' in text and 0 <= printed_miou(text) <= 100
+
+
+def test_training_resumes(trained, toy_root):
+    work_dir, _ = trained
+    options = ('train_dataloader.batch_size=2', 'train_cfg.max_iters=3')
+    text = run_tool('tools/train.py', TOY, '--work-dir', work_dir, '--resume', '--auto-scale-lr', '--cfg-options',
+                    f'data_root={toy_root}', *SHORT, *options).stdout
+    assert 'resumed epoch: 0, iter: 2' in text and 'Iter(train) [3/3]' in text and 'Iter(train) [1/3]' not in text
+    assert 'WARNING - batch: the recipe has 4, this run has 2' in text and 'scaled by 0.5' in text
+
+
+def test_training_in_mixed_precision(toy_root, tmp_path):
+    text = run_tool('tools/train.py', TOY, '--work-dir', tmp_path, '--amp', '--cfg-options', f'data_root={toy_root}',
+                    *SHORT, "optim_wrapper.dtype=bfloat16").stdout
+    assert "type='AmpOptimWrapper'" in text and 'Iter(train) [2/2]' in text and 'loss: nan' not in text
+
+
+def test_a_missing_dataset_is_explained(tmp_path):
+    result = run_tool('tools/train.py', UPERNET, '--work-dir', tmp_path, '--cfg-options', f'data_root={tmp_path}/ade',
+                      check=False)
+    assert result.returncode == 1
+    for part in (f'{tmp_path}/ade/images/training is not a folder', 'ADEChallengeData2016.zip', 'data_root=DIR',
+                 'python tools/make_toy_ade20k.py', 'fpn_inceptionnext_a_toy.py'):
+        assert part in result.stdout
+    assert 'Traceback' not in result.stdout
+
+
+def test_evaluation_equals_numpy_over_inferred_images(trained, toy_root, tmp_path):
+    checkpoint = trained[0] / 'iter_2.pth'
+    text = run_tool('tools/test.py', TOY, checkpoint, '--work-dir', tmp_path / 'test', '--out', tmp_path / 'out',
+                    '--show-dir', tmp_path / 'show', '--cfg-options', f'data_root={toy_root}').stdout
+    run_tool('tools/infer.py', checkpoint, toy_root / 'images/validation', '--out-dir', tmp_path / 'infer')
+    expected = numpy_miou(tmp_path / 'infer', toy_root / 'annotations/validation')
+    metrics = json.loads((tmp_path / 'test/metrics.json').read_text())
+    assert metrics['mIoU'] == pytest.approx(expected, abs=1e-9)
+    assert printed_miou(text) == pytest.approx(expected, abs=1e-4)
+    for path in (tmp_path / 'out').glob('*.png'):  # --out writes the dataset's own values, 0 other
+        np.testing.assert_array_equal(np.array(Image.open(path)), np.array(Image.open(tmp_path / 'infer' / path.name)) + 1)
+    assert len(list((tmp_path / 'out').glob('*.png'))) == 3
+    assert len(list((tmp_path / 'show').rglob('*.png'))) == 3
+    assert list(tmp_path.glob('test/*/*.log'))
+
+
+def test_evaluation_with_tta(trained, toy_root, tmp_path):
+    text = run_tool('tools/test.py', TOY, trained[0] / 'iter_2.pth', '--work-dir', tmp_path, '--tta', '--cfg-options',
+                    f'data_root={toy_root}').stdout
+    assert 'SegTTAModel' in text and 0 <= printed_miou(text) <= 100
+
+
+def test_the_launchers_run_two_processes(trained, toy_root, tmp_path):
+    plain = ('env_cfg.dist_cfg.backend=gloo', 'model.backbone.norm_cfg.type=BN', 'model.backbone.out_norm_cfg.type=BN',
+             'model.decode_head.norm_cfg.type=BN')  # SyncBN needs GPUs when processes are several
+    options = (f'data_root={toy_root}', *SHORT, *plain)
+    env = dict(OMP_NUM_THREADS='1', PORT='29617', CUDA_VISIBLE_DEVICES='')
+    bash = ('-c', 'import subprocess, sys; sys.exit(subprocess.call(["bash", *sys.argv[1:]]))')
+    text = run_tool(*bash, 'tools/dist_train.sh', TOY, 2, '--work-dir', tmp_path, '--cfg-options', *options, **env).stdout
+    assert 'this run has 8 (2 processes x 4 images)' in text and (tmp_path / 'iter_2.pth').is_file()
+    text = run_tool(*bash, 'tools/dist_test.sh', TOY, tmp_path / 'iter_2.pth', 2, '--work-dir', tmp_path,
+                    '--cfg-options', *options, **env).stdout
+    alone = run_tool('tools/test.py', TOY, tmp_path / 'iter_2.pth', '--work-dir', tmp_path / 'alone', '--cfg-options',
+                     *options).stdout
+    assert printed_miou(text) == printed_miou(alone)
+
+
+@pytest.mark.parametrize('script,args,words', [
+    ('slurm_train.sh', ['gpu', 'job', 'cfg.py'], ['-p gpu --job-name=job', '--ntasks=16', 'train.py cfg.py --launcher slurm']),
+    ('slurm_test.sh', ['gpu', 'job', 'cfg.py', 'w.pth'], ['--ntasks=16', 'test.py cfg.py w.pth --launcher slurm']),
+])
+def test_slurm_scripts_hand_everything_on(tmp_path, script, args, words):
+    srun = tmp_path / 'srun'
+    srun.write_text('#!/bin/sh\necho "$@"\n')
+    srun.chmod(0o755)
+    code = 'import subprocess, sys; sys.exit(subprocess.call(["bash", *sys.argv[1:]]))'
+    text = run_tool('-c', code, f'tools/{script}', *args, '--cfg-options', 'a=b c', GPUS='16',
+                    PATH=f'{tmp_path}:/usr/bin:/bin').stdout
+    assert all(word in text for word in [*words, '--cfg-options a=b c']), text
+    usage = run_tool('-c', code, f'tools/{script}', check=False)
+    assert usage.returncode == 2 and f'tools/{script} PARTITION' in usage.stdout
+
+
+def test_stock_tools_need_only_the_config(toy_root, tmp_path):
+    stock = Path(mmseg.__file__).parent / '.mim/tools/train.py'
+    if not stock.is_file():
+        pytest.skip('this mmsegmentation was installed without its tools')
+    loaders = [f'{name}_dataloader.dataset.data_root={toy_root}' for name in ('train', 'val', 'test')]
+    text = run_tool(stock, ROOT / TOY, '--work-dir', tmp_path, '--cfg-options', *loaders, *SHORT, cwd=tmp_path).stdout
+    assert 'Iter(train) [2/2]' in text and 'batch: the recipe has 4' in text
+
+
+def test_inference_reports_bad_files_and_goes_on(trained, toy_root, tmp_path):
+    good = toy_root / 'images/validation/toy_validation_00001.jpg'
+    (tmp_path / 'text.jpg').write_text('not an image')
+    (tmp_path / 'empty.png').write_bytes(b'')
+    result = run_tool('tools/infer.py', trained[0] / 'iter_2.pth', tmp_path / 'text.jpg', tmp_path / 'missing.jpg',
+                      tmp_path / 'empty.png', good, '--out-dir', tmp_path / 'out', check=False)
+    assert result.returncode == 1 and 'Traceback' not in result.stdout
+    for words in ('3 of 4 images failed', f'{tmp_path}/text.jpg: cannot be read as an image',
+                  f'{tmp_path}/missing.jpg: no such file', f'{tmp_path}/empty.png: cannot be read as an image'):
+        assert words in result.stdout
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
+        'toy_validation_00001.png', 'toy_validation_00001_overlay.jpg']
+
+
+def test_inference_takes_the_config_from_the_command_line(toy_root, tmp_path):
+    checkpoint = save_checkpoint(TOY, tmp_path / 'bare.pth', with_meta=False)
+    image = toy_root / 'images/validation/toy_validation_00000.jpg'
+    result = run_tool('tools/infer.py', checkpoint, image, '--out-dir', tmp_path / 'out', check=False)
+    assert result.returncode == 1 and 'bare.pth holds no config' in result.stdout and '--config' in result.stdout
+    run_tool('tools/infer.py', checkpoint, image, '--out-dir', tmp_path / 'out', '--config', TOY, '--opacity', '1')
+    mask = np.array(Image.open(tmp_path / 'out/toy_validation_00000.png'))
+    assert mask.shape == cv2.imread(str(image)).shape[:2] and mask.dtype == np.uint8
+
+
+def annotate(source, target, change):
+    """Copies a data set and writes new annotations, made from the old one and the file's name."""
+    shutil.copytree(source / 'images', target / 'images')
+    folder = target / 'annotations/validation'
+    folder.mkdir(parents=True)
+    for path in (source / 'annotations/validation').glob('*.png'):
+        Image.fromarray(change(np.array(Image.open(path)), path.name)).save(folder / path.name)
+
+
+def test_upernet_on_real_images_equals_numpy(ade20k_sample, tmp_path):
+    """Real labels, perfect predictions, and labels of which the prediction never says one class."""
+    checkpoint = save_checkpoint(UPERNET, tmp_path / 'upernet.pth')
+    inferred = tmp_path / 'infer'
+    run_tool('tools/infer.py', checkpoint, ade20k_sample / 'images/validation', '--out-dir', inferred)
+    sizes = {path.name: Image.open(path).size for path in inferred.glob('*.png')}
+    assert sorted(sizes.values()) == [(400, 300), (500, 364), (683, 512)]
+
+    def prediction(name):
+        return np.array(Image.open(inferred / name)).astype(np.uint8)
+
+    seen = np.unique(np.concatenate([prediction(name).ravel() for name in sizes]))
+    assert len(seen) > 3
+    absent = np.setdiff1d(np.arange(150), seen)[0]
+
+    def perfect(label, name):
+        return np.where(label == 0, 0, prediction(name) + 1).astype(np.uint8)
+
+    def partly(label, name):  # the upper third is a class that is never predicted, the left half is right
+        new = perfect(label, name)
+        new[:, label.shape[1] // 2:] = label[:, label.shape[1] // 2:]
+        new[:label.shape[0] // 3] = absent + 1
+        return new
+
+    roots = {'real': ade20k_sample, 'perfect': tmp_path / 'perfect', 'partly': tmp_path / 'partly'}
+    annotate(ade20k_sample, roots['perfect'], perfect)
+    annotate(ade20k_sample, roots['partly'], partly)
+    mious = {}
+    for name, root in roots.items():
+        text = run_tool('tools/test.py', UPERNET, checkpoint, '--work-dir', tmp_path / 'work', '--cfg-options',
+                        f'data_root={root}', 'test_dataloader.num_workers=0',
+                        'test_dataloader.persistent_workers=False').stdout
+        mious[name] = printed_miou(text)
+        assert mious[name] == pytest.approx(numpy_miou(inferred, root / 'annotations/validation'), abs=1e-4)
+    assert mious['perfect'] == 100 and 0 < mious['partly'] < 100 and mious['real'] < 100
+
+
+def test_complexity_prints_every_part():
+    text = run_tool('tools/get_complexity.py', UPERNET, '--shape', 512, 2048).stdout
+    rows = {m[0]: (float(m[1]), float(m[2])) for m in re.findall(r'\| (\w+)\s+\|\s+([\d.]+) \|\s+([\d.]+) \|', text)}
+    assert list(rows) == ['backbone', 'decode_head', 'auxiliary_head', 'total']
+    assert rows['total'] == (56.40, 932.8) and rows['auxiliary_head'][1] == 0
+    assert sum(row[0] for row in list(rows.values())[:-1]) == pytest.approx(56.40, abs=0.02)
+
+
+def test_toy_data_from_the_command_line(tmp_path):
+    text = run_tool('tools/make_toy_ade20k.py', '--out', tmp_path / 'a', '--num-train', 2, '--num-val', 1).stdout
+    assert '2 training and 1 validation scenes' in text
+    assert len(list((tmp_path / 'a').rglob('*.jpg'))) == len(list((tmp_path / 'a').rglob('*.png'))) == 3

@@ -1,0 +1,41 @@
+"""Helpers of several tests."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def randomise(model: nn.Module) -> nn.Module:
+    """Gives every parameter and BatchNorm statistic a value that no shortcut could survive."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.3)
+            nn.init.normal_(module.running_mean, std=0.3)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=module.weight[0].numel()**-0.5)
+            if module.bias is not None:
+                nn.init.normal_(module.bias, std=0.1)
+    for name, parameter in model.named_parameters():
+        if name.endswith('gamma'):
+            nn.init.uniform_(parameter, 0.3, 1)
+    return model
+
+
+def run_tool(*args, check=True, cwd=ROOT, **env) -> subprocess.CompletedProcess:
+    """Runs ``python ARGS``, by default in the project's root; on an unexpected failure the test shows its output."""
+    result = subprocess.run([sys.executable, *map(str, args)], cwd=cwd, env={**os.environ, **env}, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
+    assert not check or result.returncode == 0, result.stdout[-4000:]
+    return result
+
+
+def total_loss(losses: dict) -> torch.Tensor:
+    return sum(value for key, value in losses.items() if 'loss' in key)

@@ -1,0 +1,33 @@
+"""Segments images: python tools/infer.py CHECKPOINT street.jpg photos/ --out-dir results"""
+import argparse
+import sys
+
+from mmseg_inceptionnext.apis import Segmenter, infer
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description='Segment images: NAME.png holds the class id of each pixel, NAME_overlay.jpg a picture to look at')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('inputs', nargs='+', metavar='INPUT', help='image files, or folders to search for images')
+    parser.add_argument('--out-dir', required=True, help='folder for the results')
+    parser.add_argument('--config', help='config file (default: the config inside the checkpoint)')
+    parser.add_argument('--device', help='such as cpu or cuda:0 (default: the best there is)')
+    parser.add_argument('--opacity', type=float, default=0.5, help='of the painted classes, 0 to 1 (default: 0.5)')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    try:
+        written, failures = infer(
+            Segmenter(args.checkpoint, args.config, args.device), args.inputs, args.out_dir, args.opacity)
+    except ValueError as error:
+        sys.exit(str(error))
+    print(*written, sep='\n')
+    if failures:
+        sys.exit('\n'.join([f'{len(failures)} of {len(written) + len(failures)} images failed:', *failures]))
+
+
+if __name__ == '__main__':
+    main()
