@@ -60,7 +60,7 @@ def _inspect(requirement: Requirement) -> Finding:
     else:
         try:
             importlib.import_module(requirement.module)
-        except Exception as error:  # a broken binary raises anything: ImportError, RuntimeError, AssertionError, OSError
+        except Exception as error:  # a broken binary raises anything: ImportError, OSError, AssertionError
             problem = f'does not import: {type(error).__name__}: {str(error).strip().splitlines()[0]}'
     return Finding(requirement.module, found or 'not installed', problem)
 

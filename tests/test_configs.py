@@ -8,16 +8,18 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import PixelData
-from torch.nn.modules.batchnorm import SyncBatchNorm
-
 from mmseg.registry import DATASETS, MODELS, PARAM_SCHEDULERS
 from mmseg.structures import SegDataSample
+from torch.nn.modules.batchnorm import SyncBatchNorm
+
 from mmseg_inceptionnext.apis import count_complexity, load_config
+
 from utils import ROOT, randomise, total_loss
 
 CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
 BASES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs' / '_base_').rglob('*.py'))
 ARCHS = dict(a='atto', t='tiny', s='small', b='base')
+PEERS = {'timm-inceptionnext': 'inception_next_atto', 'timm-convnext': 'convnext_atto'}
 DIMS = dict(a=[40, 80, 160, 320], t=[96, 192, 384, 768], s=[96, 192, 384, 768], b=[128, 256, 512, 1024])
 
 
@@ -60,8 +62,10 @@ def test_a_step_gives_every_parameter_a_gradient(name):
 def test_the_name_says_what_is_inside(name):
     head, backbone, letter, dataset = Path(name).stem.split('_')
     model = config(name).model
-    assert backbone == 'inceptionnext' and model.backbone.type == 'InceptionNeXt'
-    assert model.backbone.arch == ARCHS[letter]
+    if backbone == 'inceptionnext':
+        assert (model.backbone.type, model.backbone.arch) == ('InceptionNeXt', ARCHS[letter])
+    else:
+        assert (model.backbone.type, model.backbone.model_name) == ('TIMMBackbone', PEERS[backbone])
     assert model.decode_head.type == dict(upernet='UPerHead', fpn='FPNHead')[head]
     widths = model.decode_head.in_channels if head == 'upernet' else model.neck.in_channels
     assert list(widths) == DIMS[letter]
@@ -92,6 +96,10 @@ def test_params_and_macs_are_the_papers(name):
     assert abs(total.macs / 1e9 - macs) <= max(0.5, 0.01 * macs)
 
 
+def batches(cfg):
+    return cfg.train_dataloader.batch_size, cfg.auto_scale_lr.base_batch_size
+
+
 def schedule(cfg, iterations):
     """The learning rate at the given iterations, by the config's own schedulers on a dummy parameter."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.optim_wrapper.optimizer.lr)
@@ -115,7 +123,7 @@ def test_the_upernet_recipe(letter, rate):
     assert (head.channels, head.pool_scales, head.norm_cfg.type) == (512, (1, 2, 3, 6), 'SyncBN')
     assert (aux.type, aux.channels, aux.in_index, aux.loss_decode.loss_weight) == ('FCNHead', 256, 2, 0.4)
     assert cfg.model.test_cfg.mode == 'whole'
-    assert (cfg.train_cfg.max_iters, cfg.train_dataloader.batch_size, cfg.auto_scale_lr.base_batch_size) == (160000, 2, 16)
+    assert (cfg.train_cfg.max_iters, *batches(cfg)) == (160000, 2, 16)
     assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01)
 
 
@@ -130,7 +138,7 @@ def test_the_fpn_recipe(letter, rate):
     cfg = config(f'fpn_inceptionnext_{letter}_ade20k.py')
     assert cfg.model.backbone.drop_path_rate == rate
     assert (cfg.model.neck.out_channels, cfg.model.decode_head.channels) == (256, 128)
-    assert (cfg.train_cfg.max_iters, cfg.train_dataloader.batch_size, cfg.auto_scale_lr.base_batch_size) == (40000, 4, 32)
+    assert (cfg.train_cfg.max_iters, *batches(cfg)) == (40000, 4, 32)
     assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=2e-4, betas=(0.9, 0.999), weight_decay=1e-4)
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
         assert dict(type='ResizeToMultiple', size_divisor=32) in loader.dataset.pipeline

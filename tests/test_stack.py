@@ -6,6 +6,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from mmseg_inceptionnext import stack
+
 from utils import ROOT, run_tool
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS, MODELS
 from PIL import Image
 
-from mmseg.registry import DATASETS, MODELS
-from utils import ROOT, randomise, run_tool
+from utils import ROOT, randomise, run_script, run_tool
 
 TOY = 'configs/fpn_inceptionnext_a_toy.py'
 UPERNET = 'configs/upernet_inceptionnext_t_ade20k.py'
@@ -103,7 +103,8 @@ def test_evaluation_equals_numpy_over_inferred_images(trained, toy_root, tmp_pat
     assert metrics['mIoU'] == pytest.approx(expected, abs=1e-9)
     assert printed_miou(text) == pytest.approx(expected, abs=1e-4)
     for path in (tmp_path / 'out').glob('*.png'):  # --out writes the dataset's own values, 0 other
-        np.testing.assert_array_equal(np.array(Image.open(path)), np.array(Image.open(tmp_path / 'infer' / path.name)) + 1)
+        ids = np.array(Image.open(tmp_path / 'infer' / path.name))
+        np.testing.assert_array_equal(np.array(Image.open(path)), ids + 1)
     assert len(list((tmp_path / 'out').glob('*.png'))) == 3
     assert len(list((tmp_path / 'show').rglob('*.png'))) == 3
     assert list(tmp_path.glob('test/*/*.log'))
@@ -120,29 +121,27 @@ def test_the_launchers_run_two_processes(trained, toy_root, tmp_path):
              'model.decode_head.norm_cfg.type=BN')  # SyncBN needs GPUs when processes are several
     options = (f'data_root={toy_root}', *SHORT, *plain)
     env = dict(OMP_NUM_THREADS='1', PORT='29617', CUDA_VISIBLE_DEVICES='')
-    bash = ('-c', 'import subprocess, sys; sys.exit(subprocess.call(["bash", *sys.argv[1:]]))')
-    text = run_tool(*bash, 'tools/dist_train.sh', TOY, 2, '--work-dir', tmp_path, '--cfg-options', *options, **env).stdout
+    text = run_script('dist_train.sh', TOY, 2, '--work-dir', tmp_path, '--cfg-options', *options, **env).stdout
     assert 'this run has 8 (2 processes x 4 images)' in text and (tmp_path / 'iter_2.pth').is_file()
-    text = run_tool(*bash, 'tools/dist_test.sh', TOY, tmp_path / 'iter_2.pth', 2, '--work-dir', tmp_path,
-                    '--cfg-options', *options, **env).stdout
+    text = run_script('dist_test.sh', TOY, tmp_path / 'iter_2.pth', 2, '--work-dir', tmp_path, '--cfg-options',
+                      *options, **env).stdout
     alone = run_tool('tools/test.py', TOY, tmp_path / 'iter_2.pth', '--work-dir', tmp_path / 'alone', '--cfg-options',
                      *options).stdout
     assert printed_miou(text) == printed_miou(alone)
 
 
 @pytest.mark.parametrize('script,args,words', [
-    ('slurm_train.sh', ['gpu', 'job', 'cfg.py'], ['-p gpu --job-name=job', '--ntasks=16', 'train.py cfg.py --launcher slurm']),
+    ('slurm_train.sh', ['gpu', 'job', 'cfg.py'],
+     ['-p gpu --job-name=job', '--ntasks=16', 'train.py cfg.py --launcher slurm']),
     ('slurm_test.sh', ['gpu', 'job', 'cfg.py', 'w.pth'], ['--ntasks=16', 'test.py cfg.py w.pth --launcher slurm']),
 ])
 def test_slurm_scripts_hand_everything_on(tmp_path, script, args, words):
     srun = tmp_path / 'srun'
     srun.write_text('#!/bin/sh\necho "$@"\n')
     srun.chmod(0o755)
-    code = 'import subprocess, sys; sys.exit(subprocess.call(["bash", *sys.argv[1:]]))'
-    text = run_tool('-c', code, f'tools/{script}', *args, '--cfg-options', 'a=b c', GPUS='16',
-                    PATH=f'{tmp_path}:/usr/bin:/bin').stdout
+    text = run_script(script, *args, '--cfg-options', 'a=b c', GPUS='16', PATH=f'{tmp_path}:/usr/bin:/bin').stdout
     assert all(word in text for word in [*words, '--cfg-options a=b c']), text
-    usage = run_tool('-c', code, f'tools/{script}', check=False)
+    usage = run_script(script, check=False)
     assert usage.returncode == 2 and f'tools/{script} PARTITION' in usage.stdout
 
 

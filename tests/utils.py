@@ -29,9 +29,20 @@ def randomise(model: nn.Module) -> nn.Module:
     return model
 
 
-def run_tool(*args, check=True, cwd=ROOT, **env) -> subprocess.CompletedProcess:
-    """Runs ``python ARGS``, by default in the project's root; on an unexpected failure the test shows its output."""
-    result = subprocess.run([sys.executable, *map(str, args)], cwd=cwd, env={**os.environ, **env}, text=True,
+def run_tool(*args, **kwargs) -> subprocess.CompletedProcess:
+    """Runs ``python ARGS``; see :func:`run`."""
+    return run(sys.executable, *args, **kwargs)
+
+
+def run_script(name: str, *args, **kwargs) -> subprocess.CompletedProcess:
+    """Runs a shell script of ``tools/``, with the ``python`` of the tests; see :func:`run`."""
+    path = kwargs.pop('PATH', os.environ['PATH'])
+    return run('bash', f'tools/{name}', *args, PATH=f'{os.path.dirname(sys.executable)}:{path}', **kwargs)
+
+
+def run(*command, check=True, cwd=ROOT, **env) -> subprocess.CompletedProcess:
+    """Runs a command, by default in the project's root; on an unexpected failure the test shows its output."""
+    result = subprocess.run([str(word) for word in command], cwd=cwd, env={**os.environ, **env}, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
     assert not check or result.returncode == 0, result.stdout[-4000:]
     return result

@@ -4,9 +4,8 @@ from typing import List, NamedTuple, Tuple
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from torch.utils.flop_counter import FlopCounterMode
-
 from mmseg.registry import MODELS
+from torch.utils.flop_counter import FlopCounterMode
 
 PARTS = ('backbone', 'neck', 'decode_head', 'auxiliary_head')
 
@@ -37,9 +36,9 @@ def count_complexity(cfg: Config, shape: Tuple[int, int]) -> List[Part]:
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         model(torch.empty(1, cfg.model.backbone.get('in_channels', 3), *shape, device='meta'), mode='tensor')
-    flops = counter.get_flop_counts()
+    flops, model_name = counter.get_flop_counts(), type(model).__name__
     parts = [
-        Part(name, _num_params(getattr(model, name)), sum(flops.get(f'{type(model).__name__}.{name}', {}).values()) // 2)
+        Part(name, _num_params(getattr(model, name)), sum(flops.get(f'{model_name}.{name}', {}).values()) // 2)
         for name in PARTS if hasattr(model, name)
     ]
     return [*parts, Part('total', _num_params(model), counter.get_total_flops() // 2)]

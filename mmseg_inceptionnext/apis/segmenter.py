@@ -11,9 +11,9 @@ from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader
+from mmseg.registry import DATASETS, MODELS
 from PIL import Image
 
-from mmseg.registry import DATASETS, MODELS
 from .overlay import class_share, draw_overlay
 
 

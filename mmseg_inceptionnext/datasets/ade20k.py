@@ -1,6 +1,7 @@
 """ADE20K as the scene parsing challenge published it."""
 from mmseg.datasets import ADE20KDataset
 from mmseg.registry import DATASETS
+
 from .folders import FolderDataset
 
 

@@ -1,5 +1,6 @@
 """CamVid: street scenes of Cambridge in eleven classes."""
 from mmseg.registry import DATASETS
+
 from .folders import FolderDataset
 
 

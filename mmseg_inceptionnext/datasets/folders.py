@@ -2,7 +2,6 @@
 from typing import List
 
 from mmengine.fileio import isdir
-
 from mmseg.datasets import BaseSegDataset
 
 

@@ -5,9 +5,8 @@ from typing import Callable, List, Sequence, Tuple
 import cv2
 import numpy as np
 from mmengine.utils import mkdir_or_exist
-from tqdm import tqdm
-
 from mmseg.datasets import ADE20KDataset
+from tqdm import tqdm
 
 CLASSES = ('sky', 'mountain', 'building', 'grass', 'sidewalk', 'road', 'tree', 'fence', 'streetlight', 'signboard',
            'car', 'person', 'water')
@@ -174,12 +173,13 @@ class Scene:
         x, y, scale = self.stand()
         length, height = (0.1 + 0.3 * scale) * self.w, (0.06 + 0.14 * scale) * self.h
         color = self.pick((170, 30, 35), (30, 60, 150), (225, 225, 225), (30, 30, 32), (215, 165, 30))
-        cabin = [(x - 0.3 * length, y - 0.55 * height), (x - 0.18 * length, y - height), (x + 0.15 * length, y - height),
-                 (x + 0.3 * length, y - 0.55 * height)]
+        cabin = [(x - 0.3 * length, y - 0.55 * height), (x - 0.18 * length, y - height),
+                 (x + 0.15 * length, y - height), (x + 0.3 * length, y - 0.55 * height)]
         self.box(x, y - 0.15 * height, length, 0.45 * height, color, 'car', 3)
         self.paint([cabin], (50, 60, 75), 'car', 3)
         for side in (-0.3, 0.3):
-            self.paint([_ellipse(x + side * length, y - 0.15 * height, 0.1 * length, 0.17 * height)], (20, 20, 22), 'car')
+            wheel = _ellipse(x + side * length, y - 0.15 * height, 0.1 * length, 0.17 * height)
+            self.paint([wheel], (20, 20, 22), 'car')
 
     def person(self) -> None:
         x, y, scale = self.stand()

@@ -4,7 +4,6 @@ import logging
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
-
 from mmseg.registry import HOOKS
 
 

@@ -3,11 +3,10 @@ from typing import Dict, List, Tuple
 
 import numpy as np
 from mmengine.logging import print_log
-from prettytable import PrettyTable
-from torch import Tensor
-
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
+from prettytable import PrettyTable
+from torch import Tensor
 
 
 @METRICS.register_module()

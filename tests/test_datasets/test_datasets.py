@@ -1,9 +1,9 @@
 import cv2
 import numpy as np
 import pytest
-
 from mmseg.datasets import ADE20KDataset
 from mmseg.registry import DATASETS
+
 from mmseg_inceptionnext.datasets import CamVidDataset, make_toy_ade20k
 from mmseg_inceptionnext.datasets.toy_ade20k import CLASSES, label_of
 
@@ -24,7 +24,8 @@ def test_a_missing_folder_is_one_clear_message(tmp_path, name, layout, archive):
     with pytest.raises(FileNotFoundError) as error:
         DATASETS.build(dict(type=name, data_root=root, data_prefix=PREFIX))
     text = str(error.value)
-    for part in (f'{root}/images/train is not a folder', layout, archive, 'data_root=DIR', 'fpn_inceptionnext_a_toy.py'):
+    for part in (f'{root}/images/train is not a folder', layout, archive, 'data_root=DIR',
+                 'fpn_inceptionnext_a_toy.py'):
         assert part in text
 
 

@@ -4,6 +4,7 @@ import timm
 import torch
 
 from mmseg_inceptionnext.models import InceptionNeXt
+
 from utils import randomise
 
 

@@ -8,7 +8,7 @@ from mmengine.logging import MMLogger
 from mmseg_inceptionnext.engine import BatchSizeHook
 
 
-def line_of(capsys, recipe, batch_size, world_size=1, accumulated=1):
+def line_of(recipe, batch_size, world_size=1, accumulated=1):
     logger = MMLogger.get_instance('test_hooks', log_level='INFO')
     runner = SimpleNamespace(
         cfg=Config(dict(auto_scale_lr=recipe) if recipe else {}), logger=logger, world_size=world_size,
@@ -24,21 +24,21 @@ def line_of(capsys, recipe, batch_size, world_size=1, accumulated=1):
 
 
 @pytest.mark.parametrize('batch_size,world_size,accumulated', [(2, 8, 1), (16, 1, 1), (2, 1, 8)])
-def test_the_recipes_batch_is_information(capsys, batch_size, world_size, accumulated):
-    (level, text), = line_of(capsys, dict(base_batch_size=16), batch_size, world_size, accumulated)
+def test_the_recipes_batch_is_information(batch_size, world_size, accumulated):
+    (level, text), = line_of(dict(base_batch_size=16), batch_size, world_size, accumulated)
     assert level == 'INFO' and text.startswith('batch: the recipe has 16, this run has 16 ')
 
 
-def test_another_batch_is_a_warning_that_says_what_to_do(capsys):
-    (level, text), = line_of(capsys, dict(base_batch_size=16, enable=False), 2)
+def test_another_batch_is_a_warning_that_says_what_to_do():
+    (level, text), = line_of(dict(base_batch_size=16, enable=False), 2)
     assert level == 'WARNING'
     assert 'the recipe has 16, this run has 2 (1 process x 2 images)' in text and '--auto-scale-lr' in text
 
 
-def test_a_scaled_learning_rate_is_said(capsys):
-    (level, text), = line_of(capsys, dict(base_batch_size=16, enable=True), 2, world_size=2)
+def test_a_scaled_learning_rate_is_said():
+    (level, text), = line_of(dict(base_batch_size=16, enable=True), 2, world_size=2)
     assert level == 'WARNING' and 'this run has 4 (2 processes x 2 images)' in text and 'scaled by 0.25' in text
 
 
-def test_a_config_without_a_recipe_says_nothing(capsys):
-    assert line_of(capsys, None, 2) == []
+def test_a_config_without_a_recipe_says_nothing():
+    assert line_of(None, 2) == []

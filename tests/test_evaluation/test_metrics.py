@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 import torch
-
 from mmseg.evaluation import IoUMetric
+
 from mmseg_inceptionnext.evaluation import ExactIoUMetric
 
 CLASSES = ('a', 'b', 'c', 'd', 'never')

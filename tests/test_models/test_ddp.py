@@ -4,6 +4,7 @@ import torch
 from torch import distributed, nn
 
 from mmseg_inceptionnext.models import InceptionNeXt
+
 from utils import randomise
 
 

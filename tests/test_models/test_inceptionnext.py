@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmseg_inceptionnext.models import InceptionDWConv2d, InceptionNeXt, MetaNeXt
+
 from utils import randomise
 
 ARCHS = tuple(InceptionNeXt.arch_settings)
@@ -158,7 +159,8 @@ def test_initial_values_are_the_published_ones():
             assert (parameter == 0).all(), name
         else:
             assert (parameter == 1).all(), name
-    assert not any(name.endswith('gamma') for name, _ in InceptionNeXt(SMALL, layer_scale_init_value=0).named_parameters())
+    without = InceptionNeXt(SMALL, layer_scale_init_value=0)
+    assert not any(name.endswith('gamma') for name, _ in without.named_parameters())
 
 
 def test_other_numbers_of_channels():

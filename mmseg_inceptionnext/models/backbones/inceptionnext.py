@@ -2,6 +2,7 @@
 from typing import Union
 
 from mmseg.registry import MODELS
+
 from .metanext import MetaNeXt
 
 

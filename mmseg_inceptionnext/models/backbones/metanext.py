@@ -6,12 +6,12 @@ import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
+from mmseg.registry import MODELS
 from timm.layers import create_conv2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from mmseg.registry import MODELS
 from mmseg_inceptionnext.engine.checkpoint import load_pretrained
 
 PATCH_SIZE = 4  # side and stride of the stem's convolution, in pixels
@@ -114,7 +114,7 @@ class MetaNeXtStage(nn.Module):
         self.with_cp = with_cp
         self.downsample = nn.Identity()
         if downsample:
-            # A stage that keeps its resolution convolves at the dilation of the stage before, "same"-padded, as in timm.
+            # A stage that keeps its resolution convolves at the dilation of the stage before, "same"-padded as in timm.
             keeps_size = stride == 1
             self.downsample = nn.Sequential(
                 build_norm_layer(norm_cfg, in_channels)[1],

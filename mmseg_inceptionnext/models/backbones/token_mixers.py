@@ -1,8 +1,7 @@
 """Token mixers: the modules that move information between pixels."""
 import torch
-from torch import Tensor, nn
-
 from mmseg.registry import MODELS
+from torch import Tensor, nn
 
 
 def same_padding(kernel_size: int, dilation: int = 1) -> int:
