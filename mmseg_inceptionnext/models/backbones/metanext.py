@@ -16,21 +16,29 @@ from mmseg_inceptionnext.engine.checkpoint import load_pretrained
 
 PATCH_SIZE = 4  # side and stride of the stem's convolution, in pixels
 
+# Cut at 5 std: at the default cut of +-2, which is 100 std, the single-precision sampling of PyTorch draws about one
+# weight in 17 million at the cut itself, and one weight of -2 among values of 0.02 is a bad start.
+TRUNC_NORMAL = dict(type='TruncNormal', layer='Conv2d', std=0.02, a=-0.1, b=0.1, bias=0.)
+
 
 @contextmanager
 def frozen_running_stats(module: nn.Module) -> Iterator[None]:
     """Keeps BatchNorm from updating its running statistics, in train mode too.
 
-    A checkpointed block runs forward twice in a step; only the first pass may count.
+    A checkpointed block runs forward twice in a step; only the first pass may count. The second one updates copies,
+    since it must save as many tensors as the first, running statistics included.
     """
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    buffers = [dict(norm.named_buffers()) for norm in norms]
     try:
+        for norm, own in zip(norms, buffers):
+            for name, value in own.items():
+                setattr(norm, name, value.clone())
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, own in zip(norms, buffers):
+            for name, value in own.items():
+                setattr(norm, name, value)
 
 
 class ConvMlp(nn.Module):
@@ -192,7 +200,7 @@ class MetaNeXt(BaseModule):
                  norm_eval: bool = False,
                  with_cp: bool = False,
                  dilations: Optional[Sequence[int]] = None,
-                 init_cfg=dict(type='TruncNormal', layer='Conv2d', std=0.02, bias=0.)) -> None:
+                 init_cfg=TRUNC_NORMAL) -> None:
         super().__init__(init_cfg)
         num_stages = len(depths)
         self.out_indices = self._check_out_indices(out_indices, num_stages)
