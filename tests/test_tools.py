@@ -78,9 +78,22 @@ def test_training_resumes(trained, toy_root):
 
 
 def test_training_in_mixed_precision(toy_root, tmp_path):
-    text = run_tool('tools/train.py', TOY, '--work-dir', tmp_path, '--amp', '--cfg-options', f'data_root={toy_root}',
-                    *SHORT, "optim_wrapper.dtype=bfloat16").stdout
-    assert "type='AmpOptimWrapper'" in text and 'Iter(train) [2/2]' in text and 'loss: nan' not in text
+    result = run_tool('tools/train.py', TOY, '--work-dir', tmp_path, '--amp', '--cfg-options', f'data_root={toy_root}',
+                      *SHORT, check=False)
+    if torch.cuda.is_available():
+        assert 'AmpOptimWrapper' in result.stdout and 'Iter(train) [2/2]' in result.stdout
+    else:
+        assert result.returncode == 1 and result.stdout.strip().endswith(
+            '--amp needs a GPU, and there is none here: train without it')
+
+
+def test_options_that_the_config_cannot_serve_are_explained(tmp_path):
+    (tmp_path / 'bare.py').write_text(f"_base_ = '{ROOT / TOY}'\nauto_scale_lr = dict(_delete_=True)\n")
+    result = run_tool('tools/train.py', tmp_path / 'bare.py', '--work-dir', tmp_path, '--auto-scale-lr', check=False)
+    assert result.returncode == 1 and 'add auto_scale_lr = dict(base_batch_size=16)' in result.stdout
+    (tmp_path / 'bare.py').write_text(f"_base_ = '{ROOT}/configs/_base_/default_runtime.py'\n")
+    result = run_tool('tools/test.py', tmp_path / 'bare.py', 'none.pth', '--tta', check=False)
+    assert result.returncode == 1 and '--tta needs a tta_pipeline' in result.stdout and 'Traceback' not in result.stdout
 
 
 def test_a_missing_dataset_is_explained(tmp_path):
@@ -116,13 +129,12 @@ def test_evaluation_with_tta(trained, toy_root, tmp_path):
     assert 'SegTTAModel' in text and 0 <= printed_miou(text) <= 100
 
 
-def test_the_launchers_run_two_processes(trained, toy_root, tmp_path):
-    plain = ('env_cfg.dist_cfg.backend=gloo', 'model.backbone.norm_cfg.type=BN', 'model.backbone.out_norm_cfg.type=BN',
-             'model.decode_head.norm_cfg.type=BN')  # SyncBN needs GPUs when processes are several
-    options = (f'data_root={toy_root}', *SHORT, *plain)
+def test_the_launchers_run_two_processes(toy_root, tmp_path):
+    options = (f'data_root={toy_root}', *SHORT)
     env = dict(OMP_NUM_THREADS='1', PORT='29617', CUDA_VISIBLE_DEVICES='')
     text = run_script('dist_train.sh', TOY, 2, '--work-dir', tmp_path, '--cfg-options', *options, **env).stdout
-    assert 'this run has 8 (2 processes x 4 images)' in text and (tmp_path / 'iter_2.pth').is_file()
+    assert 'the recipe has 4, this run has 8 (2 processes x 4 images)' in text
+    assert 'SyncBN is reverted to BatchNorm' in text and (tmp_path / 'iter_2.pth').is_file()
     text = run_script('dist_test.sh', TOY, tmp_path / 'iter_2.pth', 2, '--work-dir', tmp_path, '--cfg-options',
                       *options, **env).stdout
     alone = run_tool('tools/test.py', TOY, tmp_path / 'iter_2.pth', '--work-dir', tmp_path / 'alone', '--cfg-options',

@@ -5,7 +5,7 @@ import sys
 
 from mmengine.config import DictAction
 
-from mmseg_inceptionnext.apis import load_config, test
+from mmseg_inceptionnext.apis import ConfigError, load_config, test
 from mmseg_inceptionnext.datasets import MissingDatasetError
 
 
@@ -32,7 +32,7 @@ def main():
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     try:
         test(cfg, args.checkpoint, out=args.out, show_dir=args.show_dir, tta=args.tta)
-    except MissingDatasetError as error:
+    except (ConfigError, MissingDatasetError) as error:
         sys.exit(str(error))
 
 

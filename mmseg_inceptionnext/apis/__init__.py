@@ -1,7 +1,8 @@
 from .complexity import count_complexity
-from .config import load_config
+from .config import ConfigError, load_config
 from .infer import infer
 from .run import test, train
 from .segmenter import SegmentationResult, Segmenter
 
-__all__ = ['SegmentationResult', 'Segmenter', 'count_complexity', 'infer', 'load_config', 'test', 'train']
+__all__ = ['ConfigError', 'SegmentationResult', 'Segmenter', 'count_complexity', 'infer', 'load_config', 'test',
+           'train']

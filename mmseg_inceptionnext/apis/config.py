@@ -5,6 +5,10 @@ from typing import Optional
 from mmengine.config import Config
 
 
+class ConfigError(ValueError):
+    """A command and its config do not go together; the message says what to change."""
+
+
 def load_config(path: str,
                 cfg_options: Optional[dict] = None,
                 work_dir: Optional[str] = None,

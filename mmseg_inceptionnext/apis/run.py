@@ -4,14 +4,12 @@ import os.path as osp
 from typing import Dict, Optional
 
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.dist import is_main_process
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
+from mmseg_inceptionnext.engine import build_runner
 
-def build_runner(cfg: Config) -> Runner:
-    """Builds the runner that ``runner_type`` names, MMEngine's own by default."""
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+from .config import ConfigError
 
 
 def train(cfg: Config, resume: bool = False, amp: bool = False, auto_scale_lr: bool = False) -> None:
@@ -24,18 +22,20 @@ def train(cfg: Config, resume: bool = False, amp: bool = False, auto_scale_lr: b
         auto_scale_lr: scale the learning rate linearly from the recipe's batch to this run's.
 
     Raises:
-        ValueError: if ``amp`` or ``auto_scale_lr`` cannot be applied to this config.
+        ConfigError: if ``amp`` or ``auto_scale_lr`` cannot be applied to this config.
     """
     if amp:
+        if get_device() == 'cpu':
+            raise ConfigError('--amp needs a GPU, and there is none here: train without it')
         if cfg.optim_wrapper.type not in ('OptimWrapper', 'AmpOptimWrapper'):
-            raise ValueError(f'--amp replaces optim_wrapper.type OptimWrapper, but the config has '
-                             f'{cfg.optim_wrapper.type}; set its precision in the config instead')
+            raise ConfigError(f'--amp replaces optim_wrapper.type OptimWrapper, but the config has '
+                              f'{cfg.optim_wrapper.type}; set its precision in the config instead')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-            raise ValueError('--auto-scale-lr needs the batch that the learning rate was chosen for; add '
-                             'auto_scale_lr = dict(base_batch_size=16) to the config, with the right number')
+            raise ConfigError('--auto-scale-lr needs the batch that the learning rate was chosen for; add '
+                              'auto_scale_lr = dict(base_batch_size=16) to the config, with the right number')
         cfg.auto_scale_lr.enable = True
     cfg.resume = resume
     build_runner(cfg).train()
@@ -55,6 +55,9 @@ def test(cfg: Config,
         show_dir: folder for the predictions painted over the images.
         tta: average over scales and flips (``tta_pipeline`` of the config).
 
+    Raises:
+        ConfigError: if ``tta`` cannot be applied to this config.
+
     Returns:
         The metrics, such as ``{'aAcc': 81.2, 'mIoU': 45.6, 'mAcc': 57.1}`` in percent, which are also written to
         ``metrics.json`` in ``cfg.work_dir``.
@@ -65,7 +68,7 @@ def test(cfg: Config,
         cfg.visualizer.save_dir = show_dir
     if tta:
         if 'tta_pipeline' not in cfg:
-            raise ValueError('--tta needs a tta_pipeline in the config; configs/_base_/datasets/ade20k.py has one')
+            raise ConfigError('--tta needs a tta_pipeline in the config; configs/_base_/datasets/ade20k.py has one')
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.tta_model.module = cfg.model
         cfg.model = cfg.tta_model

@@ -1,0 +1,45 @@
+"""MMEngine's runner, also for several processes on a CPU."""
+import logging
+from typing import Optional
+
+from mmengine.device import get_device
+from mmengine.logging import print_log
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from torch import distributed, nn
+
+
+@RUNNERS.register_module()
+class CPURunner(Runner):
+    """Runner for processes that torchrun started on a machine without an accelerator.
+
+    MMEngine gives every process a GPU. Here they talk by gloo, and SyncBN, which needs GPUs, is reverted to BatchNorm:
+    each process then normalises by its own images. One process alone behaves as under ``Runner``.
+    """
+
+    def setup_env(self, env_cfg: dict) -> None:
+        if self.distributed and not distributed.is_initialized():
+            distributed.init_process_group('gloo')
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: Optional[dict], model: nn.Module) -> nn.Module:
+        if self.distributed:
+            print_log('no GPU: the processes talk by gloo, and SyncBN is reverted to BatchNorm, whose statistics are '
+                      'those of one process', logger=self.logger, level=logging.WARNING)
+            model = revert_sync_batchnorm(model)
+            if model_wrapper_cfg is None:
+                model_wrapper_cfg = dict(
+                    type='MMDistributedDataParallel', broadcast_buffers=False,
+                    find_unused_parameters=self.cfg.get('find_unused_parameters', False))
+            model_wrapper_cfg = dict(model_wrapper_cfg, device_ids=None)
+        return super().wrap_model(model_wrapper_cfg, model)
+
+
+def build_runner(cfg) -> Runner:
+    """Builds the runner that ``runner_type`` of the config names; by default MMEngine's own, which needs a GPU for each
+    process when there are several, or :class:`CPURunner` where there is none."""
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    cpu_processes = cfg.get('launcher') == 'pytorch' and get_device() == 'cpu'
+    return (CPURunner if cpu_processes else Runner).from_cfg(cfg)
