@@ -8,4 +8,4 @@ model = dict(
     backbone=dict(arch='atto', drop_path_rate=0.),
     neck=dict(in_channels=[40, 80, 160, 320], out_channels=64),
     decode_head=dict(in_channels=[64, 64, 64, 64], channels=64))
-auto_scale_lr = dict(base_batch_size=4)
+auto_scale_lr = dict(base_batch_size=6)

@@ -64,17 +64,17 @@ def test_training_says_what_it_does(trained):
     work_dir, text = trained
     assert (work_dir / 'iter_2.pth').is_file() and list(work_dir.glob('best_mIoU_iter_2.pth'))
     assert 'reverted to BatchNorm' in text
-    assert 'batch: the recipe has 4, this run has 4 (1 process x 4 images)' in text
+    assert 'batch: the recipe has 6, this run has 6 (1 process x 6 images)' in text
     assert 'Iter(train) [2/2]' in text and 0 <= printed_miou(text) <= 100
 
 
 def test_training_resumes(trained, toy_root):
     work_dir, _ = trained
-    options = ('train_dataloader.batch_size=2', 'train_cfg.max_iters=3')
+    options = ('train_dataloader.batch_size=3', 'train_cfg.max_iters=3')
     text = run_tool('tools/train.py', TOY, '--work-dir', work_dir, '--resume', '--auto-scale-lr', '--cfg-options',
                     f'data_root={toy_root}', *SHORT, *options).stdout
     assert 'resumed epoch: 0, iter: 2' in text and 'Iter(train) [3/3]' in text and 'Iter(train) [1/3]' not in text
-    assert 'WARNING - batch: the recipe has 4, this run has 2' in text and 'scaled by 0.5' in text
+    assert 'WARNING - batch: the recipe has 6, this run has 3' in text and 'scaled by 0.5' in text
 
 
 def test_training_in_mixed_precision(toy_root, tmp_path):
@@ -133,7 +133,7 @@ def test_the_launchers_run_two_processes(toy_root, tmp_path):
     options = (f'data_root={toy_root}', *SHORT)
     env = dict(OMP_NUM_THREADS='1', PORT='29617', CUDA_VISIBLE_DEVICES='')
     text = run_script('dist_train.sh', TOY, 2, '--work-dir', tmp_path, '--cfg-options', *options, **env).stdout
-    assert 'the recipe has 4, this run has 8 (2 processes x 4 images)' in text
+    assert 'the recipe has 6, this run has 12 (2 processes x 6 images)' in text
     assert 'SyncBN is reverted to BatchNorm' in text and (tmp_path / 'iter_2.pth').is_file()
     text = run_script('dist_test.sh', TOY, tmp_path / 'iter_2.pth', 2, '--work-dir', tmp_path, '--cfg-options',
                       *options, **env).stdout
@@ -163,7 +163,7 @@ def test_stock_tools_need_only_the_config(toy_root, tmp_path):
         pytest.skip('this mmsegmentation was installed without its tools')
     loaders = [f'{name}_dataloader.dataset.data_root={toy_root}' for name in ('train', 'val', 'test')]
     text = run_tool(stock, ROOT / TOY, '--work-dir', tmp_path, '--cfg-options', *loaders, *SHORT, cwd=tmp_path).stdout
-    assert 'Iter(train) [2/2]' in text and 'batch: the recipe has 4' in text
+    assert 'Iter(train) [2/2]' in text and 'batch: the recipe has 6' in text
 
 
 def test_inference_reports_bad_files_and_goes_on(trained, toy_root, tmp_path):

@@ -29,7 +29,7 @@ tta_pipeline = [
         ]),
 ]
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=6,
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
