@@ -4,6 +4,7 @@ Imports nothing of them at the top, so that it can report on a broken installati
 """
 import importlib
 import platform
+import sys
 from importlib import metadata
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
@@ -16,6 +17,8 @@ INSTALL = {
                  '"mmengine>=0.10,<0.11" "mmsegmentation==1.2.2" ftfy regex && '
                  'MMCV_WITH_OPS=1 pip install --no-build-isolation "mmcv>=2.0,<2.2"',
 }
+
+TWO_PACKAGES = 'two packages write the same files'
 
 
 class Requirement(NamedTuple):
@@ -54,14 +57,14 @@ def _inspect(requirement: Requirement) -> Finding:
     if not installed:
         problem = f'not installed, needs {needed}'
     elif len(installed) > 1:
-        problem = f'two packages write the same files; uninstall both ("pip uninstall {" ".join(installed)}") first'
+        problem = f'{TWO_PACKAGES}: uninstall both ("pip uninstall {" ".join(installed)}") first'
     elif not all(_fits(version, *requirement.distributions[name]) for name, version in installed.items()):
         problem = f'needs {needed}'
     else:
         try:
             importlib.import_module(requirement.module)
         except Exception as error:  # a broken binary raises anything: ImportError, OSError, AssertionError
-            problem = f'does not import: {type(error).__name__}: {str(error).strip().splitlines()[0]}'
+            problem = f'does not import: {type(error).__name__}: {next(iter(str(error).splitlines()), "")}'
     return Finding(requirement.module, found or 'not installed', problem)
 
 
@@ -82,9 +85,18 @@ def _range(at_least: str, below: Optional[str]) -> str:
 
 def fix_command(findings: List[Finding]) -> str:
     """The one command that installs a stack that fits, of the distribution that is there already."""
-    found = ' '.join(finding.found for finding in findings)
-    openmmlab = 'mmsegmentation' in found and 'onedl' not in found
-    return INSTALL['openmmlab' if openmmlab else 'onedl']
+    installed = [part.split()[0] for finding in findings if finding.module.startswith('mm')
+                 for part in finding.found.split(', ') if finding.found != 'not installed']
+    onedl = [name for name in installed if name.startswith('onedl')]
+    openmmlab = bool(installed) and not onedl or sys.version_info < (3, 10)  # the onedl packages need Python 3.10
+    if any(TWO_PACKAGES in finding.problem for finding in findings):
+        remove = installed
+    elif openmmlab:
+        remove = onedl + [name for name in installed if name == 'mmcv-lite']
+    else:
+        remove = [name for name in installed if name not in onedl]
+    uninstall = f'pip uninstall -y {" ".join(remove)} && ' if remove else ''
+    return uninstall + INSTALL['openmmlab' if openmmlab else 'onedl']
 
 
 def error_message(findings: List[Finding]) -> str:

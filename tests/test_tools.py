@@ -123,6 +123,17 @@ def test_evaluation_equals_numpy_over_inferred_images(trained, toy_root, tmp_pat
     assert list(tmp_path.glob('test/*/*.log'))
 
 
+def test_weights_that_do_not_fit_are_not_evaluated(trained, toy_root, tmp_path):
+    checkpoint = torch.load(trained[0] / 'iter_2.pth', weights_only=False)
+    checkpoint['state_dict'] = {f'other.{key}': value for key, value in checkpoint['state_dict'].items()}
+    torch.save(checkpoint, tmp_path / 'renamed.pth')
+    for name, words in (('renamed.pth', 'do not fit the model'), ('absent.pth', 'no such checkpoint file')):
+        result = run_tool('tools/test.py', TOY, tmp_path / name, '--work-dir', tmp_path, '--cfg-options',
+                          f'data_root={toy_root}', check=False)
+        assert result.returncode == 1 and words in result.stdout and 'Traceback' not in result.stdout
+    assert not (tmp_path / 'metrics.json').exists()
+
+
 def test_evaluation_with_tta(trained, toy_root, tmp_path):
     text = run_tool('tools/test.py', TOY, trained[0] / 'iter_2.pth', '--work-dir', tmp_path, '--tta', '--cfg-options',
                     f'data_root={toy_root}').stdout

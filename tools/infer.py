@@ -22,7 +22,7 @@ def main():
     try:
         written, failures = infer(
             Segmenter(args.checkpoint, args.config, args.device), args.inputs, args.out_dir, args.opacity)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(str(error))
     print(*written, sep='\n')
     if failures:

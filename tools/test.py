@@ -29,8 +29,8 @@ def parse_args():
 
 def main():
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     try:
+        cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
         test(cfg, args.checkpoint, out=args.out, show_dir=args.show_dir, tta=args.tta)
     except (ConfigError, MissingDatasetError) as error:
         sys.exit(str(error))

@@ -7,6 +7,7 @@ from mmengine.config import DictAction
 
 from mmseg_inceptionnext.apis import ConfigError, load_config, train
 from mmseg_inceptionnext.datasets import MissingDatasetError
+from mmseg_inceptionnext.engine import PretrainedError
 
 
 def parse_args():
@@ -29,10 +30,10 @@ def parse_args():
 
 def main():
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     try:
+        cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
         train(cfg, resume=args.resume, amp=args.amp, auto_scale_lr=args.auto_scale_lr)
-    except (ConfigError, MissingDatasetError) as error:
+    except (ConfigError, MissingDatasetError, PretrainedError) as error:
         sys.exit(str(error))
 
 

@@ -23,10 +23,16 @@ def load_config(path: str,
         cfg_options: values that override the file's, by dotted name.
         work_dir: folder for logs and checkpoints. Default: the config's own, else ``work_dirs/CONFIG_NAME``.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+
+    Raises:
+        ConfigError: if there is no such file.
     """
+    if not osp.isfile(path):
+        raise ConfigError(f'{path}: no such config file')
     cfg = Config.fromfile(path)
     if cfg_options:
         if 'data_root' in cfg_options:
+            cfg_options['data_root'] = str(cfg_options['data_root'])  # a folder named 2016 comes as a number
             _move_datasets(list(cfg.values()), cfg.get('data_root'), cfg_options['data_root'])
         cfg.merge_from_dict(cfg_options)
     cfg.launcher = launcher

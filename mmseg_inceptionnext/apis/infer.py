@@ -37,9 +37,9 @@ def infer(segmenter: Segmenter, inputs: Sequence[str], out_dir: str, opacity: fl
     for path, target in tqdm(targets.items(), desc='segmenting', unit='image'):
         try:
             result = segmenter(path)
-        except ValueError as error:
-            failures.append(str(error))
-            tqdm.write(str(error))
+        except (ValueError, RuntimeError) as error:  # RuntimeError: out of memory
+            failures.append(str(error) if str(error).startswith(path) else f'{path}: {error}')
+            tqdm.write(failures[-1])
             continue
         mkdir_or_exist(osp.dirname(target) or '.')
         Image.fromarray(result.mask).save(f'{target}.png')
@@ -52,16 +52,17 @@ def plan_outputs(inputs: Sequence[str], out_dir: str) -> Dict[str, str]:
     """Maps each image to the path of its results, without suffix, so that no file is lost.
 
     Raises:
-        ValueError: if no image is found, or if results would overwrite each other or stand beside the inputs, where
-            they could overwrite an image or its labels.
+        ValueError: if a folder holds no image, or if results would overwrite each other or stand beside the inputs,
+            where they could overwrite an image or its labels.
     """
     targets: Dict[str, str] = {}
     for source in inputs:
         root = source if osp.isdir(source) else osp.dirname(source)
-        for path in _images_in(source, out_dir) if osp.isdir(source) else [source]:
+        paths = _images_in(source, out_dir) if osp.isdir(source) else [source]
+        if not paths:
+            raise ValueError(f'no image in {source}; files that end in {" ".join(IMAGE_SUFFIXES)} are taken')
+        for path in paths:
             targets[path] = osp.join(out_dir, osp.splitext(osp.relpath(path, root or '.'))[0])
-    if not targets:
-        raise ValueError(f'no image in {", ".join(inputs)}; files that end in {" ".join(IMAGE_SUFFIXES)} are taken')
     input_folders = {osp.realpath(osp.dirname(path)) for path in targets}
     taken: Dict[str, str] = {}
     for path, target in targets.items():

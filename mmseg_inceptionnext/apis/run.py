@@ -6,6 +6,7 @@ from typing import Dict, Optional
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
+from mmengine.runner import Runner
 
 from mmseg_inceptionnext.engine import build_runner
 
@@ -56,26 +57,44 @@ def test(cfg: Config,
         tta: average over scales and flips (``tta_pipeline`` of the config).
 
     Raises:
-        ConfigError: if ``tta`` cannot be applied to this config.
+        ConfigError: if an option cannot be applied to this config, or the checkpoint does not fit it.
 
     Returns:
         The metrics, such as ``{'aAcc': 81.2, 'mIoU': 45.6, 'mAcc': 57.1}`` in percent, which are also written to
         ``metrics.json`` in ``cfg.work_dir``.
     """
-    cfg.load_from = checkpoint
+    cfg.load_from, cfg.resume = None, False  # train() leaves its own in the config that the work dir keeps
     if show_dir:
-        cfg.default_hooks.visualization.draw = True
+        if 'visualization' not in cfg.get('default_hooks', {}):
+            raise ConfigError("--show-dir needs default_hooks.visualization; add visualization=dict("
+                              "type='SegVisualizationHook') to default_hooks in the config")
+        cfg.default_hooks.visualization.update(draw=True, interval=1)
         cfg.visualizer.save_dir = show_dir
     if tta:
-        if 'tta_pipeline' not in cfg:
-            raise ConfigError('--tta needs a tta_pipeline in the config; configs/_base_/datasets/ade20k.py has one')
+        if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:
+            raise ConfigError('--tta needs a tta_pipeline and a tta_model in the config; configs/_base_ has both, in '
+                              'datasets/ade20k.py and default_runtime.py')
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.tta_model.module = cfg.model
         cfg.model = cfg.tta_model
     if out:
-        cfg.test_evaluator.output_dir = out
-    metrics = build_runner(cfg).test()
+        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+        for evaluator in evaluators:
+            evaluator.output_dir = out
+    runner = build_runner(cfg)
+    _load_whole(runner, checkpoint)
+    metrics = runner.test()
     if is_main_process():
         with open(osp.join(cfg.work_dir, 'metrics.json'), 'w') as file:
             json.dump(metrics, file, indent=2)
     return metrics
+
+
+def _load_whole(runner: Runner, checkpoint: str) -> None:
+    """Loads the weights strictly: MMEngine alone would log what does not fit and evaluate a random model."""
+    try:
+        runner.load_checkpoint(checkpoint, strict=True)
+    except FileNotFoundError as error:
+        raise ConfigError(f'{checkpoint}: no such checkpoint file') from error
+    except RuntimeError as error:
+        raise ConfigError(f'the weights in {checkpoint} do not fit the model of the config: {error}') from error

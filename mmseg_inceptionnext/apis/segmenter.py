@@ -1,6 +1,7 @@
 """Segments images with a checkpoint, through the config's own test pipeline."""
 import os.path as osp
 from dataclasses import dataclass
+from pickle import UnpicklingError
 from typing import Dict, Optional, Sequence
 
 import numpy as np
@@ -50,12 +51,12 @@ class Segmenter:
         device: such as ``cpu`` or ``cuda:0``. Default: the best there is.
 
     Raises:
-        ValueError: if the checkpoint holds no config and none is given, if its weights do not fit the model, or if
-            neither checkpoint nor config name the classes.
+        ValueError: if the checkpoint cannot be read, holds no config and none is given, or does not fit the model, if
+            neither checkpoint nor config name and colour the classes, or if the device is not there.
     """
 
     def __init__(self, checkpoint: str, config: Optional[str] = None, device: Optional[str] = None) -> None:
-        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
+        loaded = self._read_checkpoint(checkpoint)
         meta = loaded.get('meta', {})
         self.cfg = self._config_of(meta, config, checkpoint)
         init_default_scope(self.cfg.get('default_scope', 'mmseg'))
@@ -65,7 +66,10 @@ class Segmenter:
         except RuntimeError as error:
             raise ValueError(f'the weights in {checkpoint} do not fit the model of '
                              f'{config or "the config inside it"}: {error}') from error
-        self.model.to(device or get_device()).eval()
+        try:
+            self.model.to(device or get_device()).eval()
+        except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch built without CUDA
+            raise ValueError(f'--device {device} cannot be used here: {error}') from error
         dataset = self.cfg.test_dataloader.dataset
         self.classes, self.palette = self._classes_of(meta, dataset)
         if len(self.classes) != self.model.num_classes:
@@ -75,8 +79,19 @@ class Segmenter:
         self._load, self._transform = Compose(steps[:1]), Compose(steps[1:])
 
     @staticmethod
+    def _read_checkpoint(checkpoint: str) -> dict:
+        if not osp.isfile(checkpoint) and '://' not in checkpoint:
+            raise ValueError(f'{checkpoint}: no such checkpoint file')
+        try:
+            return CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
+        except (UnpicklingError, RuntimeError, EOFError, KeyError, OSError) as error:
+            raise ValueError(f'{checkpoint} is damaged or no checkpoint ({type(error).__name__})') from error
+
+    @staticmethod
     def _config_of(meta: dict, config: Optional[str], checkpoint: str) -> Config:
         if config:
+            if not osp.isfile(config):
+                raise ValueError(f'--config {config}: no such file')
             return Config.fromfile(config)
         if 'cfg' not in meta:
             raise ValueError(f'{checkpoint} holds no config; give the one it was trained with by --config')
@@ -85,12 +100,16 @@ class Segmenter:
     @staticmethod
     def _classes_of(meta: dict, dataset: dict):
         metainfo = meta.get('dataset_meta') or {}
-        if not metainfo.get('classes') or not metainfo.get('palette'):
+        if not metainfo.get('classes'):
             metainfo = DATASETS.build(dict(dataset, lazy_init=True, pipeline=[])).metainfo
         if not metainfo.get('classes'):
             raise ValueError('neither the checkpoint nor the dataset of the config names the classes; add '
                              'metainfo=dict(classes=(...), palette=[...]) to the dataset of the config')
-        return tuple(metainfo['classes']), [list(color) for color in metainfo['palette']]
+        classes, palette = tuple(metainfo['classes']), metainfo.get('palette') or []
+        if len(palette) != len(classes):
+            raise ValueError(f'{len(classes)} classes are named and {len(palette)} colours; give each class one in '
+                             'metainfo=dict(classes=(...), palette=[...]) of the dataset, and the config by --config')
+        return classes, [list(color) for color in palette]
 
     @torch.no_grad()
     def __call__(self, path: str) -> SegmentationResult:

@@ -24,7 +24,8 @@ class CamVidDataset(FolderDataset):
 
     SOURCE = ('data_root should hold images/train, images/val (*.jpg), annotations/train and annotations/val (*.png, '
               'one channel: ids 0 to 10 in the order of CamVidDataset.METAINFO, 255 void).\n'
-              'The images are published at http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/')
+              'Published at http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/ with labels in 32 colours, '
+              'which are merged to the eleven classes; copies with class ids differ in img_suffix and seg_map_suffix.')
 
     def __init__(self, img_suffix: str = '.jpg', seg_map_suffix: str = '.png', **kwargs) -> None:
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)

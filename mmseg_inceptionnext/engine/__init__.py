@@ -1,5 +1,5 @@
-from .checkpoint import load_pretrained
+from .checkpoint import PretrainedError, load_pretrained
 from .hooks import BatchSizeHook
 from .runner import CPURunner, build_runner
 
-__all__ = ['BatchSizeHook', 'CPURunner', 'build_runner', 'load_pretrained']
+__all__ = ['BatchSizeHook', 'CPURunner', 'PretrainedError', 'build_runner', 'load_pretrained']

@@ -8,6 +8,10 @@ from torch import Tensor, nn
 MAX_KEYS_SHOWN = 10
 
 
+class PretrainedError(RuntimeError):
+    """Pretrained weights cannot be had or do not fit; the message says what to do."""
+
+
 def load_pretrained(backbone: nn.Module, filename: str) -> None:
     """Loads a classifier's checkpoint into a MetaNeXt backbone.
 
@@ -20,9 +24,14 @@ def load_pretrained(backbone: nn.Module, filename: str) -> None:
         filename: a path or URL that MMEngine can read.
 
     Raises:
-        RuntimeError: if a tensor is missing, left over or of another shape; nothing is loaded then.
+        PretrainedError: if the file is missing, or a tensor is missing, left over or of another shape;
+            nothing is loaded then.
     """
-    checkpoint = CheckpointLoader.load_checkpoint(filename, map_location='cpu', logger='current')
+    try:
+        checkpoint = CheckpointLoader.load_checkpoint(filename, map_location='cpu', logger='current')
+    except OSError as error:  # a missing file, a broken network
+        raise PretrainedError(f'{filename} cannot be had ({error}); download it elsewhere and name its path: '
+                              '--cfg-options model.backbone.init_cfg.checkpoint=FILE') from error
     for wrapper in ('state_dict', 'model'):
         checkpoint = checkpoint.get(wrapper, checkpoint)
     own = backbone.state_dict()
@@ -48,8 +57,9 @@ def _check_match(own: Dict[str, Tensor], trunk: Dict[str, Tensor], new: Iterable
         for what, keys in (('missing', missing), ('unexpected', unexpected), ('of another shape', shapes)) if keys
     ]
     if problems:
-        raise RuntimeError(f'{filename} does not fit the backbone, so nothing was loaded.\n  ' + '\n  '.join(problems) +
-                           '\nGive the checkpoint of the same arch, or set init_cfg=None to train from scratch.')
+        lines = '\n  '.join([f'{filename} does not fit the backbone, so nothing was loaded.', *problems])
+        raise PretrainedError(
+            f'{lines}\nGive the checkpoint of the same arch, or set init_cfg=None to train from scratch.')
 
 
 def _list(keys: list) -> str:

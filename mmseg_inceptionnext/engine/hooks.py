@@ -27,9 +27,11 @@ class BatchSizeHook(Hook):
         if accumulated > 1:
             parts += f' x {accumulated} accumulated steps'
         line = f'batch: the recipe has {base}, this run has {actual} ({parts})'
-        if actual != base and recipe.get('enable'):
-            line += f'; learning rate scaled by {runner.world_size * per_process / base:g}'
+        scale = runner.world_size * per_process / base if recipe.get('enable') else 1  # MMEngine ignores accumulation
+        if recipe.get('enable'):
+            line += f'; learning rate scaled by {scale:g}'
         elif actual != base:
-            line += ('; the published accuracy was not trained like this: use more GPUs or '
-                     'train_dataloader.batch_size, or scale the learning rate with --auto-scale-lr')
-        print_log(line, logger=runner.logger, level=logging.INFO if actual == base else logging.WARNING)
+            line += ('; accuracy may differ: use more GPUs or another train_dataloader.batch_size, or scale the '
+                     'learning rate with --auto-scale-lr')
+        fits = actual == base and scale == 1
+        print_log(line, logger=runner.logger, level=logging.INFO if fits else logging.WARNING)
