@@ -55,6 +55,27 @@ def test_an_openmmlab_stack_is_mended_as_one(monkeypatch):
     assert 'mmcv 2.2.0: needs' in text and stack.INSTALL['openmmlab'] in text
 
 
+@pytest.mark.parametrize('versions,family,removed', [
+    ({**OPENMMLAB, 'mmsegmentation': None}, 'openmmlab', ''),
+    ({**OPENMMLAB, 'mmcv': None, 'mmcv-lite': '1.7'}, 'openmmlab', 'mmcv-lite'),
+    ({**ONEDL, 'mmengine': '0.10.7'}, 'onedl', 'onedl-mmengine mmengine onedl-mmcv onedl-mmsegmentation'),
+    ({**ONEDL, 'onedl-mmcv': None, 'mmcv': '2.1.0'}, 'onedl', 'mmcv'),
+    ({'torch': '2.14.1'}, 'onedl', ''),
+])
+def test_the_fix_removes_what_stands_in_the_way(monkeypatch, versions, family, removed):
+    installed(monkeypatch, versions)
+    uninstall = f'pip uninstall -y {removed} && ' if removed else ''
+    assert stack.fix_command(stack.inspect_stack()) == uninstall + stack.INSTALL[family]
+
+
+def test_an_error_without_text_is_reported(monkeypatch):
+    def import_module(name):
+        raise AssertionError
+    installed(monkeypatch, ONEDL)
+    monkeypatch.setattr(stack.importlib, 'import_module', import_module)
+    assert 'does not import: AssertionError' in stack.report()[0]
+
+
 def test_the_fix_and_the_check_ask_for_what_setup_cfg_asks():
     setup = configparser.ConfigParser()
     setup.read(ROOT / 'setup.cfg')

@@ -5,14 +5,17 @@ import shutil
 from pathlib import Path
 
 import cv2
+import mmcv
 import mmseg
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 from PIL import Image
+from torch.nn import functional as F
 
 from utils import ROOT, randomise, run_script, run_tool
 
@@ -134,10 +137,36 @@ def test_weights_that_do_not_fit_are_not_evaluated(trained, toy_root, tmp_path):
     assert not (tmp_path / 'metrics.json').exists()
 
 
-def test_evaluation_with_tta(trained, toy_root, tmp_path):
-    text = run_tool('tools/test.py', TOY, trained[0] / 'iter_2.pth', '--work-dir', tmp_path, '--tta', '--cfg-options',
-                    f'data_root={toy_root}').stdout
-    assert 'SegTTAModel' in text and 0 <= printed_miou(text) <= 100
+@torch.no_grad()
+def tta_prediction(model, path):
+    """Classes by the mean of the softmax over three scales and their mirror images, at the size of the image."""
+    image = cv2.imread(str(path))
+    total = 0
+    for scale in (0.75, 1.0, 1.25):
+        view = mmcv.imrescale(image, tuple(int(side * scale + 0.5) for side in image.shape[1::-1]))
+        view = (torch.from_numpy(view[..., ::-1].copy()).permute(2, 0, 1).float() - model.mean) / model.std
+        for flip in (False, True):
+            logits = model(view.flip(-1)[None] if flip else view[None], mode='tensor')
+            logits = F.interpolate(logits, view.shape[-2:], mode='bilinear')
+            logits = logits.flip(-1) if flip else logits
+            total = total + F.interpolate(logits, image.shape[:2], mode='bilinear').softmax(1)
+    return total[0].argmax(0).numpy()
+
+
+def test_evaluation_with_tta_averages_the_softmax_of_six_views(toy_root, tmp_path):
+    checkpoint = save_checkpoint(TOY, tmp_path / 'random.pth')
+    run_tool('tools/test.py', TOY, checkpoint, '--work-dir', tmp_path, '--tta', '--out', tmp_path / 'out',
+             '--cfg-options', f'data_root={toy_root}')
+    cfg = Config.fromfile(str(ROOT / TOY))
+    model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+    model.load_state_dict(torch.load(checkpoint, weights_only=False)['state_dict'])
+    for name in ('mean', 'std'):
+        setattr(model, name, torch.tensor(cfg.data_preprocessor[name]).view(3, 1, 1))
+    paths = sorted((toy_root / 'images/validation').glob('*.jpg'))
+    assert len(paths) == 3
+    for path in paths:
+        expected, written = tta_prediction(model, path), np.array(Image.open(tmp_path / 'out' / f'{path.stem}.png'))
+        assert len(np.unique(expected)) > 3 and (expected == written - 1).mean() > 0.999
 
 
 def test_the_launchers_run_two_processes(toy_root, tmp_path):
@@ -169,9 +198,9 @@ def test_slurm_scripts_hand_everything_on(tmp_path, script, args, words):
 
 
 def test_stock_tools_need_only_the_config(toy_root, tmp_path):
-    stock = Path(mmseg.__file__).parent / '.mim/tools/train.py'
-    if not stock.is_file():
-        pytest.skip('this mmsegmentation was installed without its tools')
+    package = Path(mmseg.__file__).parent  # a wheel keeps the tools inside the package, a checkout beside it
+    stock = next(path for path in (package / '.mim/tools/train.py', package.parent / 'tools/train.py')
+                 if path.is_file())
     loaders = [f'{name}_dataloader.dataset.data_root={toy_root}' for name in ('train', 'val', 'test')]
     text = run_tool(stock, ROOT / TOY, '--work-dir', tmp_path, '--cfg-options', *loaders, *SHORT, cwd=tmp_path).stdout
     assert 'Iter(train) [2/2]' in text and 'batch: the recipe has 6' in text

@@ -40,5 +40,10 @@ def test_a_scaled_learning_rate_is_said():
     assert level == 'WARNING' and 'this run has 4 (2 processes x 2 images)' in text and 'scaled by 0.25' in text
 
 
+def test_scaling_beside_accumulation_is_a_warning():
+    (level, text), = line_of(dict(base_batch_size=6, enable=True), 2, accumulated=3)
+    assert level == 'WARNING' and 'this run has 6' in text and 'scaled by 0.333333' in text
+
+
 def test_a_config_without_a_recipe_says_nothing():
     assert line_of(None, 2) == []
