@@ -7,6 +7,7 @@ from mmengine.config import DictAction
 
 from mmseg_inceptionnext.apis import ConfigError, load_config, test
 from mmseg_inceptionnext.datasets import MissingDatasetError
+from mmseg_inceptionnext.engine import CheckpointError
 
 
 def parse_args():
@@ -17,6 +18,8 @@ def parse_args():
     parser.add_argument('--out', metavar='DIR', help="folder for the predictions as PNG, in the dataset's label values")
     parser.add_argument('--show-dir', metavar='DIR', help='folder for the predictions painted over the images')
     parser.add_argument('--tta', action='store_true', help='average over scales and flips (tta_pipeline)')
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true', help='run what is inside the checkpoint, if it holds more than data')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction,
         help='override settings of the config, such as data_root=DIR test_dataloader.num_workers=0')
@@ -31,8 +34,8 @@ def main():
     args = parse_args()
     try:
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-        test(cfg, args.checkpoint, out=args.out, show_dir=args.show_dir, tta=args.tta)
-    except (ConfigError, MissingDatasetError) as error:
+        test(cfg, args.checkpoint, args.out, args.show_dir, args.tta, args.trust_checkpoint)
+    except (CheckpointError, ConfigError, MissingDatasetError) as error:
         sys.exit(str(error))
 
 

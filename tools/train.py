@@ -7,7 +7,7 @@ from mmengine.config import DictAction
 
 from mmseg_inceptionnext.apis import ConfigError, load_config, train
 from mmseg_inceptionnext.datasets import MissingDatasetError
-from mmseg_inceptionnext.engine import PretrainedError
+from mmseg_inceptionnext.engine import CheckpointError
 
 
 def parse_args():
@@ -18,6 +18,8 @@ def parse_args():
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help="scale the learning rate by this run's batch over the recipe's")
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true', help='run what is inside the checkpoint, if it holds more than data')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction,
         help='override settings of the config, such as data_root=DIR train_dataloader.batch_size=4')
@@ -32,8 +34,8 @@ def main():
     args = parse_args()
     try:
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-        train(cfg, resume=args.resume, amp=args.amp, auto_scale_lr=args.auto_scale_lr)
-    except (ConfigError, MissingDatasetError, PretrainedError) as error:
+        train(cfg, args.resume, args.amp, args.auto_scale_lr, args.trust_checkpoint)
+    except (ConfigError, MissingDatasetError, CheckpointError) as error:
         sys.exit(str(error))
 
 

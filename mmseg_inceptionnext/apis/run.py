@@ -6,14 +6,17 @@ from typing import Dict, Optional
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
-from mmengine.runner import Runner
 
-from mmseg_inceptionnext.engine import build_runner
+from mmseg_inceptionnext.engine import build_runner, safe_checkpoints
 
 from .config import ConfigError
 
 
-def train(cfg: Config, resume: bool = False, amp: bool = False, auto_scale_lr: bool = False) -> None:
+def train(cfg: Config,
+          resume: bool = False,
+          amp: bool = False,
+          auto_scale_lr: bool = False,
+          trust_checkpoint: bool = False) -> None:
     """Trains by a config.
 
     Args:
@@ -21,9 +24,11 @@ def train(cfg: Config, resume: bool = False, amp: bool = False, auto_scale_lr: b
         resume: go on from the latest checkpoint in ``cfg.work_dir``.
         amp: train in mixed precision with dynamic loss scaling.
         auto_scale_lr: scale the learning rate linearly from the recipe's batch to this run's.
+        trust_checkpoint: run what is inside the checkpoints, if they hold more than data.
 
     Raises:
         ConfigError: if ``amp`` or ``auto_scale_lr`` cannot be applied to this config.
+        CheckpointError: if a checkpoint cannot be had or read, holds more than data, or does not fit.
     """
     if amp:
         if get_device() == 'cpu':
@@ -39,25 +44,29 @@ def train(cfg: Config, resume: bool = False, amp: bool = False, auto_scale_lr: b
                               'auto_scale_lr = dict(base_batch_size=16) to the config, with the right number')
         cfg.auto_scale_lr.enable = True
     cfg.resume = resume
-    build_runner(cfg).train()
+    with safe_checkpoints(trust_checkpoint, cfg):
+        build_runner(cfg).train()
 
 
 def test(cfg: Config,
          checkpoint: str,
          out: Optional[str] = None,
          show_dir: Optional[str] = None,
-         tta: bool = False) -> Dict[str, float]:
+         tta: bool = False,
+         trust_checkpoint: bool = False) -> Dict[str, float]:
     """Evaluates a checkpoint on the test set of a config.
 
     Args:
         cfg: a full config, see :func:`load_config`.
-        checkpoint: path of the weights.
+        checkpoint: the weights; a path or what else :func:`load_source` takes.
         out: folder for the predictions as PNG, in the dataset's own label convention.
         show_dir: folder for the predictions painted over the images.
         tta: average over scales and flips (``tta_pipeline`` of the config).
+        trust_checkpoint: run what is inside the checkpoint, if it holds more than data.
 
     Raises:
-        ConfigError: if an option cannot be applied to this config, or the checkpoint does not fit it.
+        ConfigError: if an option cannot be applied to this config.
+        CheckpointError: if the checkpoint cannot be had or read, holds more than data, or does not fit the model.
 
     Returns:
         The metrics, such as ``{'aAcc': 81.2, 'mIoU': 45.6, 'mAcc': 57.1}`` in percent, which are also written to
@@ -81,20 +90,11 @@ def test(cfg: Config,
         evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         for evaluator in evaluators:
             evaluator.output_dir = out
-    runner = build_runner(cfg)
-    _load_whole(runner, checkpoint)
-    metrics = runner.test()
+    with safe_checkpoints(trust_checkpoint, cfg):
+        runner = build_runner(cfg)
+        runner.load_checkpoint(checkpoint)
+        metrics = runner.test()
     if is_main_process():
         with open(osp.join(cfg.work_dir, 'metrics.json'), 'w') as file:
             json.dump(metrics, file, indent=2)
     return metrics
-
-
-def _load_whole(runner: Runner, checkpoint: str) -> None:
-    """Loads the weights strictly: MMEngine alone would log what does not fit and evaluate a random model."""
-    try:
-        runner.load_checkpoint(checkpoint, strict=True)
-    except FileNotFoundError as error:
-        raise ConfigError(f'{checkpoint}: no such checkpoint file') from error
-    except RuntimeError as error:
-        raise ConfigError(f'the weights in {checkpoint} do not fit the model of the config: {error}') from error

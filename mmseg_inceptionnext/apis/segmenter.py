@@ -1,7 +1,6 @@
 """Segments images with a checkpoint, through the config's own test pipeline."""
 import os.path as osp
 from dataclasses import dataclass
-from pickle import UnpicklingError
 from typing import Dict, Optional, Sequence
 
 import numpy as np
@@ -11,10 +10,13 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmengine.runner import CheckpointLoader
 from mmseg.registry import DATASETS, MODELS
 from PIL import Image
 
+from mmseg_inceptionnext.engine import check_segmentor, load_source, parse_embedded_config, safe_checkpoints
+from mmseg_inceptionnext.engine.checkpoint import segmentor_weights
+
+from .config import load_config
 from .overlay import class_share, draw_overlay
 
 
@@ -46,26 +48,32 @@ class Segmenter:
     """A trained segmentor that takes image files.
 
     Args:
-        checkpoint: file that MMEngine's runner wrote.
+        checkpoint: file that MMEngine's runner or ``tools/publish_checkpoint.py`` wrote, or what else
+            :func:`mmseg_inceptionnext.engine.load_source` takes.
         config: config file. Default: the config inside the checkpoint.
         device: such as ``cpu`` or ``cuda:0``. Default: the best there is.
+        trust_checkpoint: run what is inside the checkpoint, if it holds more than data.
 
     Raises:
-        ValueError: if the checkpoint cannot be read, holds no config and none is given, or does not fit the model, if
-            neither checkpoint nor config name and colour the classes, or if the device is not there.
+        CheckpointError: if the checkpoint cannot be had or read, holds more than data, or does not fit the model.
+        ValueError: if it holds no config and none is given, if neither checkpoint nor config name and colour the
+            classes, or if the device is not there.
     """
 
-    def __init__(self, checkpoint: str, config: Optional[str] = None, device: Optional[str] = None) -> None:
-        loaded = self._read_checkpoint(checkpoint)
-        meta = loaded.get('meta', {})
-        self.cfg = self._config_of(meta, config, checkpoint)
-        init_default_scope(self.cfg.get('default_scope', 'mmseg'))
-        self.model = revert_sync_batchnorm(MODELS.build(self.cfg.model))
-        try:
-            self.model.load_state_dict(loaded.get('state_dict', loaded))
-        except RuntimeError as error:
-            raise ValueError(f'the weights in {checkpoint} do not fit the model of '
-                             f'{config or "the config inside it"}: {error}') from error
+    def __init__(self,
+                 checkpoint: str,
+                 config: Optional[str] = None,
+                 device: Optional[str] = None,
+                 trust_checkpoint: bool = False) -> None:
+        own_cfg = load_config(config) if config else None
+        with safe_checkpoints(trust_checkpoint, own_cfg):
+            loaded = load_source(checkpoint)
+            meta = loaded.get('meta') or {}
+            self.cfg = own_cfg or self._embedded_config(meta, checkpoint)
+            init_default_scope(self.cfg.get('default_scope', 'mmseg'))
+            self.model = revert_sync_batchnorm(MODELS.build(self.cfg.model))
+        check_segmentor(self.model, loaded, checkpoint)
+        self.model.load_state_dict(segmentor_weights(loaded))
         try:
             self.model.to(device or get_device()).eval()
         except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch built without CUDA
@@ -79,23 +87,10 @@ class Segmenter:
         self._load, self._transform = Compose(steps[:1]), Compose(steps[1:])
 
     @staticmethod
-    def _read_checkpoint(checkpoint: str) -> dict:
-        if not osp.isfile(checkpoint) and '://' not in checkpoint:
-            raise ValueError(f'{checkpoint}: no such checkpoint file')
-        try:
-            return CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
-        except (UnpicklingError, RuntimeError, EOFError, KeyError, OSError) as error:
-            raise ValueError(f'{checkpoint} is damaged or no checkpoint ({type(error).__name__})') from error
-
-    @staticmethod
-    def _config_of(meta: dict, config: Optional[str], checkpoint: str) -> Config:
-        if config:
-            if not osp.isfile(config):
-                raise ValueError(f'--config {config}: no such file')
-            return Config.fromfile(config)
+    def _embedded_config(meta: dict, checkpoint: str) -> Config:
         if 'cfg' not in meta:
             raise ValueError(f'{checkpoint} holds no config; give the one it was trained with by --config')
-        return Config.fromstring(meta['cfg'], file_format='.py')
+        return parse_embedded_config(meta['cfg'], checkpoint)
 
     @staticmethod
     def _classes_of(meta: dict, dataset: dict):

@@ -1,66 +1,169 @@
-"""Loads pretrained weights whole or not at all."""
-from typing import Dict, Iterable
+"""What a checkpoint holds, and whether it fits a model: whole or not at all."""
+import re
+from typing import Dict, List, NamedTuple, Sequence, Set, Tuple
 
-from mmengine.logging import print_log
-from mmengine.runner import CheckpointLoader
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
+from .safe_reading import CheckpointError
+
 MAX_KEYS_SHOWN = 10
+AVERAGED = ('state_dict_ema', 'model_ema')  # where training keeps the moving average of the weights
+WRAPPERS = (*AVERAGED, 'state_dict', 'model')  # averaged weights first, as timm takes them
+WHOLE_PREFIXES = ('module.', '_orig_mod.', 'model.', 'timm_model.')  # before every name, or before none
+PART_PREFIXES = ('backbone.', 'encoder.')  # before the names of the backbone in a whole segmentor
+CONVNEXT_NAMES = ('conv_dw.', '.dwconv.', 'pwconv1.', 'downsample_layers.', 'depthwise_conv.')
 
 
-class PretrainedError(RuntimeError):
-    """Pretrained weights cannot be had or do not fit; the message says what to do."""
+class Trunk(NamedTuple):
+    """The backbone's part of a checkpoint, under the published names.
+
+    Attributes:
+        tensors: name to tensor, without the classifier.
+        form: how it was wrapped, such as ``state_dict / backbone.``.
+        ignored: names of the classifier's tensors that were left out.
+    """
+    tensors: Dict[str, Tensor]
+    form: str
+    ignored: List[str]
 
 
-def load_pretrained(backbone: nn.Module, filename: str) -> None:
-    """Loads a classifier's checkpoint into a MetaNeXt backbone.
+def extract_trunk(checkpoint: dict, source: str) -> Trunk:
+    """Finds the backbone in any of the forms in which it goes round.
 
-    The file is a state dict, bare or under ``state_dict`` or ``model``. The classifier (``head.*``) and the stages
-    that the backbone was built without are left out; the norms on the outputs may be missing, since a classifier has
-    none. Everything else must match, name by name and shape by shape.
-
-    Args:
-        backbone: the module that takes the weights.
-        filename: a path or URL that MMEngine can read.
+    A bare state dict, or one under ``state_dict``, ``model``, ``state_dict_ema`` or ``model_ema``; with prefixes such
+    as ``module.`` or ``backbone.``; with timm's flat names (``stages_0``); a whole segmentor.
 
     Raises:
-        PretrainedError: if the file is missing, or a tensor is missing, left over or of another shape;
-            nothing is loaded then.
+        CheckpointError: if there are no tensors in it.
     """
-    try:
-        checkpoint = CheckpointLoader.load_checkpoint(filename, map_location='cpu', logger='current')
-    except OSError as error:  # a missing file, a broken network
-        raise PretrainedError(f'{filename} cannot be had ({error}); download it elsewhere and name its path: '
-                              '--cfg-options model.backbone.init_cfg.checkpoint=FILE') from error
-    for wrapper in ('state_dict', 'model'):
-        checkpoint = checkpoint.get(wrapper, checkpoint)
-    own = backbone.state_dict()
-    new = {key for key in own if key.startswith('norm')}
-    unbuilt = tuple(f'stages.{i}.' for i in range(len(backbone.stages), 10))
-    trunk = {key: value for key, value in checkpoint.items() if not key.startswith(('head.', *unbuilt))}
-    _check_match(own, trunk, new, filename)
-    backbone.load_state_dict({**own, **trunk})
-    print_log(
-        f'pretrained: {len(own.keys() & trunk.keys())}/{len(own) - len(new - trunk.keys())} tensors from {filename}; '
-        f'ignored head.* ({sum(key.startswith("head.") for key in checkpoint)}); '
-        f'new: {_list(sorted({key.split(".")[0] for key in new - trunk.keys()})) or "none"}',
-        logger='current')
+    form = []
+    for wrapper in WRAPPERS:
+        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(wrapper), dict):
+            checkpoint = checkpoint[wrapper]
+            form.append(wrapper)
+    tensors = {key: value for key, value in checkpoint.items()
+               if isinstance(value, Tensor)} if isinstance(checkpoint, dict) else {}
+    if not tensors:
+        found = ', '.join(map(str, list(checkpoint)[:MAX_KEYS_SHOWN])) if isinstance(checkpoint, dict) else checkpoint
+        raise CheckpointError(f'{source} holds no weights: looked for tensors, also under {", ".join(WRAPPERS)}, and '
+                              f'found {found or "nothing"}')
+    tensors, prefixes = _without_prefixes(tensors)
+    flat = re.compile(r'^(stem|stages)_(\d+)\.')
+    if any(flat.match(key) for key in tensors):
+        form.append('timm features_only')
+        tensors = {flat.sub(r'\1.\2.', key): value for key, value in tensors.items()}
+    ignored = [key for key in tensors if key.startswith('head.')]
+    trunk = {key: value for key, value in tensors.items() if not key.startswith('head.')}
+    return Trunk(trunk, ' / '.join([*form, *prefixes]) or 'bare state dict', ignored)
 
 
-def _check_match(own: Dict[str, Tensor], trunk: Dict[str, Tensor], new: Iterable[str], filename: str) -> None:
-    missing = [key for key in own if key not in trunk and key not in new]
-    unexpected = [key for key in trunk if key not in own]
-    shapes = [f'{key} {tuple(trunk[key].shape)}, the model has {tuple(own[key].shape)}' for key in own
-              if key in trunk and trunk[key].shape != own[key].shape]
-    problems = [
-        f'{len(keys)} {what}: {_list(keys)}'
-        for what, keys in (('missing', missing), ('unexpected', unexpected), ('of another shape', shapes)) if keys
-    ]
-    if problems:
-        lines = '\n  '.join([f'{filename} does not fit the backbone, so nothing was loaded.', *problems])
-        raise PretrainedError(
-            f'{lines}\nGive the checkpoint of the same arch, or set init_cfg=None to train from scratch.')
+def _without_prefixes(tensors: Dict[str, Tensor]) -> Tuple[Dict[str, Tensor], List[str]]:
+    prefixes = []
+    while True:
+        whole = [p for p in WHOLE_PREFIXES if all(key.startswith(p) for key in tensors)]
+        part = [p for p in PART_PREFIXES if any(key.startswith(p) for key in tensors)]
+        if not whole and not part:
+            return tensors, prefixes
+        prefix = (whole or part)[0]
+        prefixes.append(prefix)
+        tensors = {key[len(prefix):]: value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def _list(keys: list) -> str:
+def recognise_arch(tensors: Dict[str, Tensor]) -> str:
+    """Name of the published size that has these tensors, ``ConvNeXt`` if it looks like one, or an empty string."""
+    from mmseg_inceptionnext.models.backbones.inceptionnext import InceptionNeXt  # which loads through this module
+    if any(name in key for key in tensors for name in CONVNEXT_NAMES):
+        return 'ConvNeXt'
+    depths, dims = _depths(tensors), _dims(tensors)
+    for name, settings in InceptionNeXt.arch_settings.items():
+        if depths and depths == settings['depths'][:len(depths)] and dims == settings['dims'][:len(dims)]:
+            if len(depths) > 2 or name == 'atto' or dims[0] == 128:  # tiny and small part at the third stage
+                return name
+    return ''
+
+
+def _depths(tensors: Dict[str, Tensor]) -> Tuple[int, ...]:
+    blocks: Dict[int, Set[int]] = {}
+    for key in tensors:
+        found = re.match(r'stages\.(\d+)\.blocks\.(\d+)\.', key)
+        if found:
+            blocks.setdefault(int(found.group(1)), set()).add(int(found.group(2)))
+    return tuple(len(blocks[stage]) for stage in sorted(blocks))
+
+
+def _dims(tensors: Dict[str, Tensor]) -> Tuple[int, ...]:
+    convs = [tensors.get('stem.0.weight')] + [tensors.get(f'stages.{i}.downsample.1.weight') for i in range(1, 10)]
+    return tuple(len(conv) for conv in convs if conv is not None)
+
+
+class Comparison(NamedTuple):
+    """How the tensors of a file and of a model compare, by name; ``new`` are the output norms that the file lacks."""
+    loaded: List[str]
+    new: List[str]
+    missing: List[str]
+    unexpected: List[str]
+    misshaped: List[str]
+
+    @property
+    def fits(self) -> bool:
+        return not (self.missing or self.unexpected or self.misshaped)
+
+
+def compare(own: Dict[str, Tensor], trunk: Dict[str, Tensor], may_be_new: Sequence[str] = ()) -> Comparison:
+    """Compares two state dicts by name and shape."""
+    absent = [key for key in own if key not in trunk]
+    return Comparison(
+        loaded=[key for key in own if key in trunk and trunk[key].shape == own[key].shape],
+        new=[key for key in absent if key in may_be_new],
+        missing=[key for key in absent if key not in may_be_new],
+        unexpected=[key for key in trunk if key not in own],
+        misshaped=[key for key in own if key in trunk and trunk[key].shape != own[key].shape])
+
+
+def describe(result: Comparison, own: Dict[str, Tensor], trunk: Dict[str, Tensor]) -> str:
+    """What does not match, a line for each kind: the count and the first names."""
+    shapes = [f'{key} {tuple(trunk[key].shape)}, the model has {tuple(own[key].shape)}' for key in result.misshaped]
+    kinds = (('missing', result.missing), ('unexpected', result.unexpected), ('of another shape', shapes))
+    return '\n'.join(f'  {len(keys)} {what}: {_list(keys)}' for what, keys in kinds if keys)
+
+
+def likely_cause(own: Dict[str, Tensor], trunk: Dict[str, Tensor]) -> str:
+    """One line on what the file seems to be, if that explains the mismatch."""
+    theirs, ours = recognise_arch(trunk), recognise_arch(own)
+    if theirs == 'ConvNeXt':
+        return 'This looks like ConvNeXt, not InceptionNeXt.\n'
+    if theirs and theirs != ours:
+        return f"This is arch '{theirs}', the model is {repr(ours) if ours else 'another one'}.\n"
+    return ''
+
+
+def _list(keys: Sequence[str]) -> str:
     return ', '.join(keys[:MAX_KEYS_SHOWN]) + (', ...' if len(keys) > MAX_KEYS_SHOWN else '')
+
+
+def segmentor_weights(checkpoint: dict) -> Dict[str, Tensor]:
+    """The tensors of a whole model as MMEngine loads them: those under ``state_dict``, without ``module.``."""
+    state = checkpoint.get('state_dict', checkpoint)
+    return {re.sub(r'^module\.', '', key): value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside the wrappers for several processes and for TTA."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def check_segmentor(model: nn.Module, checkpoint: dict, source: str) -> None:
+    """Compares a checkpoint with a whole segmentor, wrapped or not.
+
+    Raises:
+        CheckpointError: unless every tensor is there with its shape, and no other.
+    """
+    own, state = unwrap(model).state_dict(), segmentor_weights(checkpoint)
+    result = compare(own, state)
+    if not result.fits:
+        raise CheckpointError(f'the weights in {source} do not fit the model of the config: {len(result.loaded)} of '
+                              f'its {len(own)} tensors match.\n{describe(result, own, state)}\n'
+                              'Give the config that the checkpoint was trained with')

@@ -6,6 +6,8 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
+from .checkpoint import check_segmentor, compare, describe, segmentor_weights, unwrap
+
 
 @HOOKS.register_module()
 class BatchSizeHook(Hook):
@@ -35,3 +37,26 @@ class BatchSizeHook(Hook):
                      'learning rate with --auto-scale-lr')
         fits = actual == base and scale == 1
         print_log(line, logger=runner.logger, level=logging.INFO if fits else logging.WARNING)
+
+
+class WholeCheckpointHook(Hook):
+    """Compares a checkpoint with the model before MMEngine loads what fits of it and goes on.
+
+    A run resumes from a checkpoint that fits whole, or not at all, and so is a model evaluated. A checkpoint that
+    training starts from (``load_from``) may differ, as in a head for other classes: what does not fit is a warning, and
+    if nothing fits, an error.
+    """
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        source = runner._load_from
+        if source is None or runner._resume:
+            check_segmentor(runner.model, checkpoint, source or 'the checkpoint')
+            return
+        own, state = unwrap(runner.model).state_dict(), segmentor_weights(checkpoint)
+        result = compare(own, state)
+        if not result.loaded:
+            check_segmentor(runner.model, checkpoint, source)
+        line = f'load_from: {len(result.loaded)}/{len(own)} tensors from {source}'
+        if not result.fits:
+            line += f'; the rest was left as it is\n{describe(result, own, state)}'
+        print_log(line, logger=runner.logger, level=logging.INFO if result.fits else logging.WARNING)

@@ -5,14 +5,14 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmcv.cnn.bricks import DropPath
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, initialize
 from mmseg.registry import MODELS
 from timm.layers import create_conv2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from mmseg_inceptionnext.engine.checkpoint import load_pretrained
+from mmseg_inceptionnext.engine import load_pretrained
 
 PATCH_SIZE = 4  # side and stride of the stem's convolution, in pixels
 
@@ -175,7 +175,8 @@ class MetaNeXt(BaseModule):
         dilations: dilation of each stage. Ones, then doubling from the first stage that keeps its resolution:
             ``(1, 1, 1, 2)`` ends at stride 16, ``(1, 1, 2, 4)`` at stride 8. Default: all 1, which ends at 32.
         init_cfg: MMEngine's initialisation config. Default: truncated normal, std 0.02, biases zero, as published.
-            ``dict(type='Pretrained', checkpoint=FILE)`` loads a classifier's trunk, whole or not at all.
+            ``dict(type='Pretrained', checkpoint=FILE)`` loads a classifier's trunk, whole or not at all; beside them
+            ``allow_partial=True`` loads what fits. FILE as in :func:`mmseg_inceptionnext.engine.load_source`.
 
     Shape: (N, in_channels, H, W) to a tuple of (N, dims[i], H / s, W / s) for i in ``out_indices``, where s is 4, 8,
     16, 32 without dilation; divisions round down at each stage.
@@ -202,7 +203,7 @@ class MetaNeXt(BaseModule):
                  dilations: Optional[Sequence[int]] = None,
                  init_cfg=TRUNC_NORMAL) -> None:
         super().__init__(init_cfg)
-        num_stages = len(depths)
+        self.num_stages = num_stages = len(depths)
         self.out_indices = self._check_out_indices(out_indices, num_stages)
         dilations = self._check_dilations(dilations or (1, ) * num_stages, num_stages)
         dims = _one_for_each_stage('dims', dims, num_stages)
@@ -258,12 +259,29 @@ class MetaNeXt(BaseModule):
         return [self.stem, *self.stages[:self.frozen_stages]]
 
     def init_weights(self) -> None:
-        """Initialises by ``init_cfg``; a pretrained checkpoint must hold the whole trunk."""
-        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained' and not self._is_init:
-            load_pretrained(self, self.init_cfg['checkpoint'])
-            self._is_init = True
-        else:
+        """Initialises by ``init_cfg``; a pretrained checkpoint must hold the whole trunk.
+
+        What a checkpoint does not hold, such as the output norms, starts as it would without one.
+
+        Raises:
+            ValueError: if a ``Pretrained`` in ``init_cfg`` has other keys than ``checkpoint`` and ``allow_partial``.
+            CheckpointError: see :func:`load_pretrained`.
+        """
+        configs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg or {}]
+        pretrained = [config for config in configs if config.get('type') == 'Pretrained']
+        if not pretrained or self._is_init:
             super().init_weights()
+            return
+        others = [config for config in configs if config not in pretrained]
+        if others or any(config.get('allow_partial') for config in pretrained):  # else all of it is loaded
+            initialize(self, others or TRUNC_NORMAL)
+        for config in pretrained:
+            settings = {key: value for key, value in config.items() if key != 'type'}
+            if not {'checkpoint'} <= settings.keys() <= {'checkpoint', 'allow_partial'}:
+                raise ValueError('a Pretrained in init_cfg has checkpoint and may have allow_partial; '
+                                 f'got {", ".join(settings) or "neither"}')
+            load_pretrained(self, settings['checkpoint'], settings.get('allow_partial', False))
+        self._is_init = True
 
     def train(self, mode: bool = True) -> 'MetaNeXt':
         """Sets the mode; frozen modules, and with ``norm_eval`` all BatchNorms, stay in eval mode."""

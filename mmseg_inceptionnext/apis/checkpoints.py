@@ -1,0 +1,168 @@
+"""Says what a checkpoint holds, and writes the lean one that is shared."""
+import hashlib
+import io
+import json
+import os
+import os.path as osp
+from collections import Counter
+from typing import Dict, Optional, Tuple
+
+import safetensors.torch
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.utils import mkdir_or_exist
+from mmseg.registry import MODELS
+from prettytable import PrettyTable
+from torch import Tensor, nn
+
+from mmseg_inceptionnext.engine import CheckpointError, load_source, parse_embedded_config, safe_checkpoints
+from mmseg_inceptionnext.engine.checkpoint import (
+    AVERAGED,
+    check_segmentor,
+    extract_trunk,
+    recognise_arch,
+    segmentor_weights,
+)
+from mmseg_inceptionnext.engine.pretrained import check_backbone
+from mmseg_inceptionnext.models import InceptionNeXt, MetaNeXt
+from mmseg_inceptionnext.version import __version__
+
+from .config import load_config
+
+FORMATS = ('.pth', '.pt', '.safetensors')
+
+
+def check_checkpoint(source: str, config: Optional[str] = None, trust_checkpoint: bool = False) -> Tuple[str, str]:
+    """Says what a checkpoint holds and whether it would load.
+
+    A whole segmentor is compared with the model of the config, any other file with its backbone. Without a config the
+    one inside the checkpoint is taken, and where there is none, the backbone of the recognised arch.
+
+    Args:
+        source: a path or what else :func:`load_source` takes.
+        config: config file.
+        trust_checkpoint: run what is inside the checkpoint, if it holds more than data.
+
+    Returns:
+        A table to print, and why it would not load: empty if it would.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be had or read, or holds more than data or no weights.
+        ConfigError: if there is no such config.
+    """
+    cfg = load_config(config) if config else None
+    with safe_checkpoints(trust_checkpoint, cfg):
+        checkpoint = load_source(source)
+        text = checkpoint.get('meta', {}).get('cfg')
+        if cfg is None and text:
+            cfg = parse_embedded_config(text, source)
+        trunk = extract_trunk(checkpoint, source)
+        arch = recognise_arch(trunk.tensors)
+        state = segmentor_weights(checkpoint)
+        is_segmentor = any(key.startswith('decode_head.') for key in state)
+        model = _build(cfg, arch, is_segmentor)
+    table = _table(source, checkpoint, trunk.form, arch, is_segmentor, state if is_segmentor else trunk.tensors)
+    if model is None:
+        return table, f'nothing to compare {source} with: name the config it is meant for by --config'
+    try:
+        if is_segmentor:
+            check_segmentor(model, checkpoint, source)
+        else:
+            check_backbone(model, trunk.tensors, source)
+    except CheckpointError as error:
+        return table, str(error)
+    return table, ''
+
+
+def _build(cfg: Optional[Config], arch: str, is_segmentor: bool) -> Optional[nn.Module]:
+    """What the checkpoint is compared with: the segmentor, its backbone, or None if neither is known."""
+    if cfg is not None:
+        init_default_scope(cfg.get('default_scope', 'mmseg'))
+        model = MODELS.build(cfg.model)
+        if is_segmentor:
+            return model
+        return model.backbone if isinstance(model.backbone, MetaNeXt) else None
+    return InceptionNeXt(arch) if arch in InceptionNeXt.arch_settings and not is_segmentor else None
+
+
+def _table(source: str, checkpoint: dict, form: str, arch: str, is_segmentor: bool, tensors: Dict[str, Tensor]) -> str:
+    meta = checkpoint.get('meta', {})
+    classes = (meta.get('dataset_meta') or {}).get('classes') or ()
+    dtypes = Counter(str(value.dtype).replace('torch.', '') for value in tensors.values())
+    table = PrettyTable(header=False, align='l', max_width=90)
+    table.add_rows([
+        ['file', source],
+        ['format', 'safetensors' if source.endswith('.safetensors') else f'PyTorch ({form})'],
+        ['holds', 'a whole segmentor' if is_segmentor else 'a backbone'],
+        ['arch', arch or 'not recognised'],
+        ['tensors', f'{len(tensors)}, {sum(value.numel() for value in tensors.values()) / 1e6:.2f} M numbers'],
+        ['dtype', ', '.join(f'{dtype} ({count})' for dtype, count in dtypes.most_common())],
+        ['classes', f'{len(classes)}: {", ".join(classes)}' if classes else 'not named'],
+        ['iteration', meta.get('iter', 'not named')],
+        ['config inside', 'yes' if meta.get('cfg') else 'no'],
+    ])
+    return table.get_string()
+
+
+def publish_checkpoint(source: str, out: str, ema: bool = False, trust_checkpoint: bool = False) -> str:
+    """Writes a lean checkpoint for sharing: weights, classes and palette, config, version.
+
+    Args:
+        source: a segmentor's checkpoint as MMEngine's runner wrote it.
+        out: file to write, ``.pth`` or ``.safetensors``; the first eight digits of its SHA-256 come into its name.
+        ema: take the weights that were averaged in training. MMEngine's EMAHook keeps those where the others
+            would be, so for its checkpoints this makes no difference.
+        trust_checkpoint: run what is inside the checkpoint, if it holds more than data.
+
+    Returns:
+        The path written, such as ``NAME-1a2b3c4d.pth``.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be had or read, holds more than data, no config or no classes, or,
+            with ``ema``, no averaged weights.
+        ValueError: if ``out`` ends in anything else.
+    """
+    stem, suffix = osp.splitext(out)
+    if suffix not in FORMATS:
+        raise ValueError(f'{out}: allowed are files that end in {", ".join(FORMATS)}')
+    with safe_checkpoints(trust_checkpoint):
+        checkpoint = load_source(source)
+        meta = checkpoint.get('meta', {})
+        dataset_meta = meta.get('dataset_meta') or {}
+        if not meta.get('cfg') or not dataset_meta.get('classes'):
+            raise CheckpointError(f'{source} holds no config or no classes, so it would be of no use alone; publish '
+                                  "one that MMEngine's runner wrote")
+        cfg = parse_embedded_config(meta['cfg'], source)
+    for private in ('work_dir', 'load_from', 'resume'):  # paths of the machine it was trained on
+        cfg.pop(private, None)
+    lean = dict(
+        cfg=cfg.pretty_text,
+        dataset_meta={key: dataset_meta[key] for key in ('classes', 'palette') if key in dataset_meta},
+        mmseg_inceptionnext_version=__version__)
+    weights = segmentor_weights(dict(state_dict=_averaged(checkpoint, source)) if ema else checkpoint)
+    content = _serialise({key: value.detach().clone().contiguous() for key, value in weights.items()}, lean, suffix)
+    path = f'{stem}-{hashlib.sha256(content).hexdigest()[:8]}{suffix}'
+    mkdir_or_exist(osp.dirname(path) or '.')
+    with open(path + '.part', 'wb') as file:
+        file.write(content)
+    os.replace(path + '.part', path)
+    return path
+
+
+def _averaged(checkpoint: dict, source: str) -> dict:
+    for name in AVERAGED:
+        if name in checkpoint:
+            return checkpoint[name]
+    if 'ema_state_dict' in checkpoint:
+        return checkpoint['state_dict']  # MMEngine has exchanged the two
+    raise CheckpointError(f'{source} holds no averaged weights: looked for {", ".join(AVERAGED)} and ema_state_dict; '
+                          'publish it without --ema')
+
+
+def _serialise(weights: Dict[str, Tensor], meta: dict, suffix: str) -> bytes:
+    if suffix == '.safetensors':
+        return safetensors.torch.save(weights, metadata=dict(format='pt', meta=json.dumps(meta)))
+    buffer = io.BytesIO()
+    torch.save(dict(state_dict=weights, meta=meta), buffer)
+    return buffer.getvalue()

@@ -1,0 +1,141 @@
+"""Reads the config inside a checkpoint as data. MMEngine would run it: a config is a Python program."""
+import ast
+import sys
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Dict, Iterator, Sequence, Set, Tuple
+
+from mmengine import registry as mmengine_registry
+from mmengine.config import Config
+from mmengine.registry import Registry
+
+from .safe_reading import UnsafeCheckpointError, is_trusting
+
+PACKAGES = ('mmengine', 'mmcv', 'mmseg', 'mmseg_inceptionnext')
+
+_own_imports: ContextVar[Tuple[str, ...]] = ContextVar('own_imports', default=())
+
+
+@contextmanager
+def allowing_imports(names: Sequence[str]) -> Iterator[None]:
+    """Within it, embedded configs may import ``names`` too: what the user's own config has imported already."""
+    token = _own_imports.set(tuple(names))
+    try:
+        yield
+    finally:
+        _own_imports.reset(token)
+
+
+def parse_embedded_config(text: str, source: str) -> Config:
+    """Turns the text of a config into a Config without running any of it.
+
+    Only ``name = value`` is read, where a value is a literal, a list, a tuple, or a ``dict(...)`` of such. Each
+    ``type`` must be registered by MMEngine, MMCV, MMSegmentation, this package, or one that the user's own config has
+    imported; ``custom_imports`` may name these packages only. In a ``trusting(True)`` the text is run as MMEngine does.
+
+    Args:
+        text: the config, as in ``checkpoint['meta']['cfg']``.
+        source: name of the file for messages.
+
+    Raises:
+        UnsafeCheckpointError: if the text holds anything else.
+    """
+    if is_trusting():
+        return Config.fromstring(text, file_format='.py')
+    try:
+        cfg = {target.id: _value(node.value) for node in ast.parse(text).body for target in _targets(node)}
+        _check(cfg)
+    except (_NotData, SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
+        raise UnsafeCheckpointError(
+            f'the config inside {source} is not plain data of the packages here: {error}; nothing of it was run. If '
+            'you trust whoever made the file, add --trust-checkpoint (in Python: trust_checkpoint=True)') from error
+    return Config(cfg)
+
+
+def check_embedded_configs(meta: dict, source: str) -> None:
+    """Raises :class:`UnsafeCheckpointError` if a config in a checkpoint's ``meta`` is more than data."""
+    for key in ('cfg', 'config'):  # MMEngine writes the first, and runs the second, of older releases, when it resumes
+        if isinstance(meta.get(key), str):
+            parse_embedded_config(meta[key], source)
+
+
+class _NotData(Exception):
+    """Its text says what was found."""
+
+
+def _targets(node: ast.stmt) -> list:
+    if isinstance(node, ast.Assign) and all(isinstance(target, ast.Name) for target in node.targets):
+        return node.targets
+    raise _NotData(f'line {node.lineno} is no assignment to a name: {ast.unparse(node)[:80]}')
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
+        values = [_value(item) for item in node.elts]
+        return {ast.List: list, ast.Tuple: tuple, ast.Set: set}[type(node)](values)
+    if isinstance(node, ast.Dict) and None not in node.keys:
+        return {_value(key): _value(value) for key, value in zip(node.keys, node.values)}
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+        return -node.operand.value
+    if isinstance(node, ast.Name) and node.id in ('inf', 'nan'):  # how Python prints these numbers
+        return float(node.id)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
+        parts = [_value(arg) for arg in node.args]
+        if all(isinstance(part, dict) for part in parts) and all(keyword.arg for keyword in node.keywords):
+            own = {keyword.arg: _value(keyword.value) for keyword in node.keywords}
+            return {key: value for part in [*parts, own] for key, value in part.items()}
+    raise _NotData(f'line {node.lineno} holds {ast.unparse(node)[:80]}')
+
+
+def _check(cfg: dict) -> None:
+    registered, scopes = _registered()
+    imports = [*PACKAGES, *(name.split('.')[0] for name in _own_imports.get())]
+    for node in _dicts(cfg):
+        if '_base_' in node:
+            raise _NotData(f'_base_={node["_base_"]!r} names another file to run')
+        kind = node.get('type')
+        if kind is not None and not (isinstance(kind, str) and _is_registered(kind, registered, scopes)):
+            raise _NotData(f'type={kind!r} is not registered by {", ".join(PACKAGES)}')
+        for key in ('_scope_', 'default_scope'):
+            if (node.get(key) or 'mmseg') not in scopes:
+                raise _NotData(f'{key}={node[key]!r} is none of {", ".join(PACKAGES)}')
+        named = node.get('custom_imports') or []
+        named = named.get('imports') or [] if isinstance(named, dict) else named
+        for name in [named] if isinstance(named, str) else named:
+            if str(name).split('.')[0] not in imports:
+                raise _NotData(f'custom_imports of {name!r}, which is none of {", ".join(imports)}')
+
+
+def _dicts(node: Any) -> Iterator[dict]:
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple, set)):
+        for item in node:
+            yield from _dicts(item)
+
+
+def _is_registered(kind: str, registered: Dict[str, list], scopes: Set[str]) -> bool:
+    scope, _, name = kind.rpartition('.')
+    if scope in ('', *scopes):
+        return name in registered
+    # Configs in MMEngine's newer style name a class by its module. Looked up only, never imported.
+    named = vars(sys.modules.get(scope, object)).get(name)
+    return any(named is item for item in registered.get(name, ()))
+
+
+def _registered() -> Tuple[Dict[str, list], Set[str]]:
+    """What the registries of the packages that are imported hold, by name, and the scopes they have."""
+    roots = [value for value in vars(mmengine_registry).values() if isinstance(value, Registry)]
+    registered: Dict[str, list] = {}
+    scopes = set(PACKAGES)
+    while roots:
+        registry = roots.pop()
+        registry.import_from_location()
+        roots += registry.children.values()
+        scopes.add(registry.scope)
+        for name, item in registry.module_dict.items():
+            registered.setdefault(name, []).append(item)
+    return registered, scopes

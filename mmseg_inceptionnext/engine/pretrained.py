@@ -1,0 +1,103 @@
+"""Loads pretrained weights into the backbone, whole or not at all."""
+import logging
+import os.path as osp
+from typing import Dict, Sequence, Tuple
+
+from mmengine.logging import print_log
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
+
+from .checkpoint import Comparison, Trunk, compare, describe, extract_trunk, likely_cause
+from .download import PUBLISHED
+from .safe_reading import CheckpointError
+from .sources import load_source
+
+
+def compare_with_backbone(backbone: nn.Module, trunk: Dict[str, Tensor]) -> Tuple[Comparison, Dict[str, Tensor]]:
+    """Compares a trunk with a MetaNeXt, and returns it as that backbone takes it.
+
+    Stages and output norms that the backbone was built without are left out, since its ``out_indices`` do not need
+    them, and the first convolution is adapted to its ``in_channels``.
+    """
+    own = backbone.state_dict()
+    unbuilt = [f'stages.{i}.' for i in range(len(backbone.stages), backbone.num_stages)]
+    unbuilt += [f'norm{i}.' for i in range(backbone.num_stages) if i not in backbone.out_indices]
+    trunk = {key: value for key, value in trunk.items() if not key.startswith(tuple(unbuilt))}
+    channels = own['stem.0.weight'].shape[1]
+    if _needs_adapted_stem(trunk, channels):
+        trunk['stem.0.weight'] = adapt_input_conv(channels, trunk['stem.0.weight'])
+    given = {key.split('.')[0] for key in trunk}
+    new = [key for key in own if key.startswith('norm') and key.split('.')[0] not in given]
+    return compare(own, trunk, may_be_new=new), trunk
+
+
+def _needs_adapted_stem(trunk: Dict[str, Tensor], channels: int) -> bool:
+    stem = trunk.get('stem.0.weight')
+    return stem is not None and stem.ndim == 4 and stem.shape[1] == 3 != channels
+
+
+def check_backbone(backbone: nn.Module, tensors: Dict[str, Tensor], source: str, allow_partial: bool = False
+                   ) -> Tuple[Comparison, Dict[str, Tensor]]:
+    """:func:`compare_with_backbone`, with an error for what does not fit.
+
+    Raises:
+        CheckpointError: unless every tensor of the trunk is there with its shape, and no other; with ``allow_partial``,
+            if none is.
+    """
+    result, trunk = compare_with_backbone(backbone, tensors)
+    if not result.fits and not (allow_partial and result.loaded):
+        own = backbone.state_dict()
+        raise CheckpointError(
+            f'{source} does not fit the backbone, so nothing was loaded.\n{describe(result, own, trunk)}\n'
+            f'{likely_cause(own, tensors)}Give the checkpoint of the same arch, set allow_partial=True beside it to '
+            'load what fits, or init_cfg=None to train from scratch.')
+    return result, trunk
+
+
+def load_pretrained(backbone: nn.Module, source: str, allow_partial: bool = False) -> None:
+    """Loads a checkpoint into a MetaNeXt backbone, whole or not at all.
+
+    The classifier and the stages that the backbone was built without are left out, the norms on the outputs may be
+    missing, since a classifier has none, and the first convolution is adapted to ``in_channels``: summed for one
+    channel, repeated and rescaled for others. Everything else must match, name by name and shape by shape.
+
+    Args:
+        backbone: the module that takes the weights.
+        source: see :func:`load_source`; forms as in :func:`extract_trunk`.
+        allow_partial: load what matches and warn of the rest.
+
+    Raises:
+        CheckpointError: if the file cannot be had or read, or does not match; nothing is loaded then.
+    """
+    if '://' not in source and not osp.isfile(osp.expanduser(source)):
+        raise CheckpointError(
+            f'{source}: no such file of pretrained weights. Put it there, or name another by --cfg-options '
+            'model.backbone.init_cfg.checkpoint=FILE: a path, '
+            f'{PUBLISHED}inceptionnext_tiny.pth (or _atto, _small, _base), timm://inception_next_tiny.sail_in1k')
+    found = extract_trunk(load_source(source), source)
+    result, trunk = check_backbone(backbone, found.tensors, source, allow_partial)
+    own = backbone.state_dict()
+    backbone.load_state_dict({**own, **{key: trunk[key] for key in result.loaded}})
+    print_log(_summary(found, result, own, source), logger='current')
+    if not result.fits:
+        print_log(f'pretrained: only part of {source} fits.\n{describe(result, own, trunk)}', logger='current',
+                  level=logging.WARNING)
+
+
+def _summary(found: Trunk, result: Comparison, own: Dict[str, Tensor], source: str) -> str:
+    line = (f'pretrained: {len(result.loaded)}/{len(own) - len(result.new)} tensors from {source}; '
+            f'ignored head.* ({len(found.ignored)}); new: {_range([key.split(".")[0] for key in result.new])}')
+    channels = own['stem.0.weight'].shape[1]
+    if _needs_adapted_stem(found.tensors, channels):
+        how = 'summed' if channels == 1 else 'repeated and rescaled'
+        line += f'; stem adapted from 3 to {channels} channels ({how})'
+    return line
+
+
+def _range(norms: Sequence[str]) -> str:
+    """``norm0..norm3`` for norms of neighbouring stages, else each by name."""
+    names = sorted(set(norms))
+    neighbours = [f'norm{int(names[0][4:]) + i}' for i in range(len(names))] if names else []
+    if len(names) > 2 and names == neighbours:
+        return f'{names[0]}..{names[-1]}'
+    return ', '.join(names) or 'none'

@@ -1,0 +1,166 @@
+"""Reads checkpoints as data: tensors, numbers, text and the few classes that MMEngine itself saves. Never as code."""
+import _codecs
+import json
+import os.path as osp
+import pickle
+import re
+import types
+import zipfile
+from collections import OrderedDict
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Dict, Iterator, Optional
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from packaging.version import Version
+from safetensors import safe_open
+
+# From 2.6 on torch.load(weights_only=True) can be told which classes to allow, and under which names.
+TAKES_ALLOWED = Version(torch.__version__) >= Version('2.6')
+
+_trust: ContextVar[bool] = ContextVar('trust_checkpoint', default=False)
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be had, read or used; the message names the file and the fix."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A checkpoint holds more than data, and nobody said that it is to be trusted."""
+
+
+@contextmanager
+def trusting(trust: bool) -> Iterator[None]:
+    """Within it, checkpoints are read as full pickles if ``trust`` is true."""
+    token = _trust.set(trust)
+    try:
+        yield
+    finally:
+        _trust.reset(token)
+
+
+def is_trusting() -> bool:
+    """Whether the caller stands in ``trusting(True)``."""
+    return _trust.get()
+
+
+def read_checkpoint(path: str, map_location='cpu') -> dict:
+    """Reads a ``.pth``, ``.pt`` or ``.safetensors`` file.
+
+    Args:
+        path: a file on disk.
+        map_location: device for the tensors, as in ``torch.load``.
+
+    Returns:
+        What was saved; for ``.safetensors`` a dict with ``state_dict`` and ``meta``.
+
+    Raises:
+        UnsafeCheckpointError: if it holds anything but data and the caller does not stand in :func:`trusting`.
+        CheckpointError: if there is no such file, or it is damaged or no checkpoint.
+    """
+    if not osp.isfile(path):
+        raise CheckpointError(f'{path}: no such checkpoint file')
+    try:
+        if path.endswith('.safetensors'):
+            return _read_safetensors(path, map_location)
+        if _is_torchscript(path):
+            raise CheckpointError(f'{path} is a TorchScript program, not a checkpoint: save the state_dict() of the '
+                                  'model instead')
+        if is_trusting():
+            return torch.load(path, map_location=map_location, weights_only=False)
+        return _read_as_data(path, map_location)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a file of garbage can raise anything, from struct.error to UnicodeDecodeError
+        refused = _refused_name(error)
+        if refused:
+            raise UnsafeCheckpointError(
+                f'{path} holds {refused}, which is code to run and not data; nothing of it was run or loaded. If you '
+                'trust whoever made the file, add --trust-checkpoint (in Python: trust_checkpoint=True)') from error
+        lines = str(error).strip().splitlines() or ['']
+        raise CheckpointError(f'{path} is damaged or no checkpoint ({type(error).__name__}: {lines[0]})') from error
+
+
+def _read_safetensors(path: str, map_location) -> dict:
+    with safe_open(path, framework='pt', device='cpu') as file:
+        tensors = {key: file.get_tensor(key).to(map_location or 'cpu') for key in file.keys()}
+        meta = json.loads((file.metadata() or {}).get('meta', '{}'))
+    return dict(state_dict=tensors, meta=meta)
+
+
+def _is_torchscript(path: str) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith('/constants.pkl') for name in archive.namelist())
+
+
+def _read_as_data(path: str, map_location) -> dict:
+    if TAKES_ALLOWED:
+        with torch.serialization.safe_globals([(value, name) for name, value in ALLOWED.items()]):
+            return torch.load(path, map_location=map_location, weights_only=True)
+    return torch.load(path, map_location=map_location, pickle_module=_restricted_pickle())
+
+
+def _history_buffer_method(owner, name: str):
+    """Stands for ``getattr`` in a pickle: MMEngine's message hub refers to its buffers' statistics in this way."""
+    if owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
+        return getattr(HistoryBuffer, name)
+    raise _Refused('builtins.getattr')
+
+
+def _allowed() -> Dict[str, object]:
+    """What a checkpoint of MMEngine refers to, by the names that pickles of NumPy 1 and 2 give it."""
+    functions = dict(_reconstruct=np.empty(0).__reduce__()[0], scalar=np.float64(0).__reduce__()[0])
+    allowed = {f'{package}.multiarray.{name}': function
+               for package in ('numpy.core', 'numpy._core') for name, function in functions.items()}
+    allowed.update({'numpy.ndarray': np.ndarray, 'numpy.dtype': np.dtype, 'builtins.slice': slice,
+                    'builtins.getattr': _history_buffer_method,
+                    'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer})
+    for kind in (np.bool_, np.uint8, np.int32, np.int64, np.uint32, np.float32, np.float64):
+        dtype = type(np.dtype(kind))
+        allowed[f'{dtype.__module__}.{dtype.__qualname__}'] = dtype
+    return allowed
+
+
+ALLOWED = _allowed()
+
+
+class _Refused(pickle.UnpicklingError):
+    """Its text is the name that was refused."""
+
+
+def _refused_name(error: Exception) -> Optional[str]:
+    """The class or function that stopped the reading, out of our own error or that of ``weights_only=True``."""
+    if isinstance(error, _Refused):
+        return str(error)
+    if not isinstance(error, pickle.UnpicklingError):
+        return None
+    found = re.search(r'(?:GLOBAL|class|function|type) `?([\w.]+\.\w+)', str(error))
+    return found.group(1) if found else None
+
+
+def _restricted_pickle() -> types.SimpleNamespace:
+    """The pickle module of a torch that cannot be told what to allow: it finds the allowed names only."""
+    names = ('_rebuild_tensor', '_rebuild_tensor_v2', '_rebuild_parameter')
+    found = {**{f'torch._utils.{name}': getattr(torch._utils, name) for name in names},
+             **{f'torch.{name}': value for name, value in vars(torch).items() if isinstance(value, torch.dtype)},
+             'torch.Size': torch.Size, 'torch.device': torch.device, 'torch.Tensor': torch.Tensor,
+             'torch.nn.parameter.Parameter': torch.nn.Parameter, 'builtins.set': set, 'builtins.complex': complex,
+             '_codecs.encode': _codecs.encode, 'collections.OrderedDict': OrderedDict, **ALLOWED}
+
+    class Unpickler(pickle.Unpickler):
+
+        def find_class(self, module: str, name: str):
+            full_name = f'{module}.{name}'.replace('__builtin__.', 'builtins.')
+            if full_name not in found:
+                raise _Refused(full_name)
+            return found[full_name]
+
+    def load(file, **kwargs):
+        return Unpickler(file, **kwargs).load()
+
+    return types.SimpleNamespace(
+        Unpickler=Unpickler, load=load, UnpicklingError=pickle.UnpicklingError, __name__='restricted')
