@@ -50,3 +50,26 @@ def run(*command, check=True, cwd=ROOT, **env) -> subprocess.CompletedProcess:
 
 def total_loss(losses: dict) -> torch.Tensor:
     return sum(value for key, value in losses.items() if 'loss' in key)
+
+
+class Malicious:
+    """Pickled, it calls a function when the pickle is read."""
+
+    def __init__(self, function, *arguments) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+# Configs that do harm if they are run: what it is to the text and the words by which it is refused.
+EVIL_CONFIGS = {
+    'executes': ("a = __import__('os').system('touch {mark}')", "holds __import__('os').system('touch"),
+    'imports': ("import os\nos.system('touch {mark}')", 'is no assignment to a name: import os'),
+    'names a dotted type': (
+        "model = dict(type='os.system', command='touch {mark}')", "type='os.system' is not registered"),
+    'names a module': ("custom_imports = dict(imports=['evil'])", "custom_imports of 'evil'"),
+    'goes through a module that is allowed': (
+        "model = dict(type='mmseg.apis.utils.os.system', command='touch {mark}')", 'is not registered'),
+    'has a base': ("_base_ = '{mark}.py'", 'names another file to run'),
+}

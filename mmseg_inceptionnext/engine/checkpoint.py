@@ -132,9 +132,9 @@ def likely_cause(own: Dict[str, Tensor], trunk: Dict[str, Tensor]) -> str:
     """One line on what the file seems to be, if that explains the mismatch."""
     theirs, ours = recognise_arch(trunk), recognise_arch(own)
     if theirs == 'ConvNeXt':
-        return 'This looks like ConvNeXt, not InceptionNeXt.\n'
+        return 'This looks like ConvNeXt, not InceptionNeXt.'
     if theirs and theirs != ours:
-        return f"This is arch '{theirs}', the model is {repr(ours) if ours else 'another one'}.\n"
+        return f"This is arch '{theirs}', the model is {repr(ours) if ours else 'another one'}."
     return ''
 
 

@@ -77,8 +77,8 @@ def _value(node: ast.expr) -> Any:
         return {ast.List: list, ast.Tuple: tuple, ast.Set: set}[type(node)](values)
     if isinstance(node, ast.Dict) and None not in node.keys:
         return {_value(key): _value(value) for key, value in zip(node.keys, node.values)}
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
-        return -node.operand.value
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_value(node.operand)
     if isinstance(node, ast.Name) and node.id in ('inf', 'nan'):  # how Python prints these numbers
         return float(node.id)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':

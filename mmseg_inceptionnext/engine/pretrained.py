@@ -48,9 +48,9 @@ def check_backbone(backbone: nn.Module, tensors: Dict[str, Tensor], source: str,
     if not result.fits and not (allow_partial and result.loaded):
         own = backbone.state_dict()
         raise CheckpointError(
-            f'{source} does not fit the backbone, so nothing was loaded.\n{describe(result, own, trunk)}\n'
-            f'{likely_cause(own, tensors)}Give the checkpoint of the same arch, set allow_partial=True beside it to '
-            'load what fits, or init_cfg=None to train from scratch.')
+            f'{source} does not fit the backbone, so nothing was loaded. {likely_cause(own, tensors)}\n'
+            f'{describe(result, own, trunk)}\nGive the checkpoint of the same arch, set allow_partial=True beside it '
+            'to load what fits, or init_cfg=None to train from scratch.')
     return result, trunk
 
 

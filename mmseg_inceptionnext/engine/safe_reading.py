@@ -6,6 +6,7 @@ import pickle
 import re
 import types
 import zipfile
+from _compat_pickle import IMPORT_MAPPING
 from collections import OrderedDict
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -79,8 +80,10 @@ def read_checkpoint(path: str, map_location='cpu') -> dict:
             raise UnsafeCheckpointError(
                 f'{path} holds {refused}, which is code to run and not data; nothing of it was run or loaded. If you '
                 'trust whoever made the file, add --trust-checkpoint (in Python: trust_checkpoint=True)') from error
-        lines = str(error).strip().splitlines() or ['']
-        raise CheckpointError(f'{path} is damaged or no checkpoint ({type(error).__name__}: {lines[0]})') from error
+        reason = f'{type(error).__name__}: {(str(error).strip().splitlines() or [""])[0][:160]}'
+        if isinstance(error, pickle.UnpicklingError):  # PyTorch's own text is an advice to switch the safety off
+            reason = 'no file that torch.save wrote, or not all of it'
+        raise CheckpointError(f'{path} is damaged or no checkpoint ({reason})') from error
 
 
 def _read_safetensors(path: str, map_location) -> dict:
@@ -108,7 +111,7 @@ def _history_buffer_method(owner, name: str):
     """Stands for ``getattr`` in a pickle: MMEngine's message hub refers to its buffers' statistics in this way."""
     if owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
         return getattr(HistoryBuffer, name)
-    raise _Refused('builtins.getattr')
+    raise pickle.UnpicklingError('GLOBAL builtins.getattr')
 
 
 def _allowed() -> Dict[str, object]:
@@ -128,18 +131,18 @@ def _allowed() -> Dict[str, object]:
 ALLOWED = _allowed()
 
 
-class _Refused(pickle.UnpicklingError):
-    """Its text is the name that was refused."""
-
-
 def _refused_name(error: Exception) -> Optional[str]:
     """The class or function that stopped the reading, out of our own error or that of ``weights_only=True``."""
-    if isinstance(error, _Refused):
-        return str(error)
-    if not isinstance(error, pickle.UnpicklingError):
+    found = re.search(r'GLOBAL ([\w.]+)', str(error))
+    if not found or not isinstance(error, pickle.UnpicklingError):
         return None
-    found = re.search(r'(?:GLOBAL|class|function|type) `?([\w.]+\.\w+)', str(error))
-    return found.group(1) if found else None
+    return _today(found.group(1) if '.' in found.group(1) else f'builtins.{found.group(1)}')
+
+
+def _today(name: str) -> str:
+    """A name as Python 3 has it; pickles name the modules of Python 2, such as ``__builtin__``."""
+    module, _, attribute = name.rpartition('.')
+    return f'{IMPORT_MAPPING.get(module, module)}.{attribute}'
 
 
 def _restricted_pickle() -> types.SimpleNamespace:
@@ -154,10 +157,10 @@ def _restricted_pickle() -> types.SimpleNamespace:
     class Unpickler(pickle.Unpickler):
 
         def find_class(self, module: str, name: str):
-            full_name = f'{module}.{name}'.replace('__builtin__.', 'builtins.')
-            if full_name not in found:
-                raise _Refused(full_name)
-            return found[full_name]
+            name = _today(f'{module}.{name}')
+            if name not in found:
+                raise pickle.UnpicklingError(f'GLOBAL {name}')
+            return found[name]
 
     def load(file, **kwargs):
         return Unpickler(file, **kwargs).load()

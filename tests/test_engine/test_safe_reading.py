@@ -1,0 +1,127 @@
+"""Checkpoints are data: what MMEngine saves is read, and nothing that a pickle could run is run."""
+import io
+import os
+import pickle
+import subprocess
+import zipfile
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer, MessageHub
+from safetensors.torch import save_file
+
+from mmseg_inceptionnext.engine import CheckpointError, UnsafeCheckpointError
+from mmseg_inceptionnext.engine.safe_reading import read_checkpoint, trusting
+
+from utils import Malicious
+
+
+def write_legacy(path, thing):
+    torch.save(thing, path, _use_new_zipfile_serialization=False)
+
+
+@pytest.mark.parametrize('save', [torch.save, lambda thing, path: write_legacy(path, thing)], ids=['zip', 'legacy'])
+@pytest.mark.parametrize('function', [os.system, eval, subprocess.check_call])
+def test_a_malicious_pickle_is_refused_and_does_nothing(tmp_path, save, function):
+    mark = tmp_path / 'mark'
+    argument = {os.system: f'touch {mark}', eval: f'open({str(mark)!r}, "w").close()',
+                subprocess.check_call: ['touch', str(mark)]}[function]
+    save(dict(state_dict=dict(a=torch.ones(2)), extra=Malicious(function, argument)), tmp_path / 'bad.pth')
+    with pytest.raises(UnsafeCheckpointError) as error:
+        read_checkpoint(str(tmp_path / 'bad.pth'))
+    assert not mark.exists()
+    name = {os.system: 'posix.system', eval: 'builtins.eval', subprocess.check_call: 'subprocess.check_call'}[function]
+    for words in ('bad.pth', name, '--trust-checkpoint', 'trust_checkpoint=True'):
+        assert words in str(error.value), error.value
+    with trusting(True):
+        read_checkpoint(str(tmp_path / 'bad.pth'))
+    assert mark.exists()
+
+
+@pytest.mark.parametrize('owner,name', [
+    (np.ndarray, 'tofile'), (HistoryBuffer, '__init__'), (HistoryBuffer, '__dict__'), (torch.Tensor, 'mean')])
+def test_getattr_reaches_nothing_but_the_statistics_of_the_message_hub(tmp_path, owner, name):
+    def write(owner, name):
+        parts = (pickle.dumps(part, protocol=2)[2:-1] for part in (owner, name))
+        content = b'\x80\x02c__builtin__\ngetattr\n' + b''.join(parts) + b'\x86R.'  # getattr(owner, name)
+        assert pickle.loads(content) == getattr(owner, name)
+        with zipfile.ZipFile(tmp_path / 'a.pth', 'w') as archive:
+            for part, data in (('data.pkl', content), ('version', b'3'), ('byteorder', b'little')):
+                archive.writestr(f'archive/{part}', data)
+
+    write(HistoryBuffer, 'mean')
+    assert read_checkpoint(str(tmp_path / 'a.pth')) is HistoryBuffer.mean
+    write(owner, name)
+    with pytest.raises(UnsafeCheckpointError, match='a.pth holds builtins.getattr'):
+        read_checkpoint(str(tmp_path / 'a.pth'))
+
+
+def test_what_mmengine_saves_is_read(tmp_path):
+    hub = MessageHub.get_instance('test_safe_reading')
+    for value in (1.5, np.float64(2.5), np.float32(3.5)):
+        hub.update_scalar('train/loss', value)
+    hub.update_info('iter', 7)
+    hub.update_info('ids', np.arange(3))
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(3))])
+    checkpoint = dict(
+        state_dict=OrderedDict(a=torch.ones(2), b=torch.ones(2, dtype=torch.bfloat16)),
+        optimizer=optimizer.state_dict(), message_hub=hub.state_dict(),
+        meta=dict(seed=np.int64(3), flag=np.bool_(True), score=np.float64(61.5), classes=('a', 'b'), part=slice(0, 3)))
+    for save in (torch.save, lambda thing, path: write_legacy(path, thing)):
+        save(checkpoint, tmp_path / 'good.pth')
+        loaded = read_checkpoint(str(tmp_path / 'good.pth'))
+        assert torch.equal(loaded['state_dict']['b'], checkpoint['state_dict']['b'])
+        assert loaded['meta'] == checkpoint['meta']
+        other = MessageHub.get_instance(f'test_safe_reading {save}')
+        other.load_state_dict(loaded['message_hub'])
+        assert other.get_scalar('train/loss').statistics('mean') == pytest.approx(2.5)
+        assert other.get_info('ids').tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize('package', ['numpy.core', 'numpy._core'])
+def test_numbers_of_either_numpy_are_read(tmp_path, package):
+    torch.save(dict(a=np.float64(1.25), b=np.arange(4)), tmp_path / 'a.pth')
+    with zipfile.ZipFile(tmp_path / 'a.pth') as source, zipfile.ZipFile(tmp_path / 'b.pth', 'w') as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith('data.pkl'):
+                old = np.empty(0).__reduce__()[0].__module__.replace('.multiarray', '').encode()
+                content = content.replace(b'c' + old + b'.multiarray\n', f'c{package}.multiarray\n'.encode())
+                assert package.encode() in content
+            target.writestr(name.replace('a/', 'b/', 1), content)
+    loaded = read_checkpoint(str(tmp_path / 'b.pth'))
+    assert loaded['a'] == 1.25 and loaded['b'].tolist() == [0, 1, 2, 3]
+
+
+def test_safetensors_are_read(tmp_path):
+    save_file(dict(a=torch.arange(3)), tmp_path / 'a.safetensors', metadata=dict(meta='{"cfg": "a = 1"}'))
+    loaded = read_checkpoint(str(tmp_path / 'a.safetensors'))
+    assert loaded['state_dict']['a'].tolist() == [0, 1, 2] and loaded['meta'] == dict(cfg='a = 1')
+
+
+def test_a_program_is_no_checkpoint(tmp_path):
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / 'program.pt'))
+    with pytest.raises(CheckpointError, match='TorchScript'):
+        read_checkpoint(str(tmp_path / 'program.pt'))
+
+
+@pytest.mark.parametrize('content', [b'', b'not a checkpoint', b'\x80\x02}', b'PK\x03\x04 half', bytes(range(256)) * 9])
+@pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
+def test_garbage_is_named(tmp_path, content, suffix):
+    path = tmp_path / f'bad.{suffix}'
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f'bad.{suffix} is damaged or no checkpoint') as error:
+        read_checkpoint(str(path))
+    assert 'weights_only' not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_half_a_file_is_named(tmp_path):
+    buffer = io.BytesIO()
+    torch.save(dict(a=torch.ones(1000)), buffer)
+    (tmp_path / 'half.pth').write_bytes(buffer.getvalue()[:2000])
+    with pytest.raises(CheckpointError, match='half.pth is damaged or no checkpoint'):
+        read_checkpoint(str(tmp_path / 'half.pth'))
+    with pytest.raises(CheckpointError, match='none.pth: no such checkpoint file'):
+        read_checkpoint(str(tmp_path / 'none.pth'))
