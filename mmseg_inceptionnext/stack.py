@@ -11,9 +11,9 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 from packaging.version import Version
 
 INSTALL = {
-    'onedl': 'pip install "torch>=2.1" torchvision "timm>=1.0" "onedl-mmengine>=0.10.12" "onedl-mmcv>=2.3.6" '
+    'onedl': 'pip install "torch>=2.1" torchvision "timm>=1.0.15" "onedl-mmengine>=0.10.12" "onedl-mmcv>=2.3.6" '
              '"onedl-mmsegmentation>=1.4.2"',
-    'openmmlab': 'pip install "torch==2.1.2" "torchvision==0.16.2" "numpy<2" "setuptools<80" wheel ninja "timm>=1.0" '
+    'openmmlab': 'pip install "torch==2.1.2" "torchvision==0.16.2" "numpy<2" "setuptools<80" wheel ninja "timm>=1.0.15" '
                  '"mmengine>=0.10,<0.11" "mmsegmentation==1.2.2" ftfy regex && '
                  'MMCV_WITH_OPS=1 pip install --no-build-isolation "mmcv>=2.0,<2.2"',
 }
@@ -30,7 +30,7 @@ class Requirement(NamedTuple):
 REQUIREMENTS = (
     Requirement('torch', {'torch': ('2.1', None)}),
     Requirement('torchvision', {'torchvision': ('0.16', None)}),
-    Requirement('timm', {'timm': ('1.0', None)}),
+    Requirement('timm', {'timm': ('1.0.15', None)}),
     Requirement('mmengine', {'onedl-mmengine': ('0.10.12', None), 'mmengine': ('0.10', '0.11')}),
     Requirement('mmcv', {'onedl-mmcv': ('2.3.6', None), 'mmcv': ('2.0', '2.2'), 'mmcv-lite': ('2.0', '2.2')}),
     Requirement('mmseg', {'onedl-mmsegmentation': ('1.4.2', None), 'mmsegmentation': ('1.2', '1.3')}),

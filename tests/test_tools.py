@@ -1,5 +1,7 @@
 """The command lines, from drawn or real images to files on disk."""
+import copy
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -11,30 +13,24 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import init_default_scope
-from mmseg.registry import DATASETS, MODELS
+from mmseg.registry import HOOKS, MODELS
 from PIL import Image
 from torch.nn import functional as F
 
-from utils import ROOT, randomise, run_script, run_tool
+from mmseg_inceptionnext.apis import Segmenter, check_checkpoint, load_config, publish_checkpoint, train
+from mmseg_inceptionnext.apis import test as evaluate
+from mmseg_inceptionnext.engine import UnsafeCheckpointError
+from mmseg_inceptionnext.models import InceptionNeXt
+
+from utils import EVIL_CONFIGS, ROOT, Malicious, run_script, run_tool, save_checkpoint
 
 TOY = 'configs/fpn_inceptionnext_a_toy.py'
 UPERNET = 'configs/upernet_inceptionnext_t_ade20k.py'
 SHORT = ('train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=1',
          'default_hooks.logger.interval=1', 'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0',
          'train_dataloader.persistent_workers=False', 'val_dataloader.persistent_workers=False')
-
-
-def save_checkpoint(config, path, with_meta=True):
-    """A checkpoint as MMEngine's runner writes it, of a model whose weights are random and not degenerate."""
-    init_default_scope('mmseg')
-    cfg = Config.fromfile(str(ROOT / config))
-    model = randomise(MODELS.build(cfg.model))
-    dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, lazy_init=True))
-    meta = dict(cfg=cfg.pretty_text, dataset_meta=dataset.metainfo) if with_meta else {}
-    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
-    return path
 
 
 def numpy_miou(predictions, annotations, num_classes=150):
@@ -78,6 +74,127 @@ def test_training_resumes(trained, toy_root):
                     f'data_root={toy_root}', *SHORT, *options).stdout
     assert 'resumed epoch: 0, iter: 2' in text and 'Iter(train) [3/3]' in text and 'Iter(train) [1/3]' not in text
     assert 'WARNING - batch: the recipe has 6, this run has 3' in text and 'scaled by 0.5' in text
+
+
+def in_process(toy_root, work_dir, **options):
+    """The config of a short run in this process."""
+    cfg = load_config(str(ROOT / TOY), options, str(work_dir))
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.update(num_workers=0, persistent_workers=False)
+        loader.dataset.data_root = str(toy_root)
+    cfg.train_cfg.update(max_iters=3, val_interval=3)
+    cfg.default_hooks.checkpoint.interval = cfg.default_hooks.logger.interval = 1
+    return cfg
+
+
+@HOOKS.register_module()
+class StateRecorder(Hook):
+    """Keeps what a run holds before its first iteration."""
+    seen = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if not self.seen:
+            self.seen.append(copy.deepcopy(dict(
+                iter=runner.iter, optimizer=runner.optim_wrapper.state_dict(),
+                schedulers=[scheduler.state_dict() for scheduler in runner.param_schedulers],
+                message_hub=runner.message_hub.state_dict(), model=runner.model.state_dict())))
+
+
+def test_resuming_restores_everything_under_safe_reading(trained, toy_root, tmp_path):
+    shutil.copy(trained[0] / 'iter_2.pth', tmp_path)
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_2.pth'))
+    StateRecorder.seen.clear()
+    cfg = in_process(toy_root, tmp_path, custom_hooks=[dict(type='StateRecorder')])
+    train(cfg, resume=True)
+    seen, = StateRecorder.seen
+    saved = torch.load(tmp_path / 'iter_2.pth', weights_only=False)
+    assert seen['iter'] == saved['meta']['iter'] == 2
+    assert len(seen['optimizer']['state']) == len(saved['optimizer']['state']) > 100
+    for key, state in saved['optimizer']['state'].items():
+        assert all(torch.equal(seen['optimizer']['state'][key][name], value) for name, value in state.items())
+        assert state['step'] == 2
+    assert sum(bool(state['exp_avg'].any()) for state in saved['optimizer']['state'].values()) > 100
+    assert all(torch.equal(value, seen['model'][key]) for key, value in saved['state_dict'].items())
+    assert seen['schedulers'] == saved['param_schedulers'] and seen['schedulers'][0]['last_step'] == 2
+    losses = saved['message_hub']['log_scalars']['train/loss']
+    assert len(losses.data[0]) == 2
+    np.testing.assert_array_equal(seen['message_hub']['log_scalars']['train/loss'].data[0], losses.data[0])
+    assert (tmp_path / 'iter_3.pth').is_file()
+
+
+def poison(checkpoint, path, name, mark):
+    """A copy of a checkpoint that touches a file when it, or the config inside it, is run as a program."""
+    content = torch.load(checkpoint, weights_only=False)
+    if name == 'pickle':
+        content['extra'] = Malicious(os.system, f'touch {mark}')
+    else:
+        content['meta']['cfg'] += '\n' + EVIL_CONFIGS[name][0].format(mark=mark)
+        content['meta']['config'] = content['meta']['cfg']  # this one MMEngine runs when it resumes
+    torch.save(content, path)
+
+
+@pytest.mark.parametrize('name', ['pickle', *EVIL_CONFIGS])
+def test_malicious_checkpoints_are_refused_wherever_they_are_read(trained, toy_root, tmp_path, name):
+    bad, mark = tmp_path / 'iter_2.pth', tmp_path / 'mark'
+    poison(trained[0] / 'iter_2.pth', bad, name, mark)
+    (tmp_path / 'last_checkpoint').write_text(str(bad))
+    pretrained = dict(type='Pretrained', checkpoint=str(bad))
+    attempts = [
+        lambda: train(in_process(toy_root, tmp_path), resume=True),
+        lambda: train(in_process(toy_root, tmp_path, load_from=str(bad))),
+        lambda: train(in_process(toy_root, tmp_path, **{'model.backbone.init_cfg': pretrained})),
+        lambda: evaluate(in_process(toy_root, tmp_path), str(bad)),
+        lambda: Segmenter(str(bad)),
+        lambda: Segmenter(str(bad), str(ROOT / TOY)),
+        lambda: check_checkpoint(str(bad)),
+        lambda: publish_checkpoint(str(bad), str(tmp_path / 'out.pth')),
+        InceptionNeXt('atto', init_cfg=pretrained).init_weights,
+    ]
+    for attempt in attempts:
+        with pytest.raises(UnsafeCheckpointError, match='iter_2.pth'):
+            attempt()
+        assert not mark.exists()
+
+
+def test_every_tool_says_what_it_refuses_and_how_to_trust_it(trained, toy_root, tmp_path):
+    bad, mark = tmp_path / 'iter_2.pth', tmp_path / 'mark'
+    poison(trained[0] / 'iter_2.pth', bad, 'pickle', mark)
+    (tmp_path / 'last_checkpoint').write_text(str(bad))
+    image = toy_root / 'images/validation/toy_validation_00000.jpg'
+    options = ['--work-dir', tmp_path, '--cfg-options', f'data_root={toy_root}', *SHORT]
+    commands = [
+        ['tools/train.py', TOY, '--resume', *options, 'train_cfg.max_iters=3'],
+        ['tools/train.py', TOY, *options, 'model.backbone.init_cfg.type=Pretrained',
+         f'model.backbone.init_cfg.checkpoint={bad}'],
+        ['tools/test.py', TOY, bad, *options],
+        ['tools/infer.py', bad, image, '--out-dir', tmp_path / 'out'],
+    ]
+    for command in commands:
+        result = run_tool(*command, check=False)
+        assert result.returncode == 1 and 'Traceback' not in result.stdout, result.stdout[-3000:]
+        last = result.stdout.strip().splitlines()[-1]
+        assert last.startswith(f'{bad} holds posix.system') and '--trust-checkpoint' in last
+        assert not mark.exists()
+    run_tool(*commands[-1], '--trust-checkpoint')
+    assert mark.exists() and (tmp_path / 'out/toy_validation_00000.png').is_file()
+
+
+def test_starting_from_a_checkpoint_says_what_fits(trained, toy_root, tmp_path):
+    """``load_from`` another number of classes: the rest is loaded; of a stranger's file nothing would be."""
+    content = torch.load(trained[0] / 'iter_2.pth', weights_only=False)
+    content['state_dict']['decode_head.conv_seg.weight'] = torch.zeros(7, 64, 1, 1)
+    torch.save(content, tmp_path / 'other.pth')
+    options = ['--work-dir', tmp_path, '--cfg-options', f'data_root={toy_root}', *SHORT, 'train_cfg.max_iters=1']
+    text = run_tool('tools/train.py', TOY, *options, f'load_from={tmp_path}/other.pth').stdout
+    total = len(content['state_dict'])
+    assert f'WARNING - load_from: {total - 1}/{total} tensors from {tmp_path}/other.pth' in text
+    assert '1 of another shape: decode_head.conv_seg.weight (7, 64, 1, 1), the model has (150, 64, 1, 1)' in text
+    content['state_dict'] = {f'net.{key}': value for key, value in content['state_dict'].items()}
+    torch.save(content, tmp_path / 'other.pth')
+    for resume in ([], ['--resume']):
+        result = run_tool('tools/train.py', TOY, *options, f'load_from={tmp_path}/other.pth', *resume, check=False)
+        assert result.returncode == 1 and f'0 of its {total} tensors match' in result.stdout
+        assert 'Traceback' not in result.stdout
 
 
 def test_training_in_mixed_precision(toy_root, tmp_path):

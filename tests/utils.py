@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS, MODELS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -27,6 +30,17 @@ def randomise(model: nn.Module) -> nn.Module:
         if name.endswith('gamma'):
             nn.init.uniform_(parameter, 0.3, 1)
     return model
+
+
+def save_checkpoint(config, path, with_meta=True, **meta):
+    """A checkpoint as MMEngine's runner writes it, of a model whose weights are random and not degenerate."""
+    init_default_scope('mmseg')
+    cfg = Config.fromfile(str(ROOT / config))
+    model = randomise(MODELS.build(cfg.model))
+    dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, lazy_init=True))
+    meta = dict(cfg=cfg.pretty_text, dataset_meta=dataset.metainfo, **meta) if with_meta else {}
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
+    return path
 
 
 def run_tool(*args, **kwargs) -> subprocess.CompletedProcess:

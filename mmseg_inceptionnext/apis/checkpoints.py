@@ -162,7 +162,7 @@ def _averaged(checkpoint: dict, source: str) -> dict:
 
 def _serialise(weights: Dict[str, Tensor], meta: dict, suffix: str) -> bytes:
     if suffix == '.safetensors':
-        return safetensors.torch.save(weights, metadata=dict(format='pt', meta=json.dumps(meta)))
+        return safetensors.torch.save(weights, metadata=dict(meta=json.dumps(meta)))
     buffer = io.BytesIO()
     torch.save(dict(state_dict=weights, meta=meta), buffer)
     return buffer.getvalue()
