@@ -13,8 +13,8 @@ from packaging.version import Version
 INSTALL = {
     'onedl': 'pip install "torch>=2.1" torchvision "timm>=1.0.15" "onedl-mmengine>=0.10.12" "onedl-mmcv>=2.3.6" '
              '"onedl-mmsegmentation>=1.4.2"',
-    'openmmlab': 'pip install "torch==2.1.2" "torchvision==0.16.2" "numpy<2" "setuptools<80" wheel ninja "timm>=1.0.15" '
-                 '"mmengine>=0.10,<0.11" "mmsegmentation==1.2.2" ftfy regex && '
+    'openmmlab': 'pip install "torch==2.1.2" "torchvision==0.16.2" "numpy<2" "setuptools<80" wheel ninja '
+                 '"timm>=1.0.15" "mmengine>=0.10,<0.11" "mmsegmentation==1.2.2" ftfy regex && '
                  'MMCV_WITH_OPS=1 pip install --no-build-isolation "mmcv>=2.0,<2.2"',
 }
 
