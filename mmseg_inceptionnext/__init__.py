@@ -10,5 +10,6 @@ if _problem and sys.argv[:1] != ['-m']:
     raise ImportError(_problem)
 if not _problem:
     from . import datasets, engine, evaluation, models  # noqa: F401 (registers the classes)
+    from .models import fuse
 
-__all__ = ['__version__']
+__all__ = ['__version__', 'fuse']

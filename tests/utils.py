@@ -8,28 +8,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmseg_inceptionnext.apis.benchmark import randomise
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def randomise(model: nn.Module) -> nn.Module:
-    """Gives every parameter and BatchNorm statistic a value that no shortcut could survive."""
-    for module in model.modules():
-        if isinstance(module, _BatchNorm):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.3)
-            nn.init.normal_(module.running_mean, std=0.3)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-        elif isinstance(module, nn.Conv2d):
-            nn.init.normal_(module.weight, std=module.weight[0].numel()**-0.5)
-            if module.bias is not None:
-                nn.init.normal_(module.bias, std=0.1)
-    for name, parameter in model.named_parameters():
-        if name.endswith('gamma'):
-            nn.init.uniform_(parameter, 0.3, 1)
-    return model
 
 
 def save_checkpoint(config, path, with_meta=True, **meta):

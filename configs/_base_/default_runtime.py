@@ -11,4 +11,4 @@ log_level = 'INFO'
 load_from = None
 resume = False
 custom_hooks = [dict(type='BatchSizeHook')]
-tta_model = dict(type='SegTTAModel')
+tta_model = dict(type='RunningSumTTAModel')

@@ -1,3 +1,9 @@
 from .backbones import InceptionDWConv2d, InceptionNeXt, MetaNeXt
+from .decode_heads import FastUPerHead
+from .fuse import fuse
+from .segmentors import MemoryEfficientEncoderDecoder, RunningSumTTAModel
 
-__all__ = ['InceptionDWConv2d', 'InceptionNeXt', 'MetaNeXt']
+__all__ = [
+    'FastUPerHead', 'InceptionDWConv2d', 'InceptionNeXt', 'MemoryEfficientEncoderDecoder', 'MetaNeXt',
+    'RunningSumTTAModel', 'fuse'
+]

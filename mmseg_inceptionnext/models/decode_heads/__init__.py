@@ -1,0 +1,3 @@
+from .fast_uper_head import FastUPerHead
+
+__all__ = ['FastUPerHead']

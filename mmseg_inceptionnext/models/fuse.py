@@ -1,0 +1,138 @@
+"""Folds norms and scales into the convolutions beside them, for inference."""
+import copy
+from typing import List, Optional
+
+import torch
+from mmcv.cnn.utils import fuse_conv_bn
+from mmseg.models.decode_heads import UPerHead
+from mmseg.models.necks import FPN
+from mmseg.models.segmentors import BaseSegmentor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .backbones import MetaNeXt
+
+
+def fuse(model: nn.Module, inplace: bool = False) -> nn.Module:
+    """Makes a model for inference with the same outputs to rounding.
+
+    In the backbone each BatchNorm is folded into the convolution after it (into the one before it in the stem) and
+    ``gamma`` into the last convolution of its block; in neck and decode head each BatchNorm into the convolution before
+    it; the norms on the outputs into the 1x1 convolutions that take them, where nothing else takes them. Activations
+    overwrite their inputs. On a CPU the weights become channels-last. The auxiliary head, which only training uses, is
+    dropped.
+
+    Args:
+        model: a :class:`MetaNeXt`, or a segmentor; fused ones are returned as they are.
+        inplace: change ``model`` itself instead of a copy of it.
+
+    Returns:
+        The fused model, in eval mode; it refuses to be trained.
+
+    Raises:
+        TypeError: for any other model.
+    """
+    if not isinstance(model, (MetaNeXt, BaseSegmentor)):
+        raise TypeError(f'fuse takes a MetaNeXt backbone or a segmentor, got {type(model).__name__}')
+    if any(isinstance(module, _Fused) for module in model.modules()):
+        return model
+    model = (model if inplace else copy.deepcopy(model)).eval()
+    with torch.no_grad():
+        if isinstance(model, BaseSegmentor):
+            _fuse_segmentor(model)
+        else:
+            _fuse_backbone(model)
+    model.fused = _Fused()
+    on_cpu = all(parameter.device.type == 'cpu' for parameter in model.parameters())
+    return model.to(memory_format=torch.channels_last) if on_cpu else model
+
+
+class _Fused(nn.Module):
+    """Marks a fused model and keeps it from training."""
+
+    def train(self, mode: bool = True) -> '_Fused':
+        if mode:
+            raise RuntimeError('a fused model cannot be trained: its norms are folded into its convolutions. Train the '
+                               'model that it was made from and fuse that again')
+        return super().train(mode)
+
+
+class _InPlaceGELU(nn.Module):
+    """GELU that overwrites its input: the widest map of the block is written once, not twice."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.aten.gelu_(x)
+
+
+def _fuse_segmentor(model: BaseSegmentor) -> None:
+    if model.with_auxiliary_head:
+        model.auxiliary_head = None
+    for part in filter(None, (getattr(model, 'neck', None), model.decode_head)):
+        fuse_conv_bn(part)
+        for module in part.modules():
+            if isinstance(module, nn.ReLU):
+                module.inplace = True
+    if isinstance(model.backbone, MetaNeXt):
+        _fuse_backbone(model.backbone)
+        _fold_output_norms(model)
+
+
+def _fuse_backbone(backbone: MetaNeXt) -> None:
+    fuse_conv_bn(backbone.stem)
+    for stage in backbone.stages:
+        if isinstance(stage.downsample, nn.Sequential):
+            stage.downsample[0] = _fold_into_next(stage.downsample[0], [stage.downsample[1]])
+        for block in stage.blocks:
+            block.norm = _fold_into_next(block.norm, [block.mlp.fc1])
+            if block.gamma is not None:
+                block.mlp.fc2.weight.mul_(block.gamma.view(-1, 1, 1, 1))
+                block.mlp.fc2.bias.mul_(block.gamma)
+                block.gamma = None
+            if isinstance(block.mlp.act, nn.GELU) and block.mlp.act.approximate == 'none':
+                block.mlp.act = _InPlaceGELU()
+
+
+def _fold_output_norms(model: BaseSegmentor) -> None:
+    """Each output's norm into the convolutions that take the output."""
+    for position, index in enumerate(model.backbone.out_indices):
+        consumers = _consumers(model, position)
+        if consumers:
+            norm = getattr(model.backbone, f'norm{index}')
+            setattr(model.backbone, f'norm{index}', _fold_into_next(norm, consumers))
+
+
+def _consumers(model: BaseSegmentor, position: int) -> Optional[List[nn.Module]]:
+    """The convolutions that take an output of the backbone, None if they are not all known."""
+    if model.with_neck:
+        neck = model.neck
+        if type(neck) is FPN and neck.start_level == 0 and not neck.add_extra_convs:
+            return [neck.lateral_convs[position].conv] if position < len(neck.lateral_convs) else None
+        return None
+    head = model.decode_head
+    if isinstance(head, UPerHead) and list(head.in_index).count(position) == 1:
+        level = list(head.in_index).index(position)
+        return [head.lateral_convs[level].conv] if level < len(head.lateral_convs) else None  # the last is also padded
+    return None
+
+
+def _fold_into_next(norm: nn.Module, convs: List[nn.Module]) -> nn.Module:
+    """Folds a BatchNorm into the convolutions after it; returns what stays in its place.
+
+    Exact only without padding: a padded zero would have to become the norm's shift.
+    """
+    if not isinstance(norm, _BatchNorm) or any(
+            type(conv) is not nn.Conv2d or conv.padding not in ((0, 0), 'valid') or conv.groups != 1 for conv in convs):
+        return norm  # a subclass may pad by itself, as timm's "same" convolution does
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -norm.running_mean * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias
+    for conv in convs:
+        bias = torch.einsum('ocyx,c->o', conv.weight.double(), shift)
+        if conv.bias is not None:
+            bias = bias + conv.bias
+        conv.weight.copy_(conv.weight * scale.view(1, -1, 1, 1))
+        conv.bias = nn.Parameter(bias.to(conv.weight), requires_grad=False)
+    return nn.Identity()
