@@ -19,7 +19,8 @@ def main():
     table.align['part'] = 'l'
     for part in count_complexity(load_config(args.config), tuple(args.shape)):
         table.add_row([part.name, f'{part.params / 1e6:.2f}', f'{part.macs / 1e9:.1f}'])
-    print(f'one image of {args.shape[0]} x {args.shape[1]} (H x W); MACs are multiply-accumulates')
+    print(f'one image of {args.shape[0]} x {args.shape[1]} (H x W); MACs are multiply-accumulates of the network as it '
+          'is written, without the fast head')
     print(table)
 
 

@@ -15,6 +15,7 @@ def parse_args():
     parser.add_argument('--config', help='config file (default: the config inside the checkpoint)')
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: the best there is)')
     parser.add_argument('--opacity', type=float, default=0.5, help='of the painted classes, 0 to 1 (default: 0.5)')
+    parser.add_argument('--fuse', action='store_true', help='fold the norms into the convolutions first: faster')
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='run what is inside the checkpoint, if it holds more than data')
     return parser.parse_args()
@@ -23,7 +24,7 @@ def parse_args():
 def main():
     args = parse_args()
     try:
-        segmenter = Segmenter(args.checkpoint, args.config, args.device, args.trust_checkpoint)
+        segmenter = Segmenter(args.checkpoint, args.config, args.device, args.fuse, args.trust_checkpoint)
         written, failures = infer(segmenter, args.inputs, args.out_dir, args.opacity)
     except (CheckpointError, ValueError, OSError) as error:
         sys.exit(str(error))

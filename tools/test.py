@@ -18,6 +18,7 @@ def parse_args():
     parser.add_argument('--out', metavar='DIR', help="folder for the predictions as PNG, in the dataset's label values")
     parser.add_argument('--show-dir', metavar='DIR', help='folder for the predictions painted over the images')
     parser.add_argument('--tta', action='store_true', help='average over scales and flips (tta_pipeline)')
+    parser.add_argument('--fuse', action='store_true', help='fold the norms into the convolutions first: faster')
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='run what is inside the checkpoint, if it holds more than data')
     parser.add_argument(
@@ -34,7 +35,7 @@ def main():
     args = parse_args()
     try:
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-        test(cfg, args.checkpoint, args.out, args.show_dir, args.tta, args.trust_checkpoint)
+        test(cfg, args.checkpoint, args.out, args.show_dir, args.tta, args.fuse, args.trust_checkpoint)
     except (CheckpointError, ConfigError, MissingDatasetError) as error:
         sys.exit(str(error))
 

@@ -7,6 +7,8 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from torch.utils.flop_counter import FlopCounterMode
 
+from .stock import stock_model_cfg
+
 PARTS = ('backbone', 'neck', 'decode_head', 'auxiliary_head')
 
 
@@ -22,7 +24,8 @@ def count_complexity(cfg: Config, shape: Tuple[int, int]) -> List[Part]:
 
     The network runs once on PyTorch's meta device, under PyTorch's own counter, so nothing is computed and no memory
     taken. Convolutions and matrix products count; norms, activations and resizing do not. The auxiliary head has
-    parameters and no MACs, since it runs in training only.
+    parameters and no MACs, since it runs in training only. What counts is the network as it is written, with
+    MMSegmentation's UPerHead, as in the paper; FastUPerHead takes fewer.
 
     Args:
         cfg: a config with ``model``.
@@ -32,7 +35,7 @@ def count_complexity(cfg: Config, shape: Tuple[int, int]) -> List[Part]:
         The parts that the segmentor has, in order, and last their ``total``.
     """
     init_default_scope(cfg.get('default_scope', 'mmseg'))
-    model = MODELS.build(cfg.model).to('meta').eval()
+    model = MODELS.build(stock_model_cfg(cfg.model)).to('meta').eval()
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         model(torch.empty(1, cfg.model.backbone.get('in_channels', 3), *shape, device='meta'), mode='tensor')

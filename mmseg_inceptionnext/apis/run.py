@@ -6,8 +6,11 @@ from typing import Dict, Optional
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
+from mmengine.hooks import EMAHook
 
 from mmseg_inceptionnext.engine import build_runner, safe_checkpoints
+from mmseg_inceptionnext.engine.checkpoint import unwrap
+from mmseg_inceptionnext.models import fuse
 
 from .config import ConfigError
 
@@ -53,6 +56,7 @@ def test(cfg: Config,
          out: Optional[str] = None,
          show_dir: Optional[str] = None,
          tta: bool = False,
+         fuse_model: bool = False,
          trust_checkpoint: bool = False) -> Dict[str, float]:
     """Evaluates a checkpoint on the test set of a config.
 
@@ -62,6 +66,7 @@ def test(cfg: Config,
         out: folder for the predictions as PNG, in the dataset's own label convention.
         show_dir: folder for the predictions painted over the images.
         tta: average over scales and flips (``tta_pipeline`` of the config).
+        fuse_model: fold the norms into the convolutions first, see :func:`mmseg_inceptionnext.fuse`.
         trust_checkpoint: run what is inside the checkpoint, if it holds more than data.
 
     Raises:
@@ -93,6 +98,10 @@ def test(cfg: Config,
     with safe_checkpoints(trust_checkpoint, cfg):
         runner = build_runner(cfg)
         runner.load_checkpoint(checkpoint)
+        if fuse_model:
+            # EMAHook would exchange parameters that are not there any more; the checkpoint's are the averaged ones
+            runner._hooks = [hook for hook in runner.hooks if not isinstance(hook, EMAHook)]
+            fuse(unwrap(runner.model), inplace=True)
         metrics = runner.test()
     if is_main_process():
         with open(osp.join(cfg.work_dir, 'metrics.json'), 'w') as file:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from mmseg_inceptionnext.engine import check_segmentor, load_source, parse_embedded_config, safe_checkpoints
 from mmseg_inceptionnext.engine.checkpoint import segmentor_weights
+from mmseg_inceptionnext.models import fuse
 
 from .config import load_config
 from .overlay import class_share, draw_overlay
@@ -52,6 +53,7 @@ class Segmenter:
             :func:`mmseg_inceptionnext.engine.load_source` takes.
         config: config file. Default: the config inside the checkpoint.
         device: such as ``cpu`` or ``cuda:0``. Default: the best there is.
+        fuse_model: fold the norms into the convolutions, see :func:`mmseg_inceptionnext.fuse`.
         trust_checkpoint: run what is inside the checkpoint, if it holds more than data.
 
     Raises:
@@ -64,6 +66,7 @@ class Segmenter:
                  checkpoint: str,
                  config: Optional[str] = None,
                  device: Optional[str] = None,
+                 fuse_model: bool = False,
                  trust_checkpoint: bool = False) -> None:
         own_cfg = load_config(config) if config else None
         with safe_checkpoints(trust_checkpoint, own_cfg):
@@ -76,6 +79,8 @@ class Segmenter:
         self.model.load_state_dict(segmentor_weights(loaded))
         try:
             self.model.to(device or get_device()).eval()
+            if fuse_model:
+                fuse(self.model, inplace=True)
         except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch built without CUDA
             raise ValueError(f'--device {device} cannot be used here: {error}') from error
         dataset = self.cfg.test_dataloader.dataset

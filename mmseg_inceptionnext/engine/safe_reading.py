@@ -122,7 +122,7 @@ def _allowed() -> Dict[str, object]:
     allowed.update({'numpy.ndarray': np.ndarray, 'numpy.dtype': np.dtype, 'builtins.slice': slice,
                     'builtins.getattr': _history_buffer_method,
                     'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer})
-    for kind in (np.bool_, np.uint8, np.int32, np.int64, np.uint32, np.float32, np.float64):
+    for kind in '?bhilqBHILQefd':  # every kind of number
         dtype = type(np.dtype(kind))
         allowed[f'{dtype.__module__}.{dtype.__qualname__}'] = dtype
     return allowed
