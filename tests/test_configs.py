@@ -73,7 +73,7 @@ def test_the_name_says_what_is_inside(name):
         assert (model.backbone.type, model.backbone.arch) == ('InceptionNeXt', ARCHS[letter])
     else:
         assert (model.backbone.type, model.backbone.model_name) == ('TIMMBackbone', PEERS[backbone])
-    assert model.decode_head.type == dict(upernet='UPerHead', fpn='FPNHead')[head]
+    assert model.decode_head.type == dict(upernet='FastUPerHead', fpn='FPNHead')[head]
     widths = model.decode_head.in_channels if head == 'upernet' else model.neck.in_channels
     assert list(widths) == DIMS[letter]
     root = config(name).train_dataloader.dataset.data_root
