@@ -67,5 +67,12 @@ EVIL_CONFIGS = {
     'names a module': ("custom_imports = dict(imports=['evil'])", "custom_imports of 'evil'"),
     'goes through a module that is allowed': (
         "model = dict(type='mmseg.apis.utils.os.system', command='touch {mark}')", 'is not registered'),
+    'names a module under another key': (
+        "train_pipeline = [dict(type='RandomChoiceResize', scales=[(64, 64)], resize_type='logging.basicConfig', "
+        "filename='{mark}', filemode='w', force=True)]", "resize_type='logging.basicConfig' would be imported"),
+    'unpickles a file': (
+        "model = dict(type='EncoderDecoder', decode_head=dict(type='FCNHead', loss_decode=dict("
+        "type='CrossEntropyLoss', class_weight='{mark}.pkl')))", 'names a file to load'),
+    'downloads': ("model = dict(type='TIMMBackbone', model_name='hf-hub:someone/{mark}')", 'a place to download from'),
     'has a base': ("_base_ = '{mark}.py'", 'names another file to run'),
 }

@@ -2,6 +2,7 @@
 import ctypes
 import gc
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -195,9 +196,14 @@ def compare_with_stock(config: str, mode: str, runs: int, with_memory: bool = Tr
 
 
 def _in_fresh_process(function: str, *args):
-    """Calls a function of this module in a new process; what it takes and returns is data for JSON."""
+    """Calls a function of this module in a new process; what it takes and returns is data for JSON.
+
+    Where memory is measured, glibc is told to give freed memory back at once; what it would keep differs between runs.
+    """
+    env = {**os.environ, 'MALLOC_MMAP_THRESHOLD_': str(2**20), 'MALLOC_TRIM_THRESHOLD_': str(2**20)}
     command = [sys.executable, '-m', 'mmseg_inceptionnext.apis.benchmark', function, json.dumps(args)]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(
+        command, capture_output=True, text=True, env=env if function == '_peak_memory' else None)
     if result.returncode:
         raise RuntimeError(f'{function} failed in a process of its own:\n{result.stderr[-2000:]}')
     return json.loads(result.stdout.splitlines()[-1])

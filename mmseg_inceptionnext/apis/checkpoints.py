@@ -5,18 +5,23 @@ import json
 import os
 import os.path as osp
 from collections import Counter
+from contextlib import nullcontext
 from typing import Dict, Optional, Tuple
 
 import safetensors.torch
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmengine.utils import mkdir_or_exist
-from mmseg.registry import MODELS
 from prettytable import PrettyTable
 from torch import Tensor, nn
 
-from mmseg_inceptionnext.engine import CheckpointError, load_source, parse_embedded_config, safe_checkpoints
+from mmseg_inceptionnext.engine import (
+    CheckpointError,
+    guarded_build,
+    load_source,
+    parse_embedded_config,
+    safe_checkpoints,
+)
 from mmseg_inceptionnext.engine.checkpoint import (
     AVERAGED,
     check_segmentor,
@@ -25,10 +30,11 @@ from mmseg_inceptionnext.engine.checkpoint import (
     segmentor_weights,
 )
 from mmseg_inceptionnext.engine.pretrained import check_backbone
+from mmseg_inceptionnext.engine.sources import LoadedCheckpoint
 from mmseg_inceptionnext.models import InceptionNeXt, MetaNeXt
 from mmseg_inceptionnext.version import __version__
 
-from .config import load_config
+from .config import build_model, load_config
 
 FORMATS = ('.pth', '.pt', '.safetensors')
 
@@ -49,20 +55,21 @@ def check_checkpoint(source: str, config: Optional[str] = None, trust_checkpoint
 
     Raises:
         CheckpointError: if the checkpoint cannot be had or read, or holds more than data or no weights.
-        ConfigError: if there is no such config.
+        ConfigError: if there is no such config, or its model cannot be built here.
     """
     cfg = load_config(config) if config else None
     with safe_checkpoints(trust_checkpoint, cfg):
         checkpoint = load_source(source)
-        text = checkpoint.get('meta', {}).get('cfg')
-        if cfg is None and text:
+        text = checkpoint.meta.get('cfg')
+        if config is None and isinstance(text, str):
             cfg = parse_embedded_config(text, source)
         trunk = extract_trunk(checkpoint, source)
         arch = recognise_arch(trunk.tensors)
-        state = segmentor_weights(checkpoint)
+        state = _whole_state(checkpoint, source)
         is_segmentor = any(key.startswith('decode_head.') for key in state)
-        model = _build(cfg, arch, is_segmentor)
-    table = _table(source, checkpoint, trunk.form, arch, is_segmentor, state if is_segmentor else trunk.tensors)
+        with nullcontext() if config else guarded_build():
+            model = _build(cfg, arch, is_segmentor, config or f'the config inside {source}')
+    table = _table(checkpoint, trunk.form, arch, is_segmentor, state if is_segmentor else trunk.tensors)
     if model is None:
         return table, f'nothing to compare {source} with: name the config it is meant for by --config'
     try:
@@ -75,25 +82,33 @@ def check_checkpoint(source: str, config: Optional[str] = None, trust_checkpoint
     return table, ''
 
 
-def _build(cfg: Optional[Config], arch: str, is_segmentor: bool) -> Optional[nn.Module]:
+def _whole_state(checkpoint: dict, source: str) -> Dict[str, Tensor]:
+    try:
+        return segmentor_weights(checkpoint, source)
+    except CheckpointError:  # a classifier under another name
+        return {}
+
+
+def _build(cfg: Optional[Config], arch: str, is_segmentor: bool, source: str) -> Optional[nn.Module]:
     """What the checkpoint is compared with: the segmentor, its backbone, or None if neither is known."""
     if cfg is not None:
-        init_default_scope(cfg.get('default_scope', 'mmseg'))
-        model = MODELS.build(cfg.model)
+        model = build_model(cfg, source)
         if is_segmentor:
             return model
-        return model.backbone if isinstance(model.backbone, MetaNeXt) else None
+        backbone = getattr(model, 'backbone', None)
+        return backbone if isinstance(backbone, MetaNeXt) else None
     return InceptionNeXt(arch) if arch in InceptionNeXt.arch_settings and not is_segmentor else None
 
 
-def _table(source: str, checkpoint: dict, form: str, arch: str, is_segmentor: bool, tensors: Dict[str, Tensor]) -> str:
-    meta = checkpoint.get('meta', {})
-    classes = (meta.get('dataset_meta') or {}).get('classes') or ()
+def _table(checkpoint: LoadedCheckpoint, form: str, arch: str, is_segmentor: bool, tensors: Dict[str, Tensor]
+           ) -> str:
+    meta = checkpoint.meta
+    classes = [str(name) for name in meta['dataset_meta']['classes']]
     dtypes = Counter(str(value.dtype).replace('torch.', '') for value in tensors.values())
     table = PrettyTable(header=False, align='l', max_width=90)
     table.add_rows([
-        ['file', source],
-        ['format', 'safetensors' if source.endswith('.safetensors') else f'PyTorch ({form})'],
+        ['file', checkpoint.source],
+        ['format', 'safetensors' if checkpoint.source.endswith('.safetensors') else f'PyTorch ({form})'],
         ['holds', 'a whole segmentor' if is_segmentor else 'a backbone'],
         ['arch', arch or 'not recognised'],
         ['tensors', f'{len(tensors)}, {sum(value.numel() for value in tensors.values()) / 1e6:.2f} M numbers'],
@@ -120,28 +135,46 @@ def publish_checkpoint(source: str, out: str, ema: bool = False, trust_checkpoin
 
     Raises:
         CheckpointError: if the checkpoint cannot be had or read, holds more than data, no config or no classes, or,
-            with ``ema``, no averaged weights.
-        ValueError: if ``out`` ends in anything else.
+            with ``ema``, no averaged weights, or does not fit its own config.
+        ValueError: if ``out`` ends in anything else, or the model of the config cannot be built here.
     """
     stem, suffix = osp.splitext(out)
     if suffix not in FORMATS:
         raise ValueError(f'{out}: allowed are files that end in {", ".join(FORMATS)}')
     with safe_checkpoints(trust_checkpoint):
         checkpoint = load_source(source)
-        meta = checkpoint.get('meta', {})
-        dataset_meta = meta.get('dataset_meta') or {}
-        if not meta.get('cfg') or not dataset_meta.get('classes'):
+        meta = checkpoint.meta
+        if not isinstance(meta.get('cfg'), str) or not meta['dataset_meta']['classes']:
             raise CheckpointError(f'{source} holds no config or no classes, so it would be of no use alone; publish '
                                   "one that MMEngine's runner wrote")
         cfg = parse_embedded_config(meta['cfg'], source)
-    for private in ('work_dir', 'load_from', 'resume'):  # paths of the machine it was trained on
-        cfg.pop(private, None)
-    lean = dict(
-        cfg=cfg.pretty_text,
-        dataset_meta={key: dataset_meta[key] for key in ('classes', 'palette') if key in dataset_meta},
-        mmseg_inceptionnext_version=__version__)
-    weights = segmentor_weights(dict(state_dict=_averaged(checkpoint, source)) if ema else checkpoint)
-    content = _serialise({key: value.detach().clone().contiguous() for key, value in weights.items()}, lean, suffix)
+        chosen = dict(state_dict=_averaged(checkpoint, source)) if ema else checkpoint
+        with guarded_build():
+            check_segmentor(build_model(cfg, f'the config inside {source}'), chosen, source)
+    _remove_paths(cfg)
+    lean = dict(cfg=cfg.pretty_text, mmseg_inceptionnext_version=__version__, dataset_meta={
+        key: meta['dataset_meta'][key] for key in ('classes', 'palette')})
+    return _write(segmentor_weights(chosen, source), lean, stem, suffix)
+
+
+def _remove_paths(node) -> None:
+    """Takes the paths of the machine it was trained on out of a config; inference needs none of them."""
+    if isinstance(node, dict):
+        for key in ('work_dir', 'load_from', 'resume'):
+            node.pop(key, None)
+        if isinstance(node.get('data_root'), str):
+            node['data_root'] = 'data/' + osp.basename(osp.normpath(node['data_root']))
+        if isinstance(node.get('init_cfg'), dict) and 'checkpoint' in node['init_cfg']:
+            node['init_cfg'] = None  # the weights are here
+        if isinstance(node.get('checkpoint'), str):
+            node['checkpoint'] = osp.basename(node['checkpoint'])
+    if isinstance(node, (dict, list, tuple)):
+        for value in list(node.values()) if isinstance(node, dict) else node:
+            _remove_paths(value)
+
+
+def _write(weights: Dict[str, Tensor], meta: dict, stem: str, suffix: str) -> str:
+    content = _serialise({key: value.detach().clone().contiguous() for key, value in weights.items()}, meta, suffix)
     path = f'{stem}-{hashlib.sha256(content).hexdigest()[:8]}{suffix}'
     mkdir_or_exist(osp.dirname(path) or '.')
     with open(path + '.part', 'wb') as file:

@@ -3,10 +3,30 @@ import os.path as osp
 from typing import Optional
 
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from torch import nn
+
+from mmseg_inceptionnext.engine import CheckpointError
 
 
 class ConfigError(ValueError):
     """A command and its config do not go together; the message says what to change."""
+
+
+def build_model(cfg: Config, source: str) -> nn.Module:
+    """Builds the model of a config.
+
+    Raises:
+        ConfigError: if it cannot be built here; ``source`` names the config.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmseg')
+    try:
+        return MODELS.build(cfg.model)
+    except CheckpointError:
+        raise
+    except Exception as error:  # every class has its own errors for settings that it does not know
+        raise ConfigError(f'the model of {source} cannot be built here: {type(error).__name__}: {error}') from error
 
 
 def load_config(path: str,

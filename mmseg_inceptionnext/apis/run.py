@@ -77,6 +77,22 @@ def test(cfg: Config,
         The metrics, such as ``{'aAcc': 81.2, 'mIoU': 45.6, 'mAcc': 57.1}`` in percent, which are also written to
         ``metrics.json`` in ``cfg.work_dir``.
     """
+    _apply_options(cfg, out, show_dir, tta)
+    with safe_checkpoints(trust_checkpoint, cfg):
+        runner = build_runner(cfg)
+        runner.load_checkpoint(checkpoint)
+        if fuse_model:
+            # EMAHook would exchange parameters that are not there any more; the checkpoint's are the averaged ones
+            runner._hooks = [hook for hook in runner.hooks if not isinstance(hook, EMAHook)]
+            fuse(unwrap(runner.model), inplace=True)
+        metrics = runner.test()
+    if is_main_process():
+        with open(osp.join(cfg.work_dir, 'metrics.json'), 'w') as file:
+            json.dump(metrics, file, indent=2)
+    return metrics
+
+
+def _apply_options(cfg: Config, out: Optional[str], show_dir: Optional[str], tta: bool) -> None:
     cfg.load_from, cfg.resume = None, False  # train() leaves its own in the config that the work dir keeps
     if show_dir:
         if 'visualization' not in cfg.get('default_hooks', {}):
@@ -95,15 +111,3 @@ def test(cfg: Config,
         evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         for evaluator in evaluators:
             evaluator.output_dir = out
-    with safe_checkpoints(trust_checkpoint, cfg):
-        runner = build_runner(cfg)
-        runner.load_checkpoint(checkpoint)
-        if fuse_model:
-            # EMAHook would exchange parameters that are not there any more; the checkpoint's are the averaged ones
-            runner._hooks = [hook for hook in runner.hooks if not isinstance(hook, EMAHook)]
-            fuse(unwrap(runner.model), inplace=True)
-        metrics = runner.test()
-    if is_main_process():
-        with open(osp.join(cfg.work_dir, 'metrics.json'), 'w') as file:
-            json.dump(metrics, file, indent=2)
-    return metrics

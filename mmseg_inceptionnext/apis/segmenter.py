@@ -1,5 +1,6 @@
 """Segments images with a checkpoint, through the config's own test pipeline."""
 import os.path as osp
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Dict, Optional, Sequence
 
@@ -9,15 +10,20 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import init_default_scope
-from mmseg.registry import DATASETS, MODELS
+from mmseg.registry import DATASETS
 from PIL import Image
 
-from mmseg_inceptionnext.engine import check_segmentor, load_source, parse_embedded_config, safe_checkpoints
+from mmseg_inceptionnext.engine import (
+    check_segmentor,
+    guarded_build,
+    load_source,
+    parse_embedded_config,
+    safe_checkpoints,
+)
 from mmseg_inceptionnext.engine.checkpoint import segmentor_weights
 from mmseg_inceptionnext.models import fuse
 
-from .config import load_config
+from .config import build_model, load_config
 from .overlay import class_share, draw_overlay
 
 
@@ -71,45 +77,52 @@ class Segmenter:
         own_cfg = load_config(config) if config else None
         with safe_checkpoints(trust_checkpoint, own_cfg):
             loaded = load_source(checkpoint)
-            meta = loaded.get('meta') or {}
+            meta = loaded.meta
             self.cfg = own_cfg or self._embedded_config(meta, checkpoint)
-            init_default_scope(self.cfg.get('default_scope', 'mmseg'))
-            self.model = revert_sync_batchnorm(MODELS.build(self.cfg.model))
+            source = config or f'the config inside {checkpoint}'
+            with nullcontext() if config else guarded_build():
+                self.model = revert_sync_batchnorm(build_model(self.cfg, source))
+                self._build_pipeline(meta, source)
         check_segmentor(self.model, loaded, checkpoint)
-        self.model.load_state_dict(segmentor_weights(loaded))
+        self.model.load_state_dict(segmentor_weights(loaded, checkpoint))
+        if len(self.classes) != self.model.num_classes:
+            raise ValueError(f'{checkpoint} names {len(self.classes)} classes, but its model predicts '
+                             f'{self.model.num_classes}; give the config it was trained with by --config')
         try:
             self.model.to(device or get_device()).eval()
             if fuse_model:
                 fuse(self.model, inplace=True)
         except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch built without CUDA
             raise ValueError(f'--device {device} cannot be used here: {error}') from error
+
+    def _build_pipeline(self, meta: dict, source: str) -> None:
+        if 'test_dataloader' not in self.cfg:
+            raise ValueError(f'{source} has no test_dataloader, whose pipeline reads the images; give the config that '
+                             'the model was trained with by --config')
         dataset = self.cfg.test_dataloader.dataset
         self.classes, self.palette = self._classes_of(meta, dataset)
-        if len(self.classes) != self.model.num_classes:
-            raise ValueError(f'{checkpoint} names {len(self.classes)} classes, but its model predicts '
-                             f'{self.model.num_classes}; give the config it was trained with by --config')
         steps = [step for step in dataset.pipeline if step['type'] != 'LoadAnnotations']
         self._load, self._transform = Compose(steps[:1]), Compose(steps[1:])
 
     @staticmethod
     def _embedded_config(meta: dict, checkpoint: str) -> Config:
-        if 'cfg' not in meta:
+        if not isinstance(meta.get('cfg'), str):
             raise ValueError(f'{checkpoint} holds no config; give the one it was trained with by --config')
         return parse_embedded_config(meta['cfg'], checkpoint)
 
     @staticmethod
     def _classes_of(meta: dict, dataset: dict):
-        metainfo = meta.get('dataset_meta') or {}
+        metainfo = meta['dataset_meta']
         if not metainfo.get('classes'):
             metainfo = DATASETS.build(dict(dataset, lazy_init=True, pipeline=[])).metainfo
         if not metainfo.get('classes'):
             raise ValueError('neither the checkpoint nor the dataset of the config names the classes; add '
                              'metainfo=dict(classes=(...), palette=[...]) to the dataset of the config')
-        classes, palette = tuple(metainfo['classes']), metainfo.get('palette') or []
+        classes, palette = tuple(metainfo['classes']), [list(color) for color in metainfo.get('palette', ())]
         if len(palette) != len(classes):
             raise ValueError(f'{len(classes)} classes are named and {len(palette)} colours; give each class one in '
                              'metainfo=dict(classes=(...), palette=[...]) of the dataset, and the config by --config')
-        return classes, [list(color) for color in palette]
+        return classes, palette
 
     @torch.no_grad()
     def __call__(self, path: str) -> SegmentationResult:

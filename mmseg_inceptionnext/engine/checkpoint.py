@@ -1,6 +1,6 @@
 """What a checkpoint holds, and whether it fits a model: whole or not at all."""
 import re
-from typing import Dict, List, NamedTuple, Sequence, Set, Tuple
+from typing import Any, Dict, List, NamedTuple, Sequence, Set, Tuple
 
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
@@ -39,16 +39,10 @@ def extract_trunk(checkpoint: dict, source: str) -> Trunk:
     """
     form = []
     for wrapper in WRAPPERS:
-        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(wrapper), dict):
+        if isinstance(checkpoint.get(wrapper), dict) and checkpoint[wrapper]:
             checkpoint = checkpoint[wrapper]
             form.append(wrapper)
-    tensors = {key: value for key, value in checkpoint.items()
-               if isinstance(value, Tensor)} if isinstance(checkpoint, dict) else {}
-    if not tensors:
-        found = ', '.join(map(str, list(checkpoint)[:MAX_KEYS_SHOWN])) if isinstance(checkpoint, dict) else checkpoint
-        raise CheckpointError(f'{source} holds no weights: looked for tensors, also under {", ".join(WRAPPERS)}, and '
-                              f'found {found or "nothing"}')
-    tensors, prefixes = _without_prefixes(tensors)
+    tensors, prefixes = _without_prefixes(_tensors(checkpoint, source))
     flat = re.compile(r'^(stem|stages)_(\d+)\.')
     if any(flat.match(key) for key in tensors):
         form.append('timm features_only')
@@ -94,7 +88,7 @@ def _depths(tensors: Dict[str, Tensor]) -> Tuple[int, ...]:
 
 def _dims(tensors: Dict[str, Tensor]) -> Tuple[int, ...]:
     convs = [tensors.get('stem.0.weight')] + [tensors.get(f'stages.{i}.downsample.1.weight') for i in range(1, 10)]
-    return tuple(len(conv) for conv in convs if conv is not None)
+    return tuple(len(conv) for conv in convs if conv is not None and conv.ndim)
 
 
 class Comparison(NamedTuple):
@@ -111,21 +105,30 @@ class Comparison(NamedTuple):
 
 
 def compare(own: Dict[str, Tensor], trunk: Dict[str, Tensor], may_be_new: Sequence[str] = ()) -> Comparison:
-    """Compares two state dicts by name and shape."""
+    """Compares two state dicts by name, shape, and whether they hold floating-point numbers."""
     absent = [key for key in own if key not in trunk]
+
+    def fits(key: str) -> bool:
+        ours, theirs = own[key], trunk[key]
+        return theirs.shape == ours.shape and theirs.is_floating_point() == ours.is_floating_point()
+
     return Comparison(
-        loaded=[key for key in own if key in trunk and trunk[key].shape == own[key].shape],
+        loaded=[key for key in own if key in trunk and fits(key)],
         new=[key for key in absent if key in may_be_new],
         missing=[key for key in absent if key not in may_be_new],
         unexpected=[key for key in trunk if key not in own],
-        misshaped=[key for key in own if key in trunk and trunk[key].shape != own[key].shape])
+        misshaped=[key for key in own if key in trunk and not fits(key)])
 
 
 def describe(result: Comparison, own: Dict[str, Tensor], trunk: Dict[str, Tensor]) -> str:
     """What does not match, a line for each kind: the count and the first names."""
-    shapes = [f'{key} {tuple(trunk[key].shape)}, the model has {tuple(own[key].shape)}' for key in result.misshaped]
+    shapes = [f'{key} {_shape(trunk[key])}, the model has {_shape(own[key])}' for key in result.misshaped]
     kinds = (('missing', result.missing), ('unexpected', result.unexpected), ('of another shape', shapes))
     return '\n'.join(f'  {len(keys)} {what}: {_list(keys)}' for what, keys in kinds if keys)
+
+
+def _shape(x: Tensor) -> str:
+    return str(tuple(x.shape)) + ('' if x.is_floating_point() else f' of {x.dtype}')
 
 
 def likely_cause(own: Dict[str, Tensor], trunk: Dict[str, Tensor]) -> str:
@@ -142,10 +145,24 @@ def _list(keys: Sequence[str]) -> str:
     return ', '.join(keys[:MAX_KEYS_SHOWN]) + (', ...' if len(keys) > MAX_KEYS_SHOWN else '')
 
 
-def segmentor_weights(checkpoint: dict) -> Dict[str, Tensor]:
-    """The tensors of a whole model as MMEngine loads them: those under ``state_dict``, without ``module.``."""
+def segmentor_weights(checkpoint: dict, source: str) -> Dict[str, Tensor]:
+    """The tensors of a whole model as MMEngine loads them: those under ``state_dict``, without ``module.``.
+
+    Raises:
+        CheckpointError: if there are none.
+    """
     state = checkpoint.get('state_dict', checkpoint)
-    return {re.sub(r'^module\.', '', key): value for key, value in state.items() if isinstance(value, Tensor)}
+    return {re.sub(r'^module\.', '', key): value for key, value in _tensors(state, source).items()}
+
+
+def _tensors(state: Any, source: str) -> Dict[str, Tensor]:
+    entries = state.items() if isinstance(state, dict) else ()
+    tensors = {key: value for key, value in entries if isinstance(key, str) and isinstance(value, Tensor)}
+    if not tensors:
+        found = ', '.join(map(str, list(state)[:MAX_KEYS_SHOWN])) if isinstance(state, dict) else type(state).__name__
+        raise CheckpointError(f'{source} holds no weights: looked for tensors, also under {", ".join(WRAPPERS)}, and '
+                              f'found {found or "nothing"}')
+    return tensors
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -161,7 +178,7 @@ def check_segmentor(model: nn.Module, checkpoint: dict, source: str) -> None:
     Raises:
         CheckpointError: unless every tensor is there with its shape, and no other.
     """
-    own, state = unwrap(model).state_dict(), segmentor_weights(checkpoint)
+    own, state = unwrap(model).state_dict(), segmentor_weights(checkpoint, source)
     result = compare(own, state)
     if not result.fits:
         raise CheckpointError(f'the weights in {source} do not fit the model of the config: {len(result.loaded)} of '

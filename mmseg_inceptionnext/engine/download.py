@@ -15,16 +15,18 @@ import torch
 from filelock import FileLock
 from tqdm import tqdm
 
-from .safe_reading import CheckpointError, read_checkpoint
+from .safe_reading import CheckpointError, UnsafeCheckpointError, read_checkpoint
 
 PUBLISHED = 'https://github.com/sail-sg/inceptionnext/releases/download/model/'
+PUBLISHED_FILES = tuple(f'inceptionnext_{name}.pth' for name in ('atto', 'tiny', 'small', 'base', 'base_384'))
 ATTEMPTS = 5
 PAUSE = 2.  # seconds before another attempt
 TIMEOUT = 60.  # seconds without a byte
 CHUNK = 1 << 20  # bytes
 
-# A file name such as NAME-3f2a9c01.pth promises the first digits of its SHA-256, as torch.hub and MMSegmentation do.
-HASH_IN_NAME = re.compile(r'-([0-9a-f]{8,64})\.\w+$')
+# A file name such as NAME-3f2a9c01.pth promises the first digits of its SHA-256, as torch.hub and MMSegmentation do;
+# eight digits without a letter are rather a date.
+HASH_IN_NAME = re.compile(r'-(?=\d*[a-f])([0-9a-f]{8,64})\.\w+$')
 
 
 class DownloadError(CheckpointError):
@@ -32,14 +34,14 @@ class DownloadError(CheckpointError):
 
 
 def cached_path(url: str) -> str:
-    """Where the file of ``url`` is kept: in torch.hub's folder of checkpoints.
+    """Where the file of ``url`` is kept: in a folder of ours among torch.hub's checkpoints, where nobody else writes.
 
     The authors' files lie there under their own names, those of other addresses in a folder for each address.
     """
-    folder = osp.join(torch.hub.get_dir(), 'checkpoints')
-    if not url.startswith(PUBLISHED):
-        folder = osp.join(folder, hashlib.sha256(url.encode()).hexdigest()[:8])
-    return osp.join(folder, osp.basename(unquote(urlsplit(url).path)))
+    folder = osp.join(torch.hub.get_dir(), 'checkpoints', 'inceptionnext')
+    if url not in [PUBLISHED + name for name in PUBLISHED_FILES]:
+        folder = osp.join(folder, hashlib.sha256(url.encode()).hexdigest())
+    return osp.join(folder, osp.basename(unquote(urlsplit(url).path)) or 'checkpoint.pth')
 
 
 def download(url: str) -> str:
@@ -51,21 +53,23 @@ def download(url: str) -> str:
     Raises:
         DownloadError: if it cannot be had whole.
     """
-    target = cached_path(url)
-    if osp.isfile(target):
-        return target
-    os.makedirs(osp.dirname(target), exist_ok=True)
-    with FileLock(target + '.lock'):
-        if not osp.isfile(target):  # another process may have been faster
-            part = '{}.part{}'.format(*osp.splitext(target))
-            try:
+    try:
+        target = cached_path(url)
+    except ValueError as error:
+        raise DownloadError(f'{url} is no URL: {error}') from error
+    try:
+        if osp.isfile(target):
+            return target
+        os.makedirs(osp.dirname(target), exist_ok=True)
+        with FileLock(target + '.lock'):
+            if not osp.isfile(target):  # another process may have been faster
+                part = '{}.part{}'.format(*osp.splitext(target))
                 _fetch(url, part)
                 _check_content(part, osp.basename(target))
-            except (OSError, HTTPException, CheckpointError) as error:
-                raise DownloadError(
-                    f'{url} could not be downloaded: {error}\nGet the file in another way and put it at {target}, or '
-                    'give its path instead of the URL') from error
-            os.replace(part, target)
+                os.replace(part, target)
+    except (OSError, ValueError, HTTPException, CheckpointError) as error:
+        raise DownloadError(f'{url} could not be downloaded: {error}\nGet the file in another way and put it at '
+                            f'{target}, or give its path instead of the URL') from error
     return target
 
 
@@ -131,7 +135,10 @@ def _check_content(part: str, name: str) -> None:
             damaged = zipfile.ZipFile(part).testzip()
             if damaged:
                 raise CheckpointError(f'the part {damaged} in it is damaged')
-        read_checkpoint(part)
+        try:
+            read_checkpoint(part)
+        except UnsafeCheckpointError:
+            pass  # it is whole; whether it may be read is for the reader to say
     except (CheckpointError, zipfile.BadZipFile, OSError) as error:
         _remove(part)
         raise CheckpointError(f'what came is not the file: {error}') from error

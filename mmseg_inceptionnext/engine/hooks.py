@@ -1,5 +1,7 @@
 """Hooks of the training loop."""
 import logging
+import os
+import os.path as osp
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -43,20 +45,39 @@ class WholeCheckpointHook(Hook):
     """Compares a checkpoint with the model before MMEngine loads what fits of it and goes on.
 
     A run resumes from a checkpoint that fits whole, or not at all, and so is a model evaluated. A checkpoint that
-    training starts from (``load_from``) may differ, as in a head for other classes: what does not fit is a warning, and
-    if nothing fits, an error.
+    training starts from (``load_from``) may differ outside the backbone, as in a head for other classes: what does not
+    fit is a warning.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        source = runner._load_from
-        if source is None or runner._resume:
-            check_segmentor(runner.model, checkpoint, source or 'the checkpoint')
+        source = getattr(checkpoint, 'source', 'the checkpoint')
+        if runner._load_from is None or runner._resume:
+            check_segmentor(runner.model, checkpoint, source)
+            _drop_foreign_paths(runner, checkpoint)
             return
-        own, state = unwrap(runner.model).state_dict(), segmentor_weights(checkpoint)
+        own, state = unwrap(runner.model).state_dict(), segmentor_weights(checkpoint, source)
         result = compare(own, state)
-        if not result.loaded:
+        if not {key for key in own if key.startswith('backbone.')} <= set(result.loaded):
             check_segmentor(runner.model, checkpoint, source)
         line = f'load_from: {len(result.loaded)}/{len(own)} tensors from {source}'
         if not result.fits:
             line += f'; the rest was left as it is\n{describe(result, own, state)}'
         print_log(line, logger=runner.logger, level=logging.INFO if result.fits else logging.WARNING)
+
+
+def _drop_foreign_paths(runner: Runner, checkpoint: dict) -> None:
+    """Takes out of a checkpoint what would make MMEngine delete files elsewhere.
+
+    When a new best checkpoint is saved, or an old one is one too many, MMEngine removes the file or folder that the
+    resumed checkpoint names.
+    """
+    info = (checkpoint.get('message_hub') or {}).get('runtime_info') or {}
+    home = osp.realpath(runner.work_dir)
+    for key in [key for key in info if str(key).startswith(('best_ckpt', 'last_ckpt'))]:
+        path = info[key]
+        if not isinstance(path, str) or not osp.realpath(path).startswith(home + os.sep):
+            del info[key]
+            print_log(f'resume: {key}={path!r} in the checkpoint is not in {home}; the file is left alone',
+                      logger=runner.logger, level=logging.WARNING)
+    if not all(isinstance(step, int) for step in info.get('keep_ckpt_ids', ())):
+        del info['keep_ckpt_ids']

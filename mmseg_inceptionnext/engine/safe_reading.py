@@ -4,10 +4,10 @@ import json
 import os.path as osp
 import pickle
 import re
+import tarfile
 import types
-import zipfile
 from _compat_pickle import IMPORT_MAPPING
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Dict, Iterator, Optional
@@ -15,6 +15,7 @@ from typing import Dict, Iterator, Optional
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from packaging.version import Version
 from safetensors import safe_open
 
@@ -66,7 +67,10 @@ def read_checkpoint(path: str, map_location='cpu') -> dict:
     try:
         if path.endswith('.safetensors'):
             return _read_safetensors(path, map_location)
-        if _is_torchscript(path):
+        if tarfile.is_tarfile(path):
+            raise CheckpointError(f'{path} is a tar archive, as PyTorch wrote before 0.2; load it elsewhere and save '
+                                  'it anew')
+        if _is_program(path):
             raise CheckpointError(f'{path} is a TorchScript program, not a checkpoint: save the state_dict() of the '
                                   'model instead')
         if is_trusting():
@@ -93,11 +97,12 @@ def _read_safetensors(path: str, map_location) -> dict:
     return dict(state_dict=tensors, meta=meta)
 
 
-def _is_torchscript(path: str) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith('/constants.pkl') for name in archive.namelist())
+def _is_program(path: str) -> bool:
+    """Whether PyTorch would take the file for TorchScript, asked of the reader that PyTorch itself uses."""
+    with open(path, 'rb') as file:
+        if file.read(4) != b'PK\x03\x04':
+            return False
+    return 'constants.pkl' in torch._C.PyTorchFileReader(path).get_all_records()
 
 
 def _read_as_data(path: str, map_location) -> dict:
@@ -107,10 +112,12 @@ def _read_as_data(path: str, map_location) -> dict:
     return torch.load(path, map_location=map_location, pickle_module=_restricted_pickle())
 
 
-def _history_buffer_method(owner, name: str):
-    """Stands for ``getattr`` in a pickle: MMEngine's message hub refers to its buffers' statistics in this way."""
-    if owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
-        return getattr(HistoryBuffer, name)
+def _known_attribute(owner, name: str):
+    """Stands for ``getattr`` in a pickle: so MMEngine refers to the statistics of its message hub's buffers, and to the
+    curves of one scheduler."""
+    if (owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean')
+            or owner is OneCycleParamScheduler and name in ('_annealing_cos', '_annealing_linear')):
+        return getattr(owner, name)
     raise pickle.UnpicklingError('GLOBAL builtins.getattr')
 
 
@@ -120,9 +127,10 @@ def _allowed() -> Dict[str, object]:
     allowed = {f'{package}.multiarray.{name}': function
                for package in ('numpy.core', 'numpy._core') for name, function in functions.items()}
     allowed.update({'numpy.ndarray': np.ndarray, 'numpy.dtype': np.dtype, 'builtins.slice': slice,
-                    'builtins.getattr': _history_buffer_method,
-                    'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer})
-    for kind in '?bhilqBHILQefd':  # every kind of number
+                    'builtins.getattr': _known_attribute,
+                    'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
+                    f'{OneCycleParamScheduler.__module__}.OneCycleParamScheduler': OneCycleParamScheduler})
+    for kind in np.typecodes['All']:
         dtype = type(np.dtype(kind))
         allowed[f'{dtype.__module__}.{dtype.__qualname__}'] = dtype
     return allowed
@@ -133,7 +141,7 @@ ALLOWED = _allowed()
 
 def _refused_name(error: Exception) -> Optional[str]:
     """The class or function that stopped the reading, out of our own error or that of ``weights_only=True``."""
-    found = re.search(r'GLOBAL ([\w.]+)', str(error))
+    found = re.search(r"(?:GLOBAL|but got) (?:<class ')?([\w.]+)", str(error))
     if not found or not isinstance(error, pickle.UnpicklingError):
         return None
     return _today(found.group(1) if '.' in found.group(1) else f'builtins.{found.group(1)}')
@@ -152,15 +160,37 @@ def _restricted_pickle() -> types.SimpleNamespace:
              **{f'torch.{name}': value for name, value in vars(torch).items() if isinstance(value, torch.dtype)},
              'torch.Size': torch.Size, 'torch.device': torch.device, 'torch.Tensor': torch.Tensor,
              'torch.nn.parameter.Parameter': torch.nn.Parameter, 'builtins.set': set, 'builtins.complex': complex,
-             '_codecs.encode': _codecs.encode, 'collections.OrderedDict': OrderedDict, **ALLOWED}
+             '_codecs.encode': _codecs.encode, 'collections.OrderedDict': OrderedDict,
+             'collections.Counter': Counter, **ALLOWED}
 
-    class Unpickler(pickle.Unpickler):
+    class Unpickler(pickle._Unpickler):  # the one in Python: its steps can be overridden
+        dispatch = dict(pickle._Unpickler.dispatch)
 
         def find_class(self, module: str, name: str):
             name = _today(f'{module}.{name}')
             if name not in found:
                 raise pickle.UnpicklingError(f'GLOBAL {name}')
             return found[name]
+
+        def load_build(self) -> None:
+            """Fills an object; a function or a class would be changed for the whole process."""
+            kind = type(self.stack[-2])
+            if not issubclass(kind, (np.ndarray, np.dtype, HistoryBuffer, OrderedDict, torch.nn.Parameter)):
+                raise pickle.UnpicklingError(f'GLOBAL {kind.__module__}.{kind.__qualname__}')
+            super().load_build()
+
+        def load_binpersid(self) -> None:
+            """Finds a tensor's numbers; PyTorch's old format knows source code in their place."""
+            if self.stack[-1][0] != 'storage':
+                raise pickle.UnpicklingError('GLOBAL torch.nn.modules (source code)')
+            super().load_binpersid()
+
+        def load_persid(self) -> None:
+            raise pickle.UnpicklingError('a persistent id as text')
+
+        dispatch[pickle.BUILD[0]] = load_build
+        dispatch[pickle.BINPERSID[0]] = load_binpersid
+        dispatch[pickle.PERSID[0]] = load_persid
 
     def load(file, **kwargs):
         return Unpickler(file, **kwargs).load()

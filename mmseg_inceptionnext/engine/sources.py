@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import mmengine.runner.checkpoint as mmengine_checkpoint
+import numpy as np
 import timm
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
@@ -18,7 +19,7 @@ from .safe_reading import CheckpointError, is_trusting, read_checkpoint, trustin
 TIMM = 'timm://'
 
 
-def load_source(source: str, map_location='cpu') -> dict:
+def load_source(source: str, map_location='cpu') -> 'LoadedCheckpoint':
     """Reads a checkpoint from wherever it is, as data.
 
     Args:
@@ -30,17 +31,47 @@ def load_source(source: str, map_location='cpu') -> dict:
         CheckpointError: if the file cannot be had, is damaged, or holds more than data.
     """
     if source.startswith(TIMM):
-        return dict(state_dict=_load_from_timm(source[len(TIMM):]))
+        state = _load_from_timm(source[len(TIMM):])
+        return LoadedCheckpoint(dict(state_dict=state), source, _checked_meta({}, source))
     path = source
-    if source.startswith(('http://', 'https://')):
+    if source.lower().startswith(('http://', 'https://')):
         path = download(source)
     elif source.startswith('file://'):
         path = url2pathname(urlsplit(source).netloc + urlsplit(source).path)
     checkpoint = read_checkpoint(osp.expanduser(path), map_location)
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get('meta', {}), dict):
-        raise CheckpointError(f'{source} is no checkpoint: it holds no dict, or a meta that is none')
-    check_embedded_configs(checkpoint.get('meta', {}), source)
-    return checkpoint
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f'{source} is no checkpoint: it holds {type(checkpoint).__name__}, not a dict')
+    meta = _checked_meta(checkpoint.get('meta') or {}, source)
+    check_embedded_configs(meta, source)
+    return LoadedCheckpoint(checkpoint, source, meta)
+
+
+class LoadedCheckpoint(dict):
+    """A checkpoint as it was saved.
+
+    Attributes:
+        source: where it came from.
+        meta: what it says of itself, with a ``dataset_meta`` in any case, whose ``classes`` and ``palette`` are lists
+            or tuples.
+    """
+
+    def __init__(self, checkpoint: dict, source: str, meta: dict) -> None:
+        super().__init__(checkpoint)
+        self.source, self.meta = source, meta
+
+
+def _checked_meta(meta: dict, source: str) -> dict:
+    if not isinstance(meta, dict) or not isinstance(meta.get('dataset_meta') or {}, dict):
+        raise CheckpointError(f'{source} is no checkpoint: its meta, or the dataset_meta in it, is no dict')
+    dataset_meta = dict(meta.get('dataset_meta') or {})
+    for key in ('classes', 'palette'):
+        value = dataset_meta.get(key)
+        value = value.tolist() if isinstance(value, np.ndarray) else value
+        if not isinstance(value or (), (list, tuple)):
+            raise CheckpointError(f'{source} is no checkpoint: {key} in its dataset_meta is {type(value).__name__}, '
+                                  'not a list')
+        dataset_meta[key] = value or ()
+    return {**meta, 'dataset_meta': dataset_meta}
 
 
 def _load_from_timm(tag: str) -> dict:
@@ -73,19 +104,20 @@ def safe_checkpoints(trust: bool = False, cfg: Optional[Config] = None) -> Itera
     others = {prefix: _refuse for prefix in loaders if any(word in prefix for word in ('s3', 'petrel', 'pavi'))}
     CheckpointLoader._schemes = dict(sorted({**loaders, **others, **ours}.items(), reverse=True))
     mmengine_checkpoint.load_from_http = load_from_source  # what torchvision:// and open-mmlab:// come down to
-    imports = (cfg or {}).get('custom_imports') or {}
+    imports = (cfg or {}).get('custom_imports') or ()
+    names = imports.get('imports') or () if isinstance(imports, dict) else imports
     try:
-        with trusting(trust), allowing_imports(imports.get('imports') or ()):
+        with trusting(trust), allowing_imports(names):
             yield
     finally:
         CheckpointLoader._schemes, mmengine_checkpoint.load_from_http = loaders, load_from_http
 
 
-def load_from_source(filename: str, map_location=None, **kwargs) -> dict:
+def load_from_source(filename: str, map_location=None, **kwargs) -> LoadedCheckpoint:
     """:func:`load_source` as one of MMEngine's loaders, which it names in its log by what follows ``load_from_``."""
     checkpoint = load_source(filename, map_location)
     if not is_trusting():
-        checkpoint.get('meta', {}).pop('config', None)  # MMEngine would run it
+        (checkpoint.get('meta') or {}).pop('config', None)  # MMEngine would run it
     return checkpoint
 
 

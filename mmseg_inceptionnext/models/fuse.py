@@ -12,6 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .backbones import MetaNeXt
 
+HIDDEN_NUMBERS = 3 * 2**20  # of an MLP's hidden map at once: 12 MiB in float32
+
 
 def fuse(model: nn.Module, inplace: bool = False) -> nn.Module:
     """Makes a model for inference with the same outputs to rounding.
@@ -57,11 +59,32 @@ class _Fused(nn.Module):
         return super().train(mode)
 
 
-class _InPlaceGELU(nn.Module):
-    """GELU that overwrites its input: the widest map of the block is written once, not twice."""
+class _FusedMlp(nn.Module):
+    """A ConvMlp that runs a few rows at a time and overwrites its hidden map, the widest of the network."""
+
+    def __init__(self, mlp: nn.Module) -> None:
+        super().__init__()
+        self.fc1, self.act, self.fc2 = mlp.fc1, mlp.act, mlp.fc2
+        self.is_gelu = isinstance(mlp.act, nn.GELU) and mlp.act.approximate == 'none'
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.aten.gelu_(x)
+        n, _, height, width = x.shape
+        rows = max(1, HIDDEN_NUMBERS // (n * self.fc1.out_channels * width))
+        if rows >= height or torch.onnx.is_in_onnx_export():
+            return self._run(x)
+        result = None
+        for top in range(0, height, rows):
+            part = self._run(x[:, :, top:top + rows])
+            if result is None:
+                result = torch.empty(
+                    (n, part.shape[1], height, width), dtype=part.dtype, device=part.device,
+                    memory_format=torch.channels_last)
+            result[:, :, top:top + rows] = part
+        return result
+
+    def _run(self, x: Tensor) -> Tensor:
+        hidden = self.fc1(x)
+        return self.fc2(torch.ops.aten.gelu_(hidden) if self.is_gelu else self.act(hidden))
 
 
 def _fuse_segmentor(model: BaseSegmentor) -> None:
@@ -88,8 +111,7 @@ def _fuse_backbone(backbone: MetaNeXt) -> None:
                 block.mlp.fc2.weight.mul_(block.gamma.view(-1, 1, 1, 1))
                 block.mlp.fc2.bias.mul_(block.gamma)
                 block.gamma = None
-            if isinstance(block.mlp.act, nn.GELU) and block.mlp.act.approximate == 'none':
-                block.mlp.act = _InPlaceGELU()
+            block.mlp = _FusedMlp(block.mlp)
 
 
 def _fold_output_norms(model: BaseSegmentor) -> None:

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 
-from mmseg_inceptionnext.engine import CheckpointError, load_source
+from mmseg_inceptionnext.engine import CheckpointError, UnsafeCheckpointError, load_source
 from mmseg_inceptionnext.engine import download as download_module
 from mmseg_inceptionnext.engine.download import cached_path, download
 
@@ -171,20 +171,33 @@ def test_a_flipped_bit_is_found_out(server):
     fails(server, 'what came is not the file')
 
 
-def test_a_malicious_file_is_not_kept(server, tmp_path):
+def test_a_malicious_file_is_refused_as_one(server, tmp_path):
     buffer = io.BytesIO()
     torch.save(Malicious(open, str(tmp_path / 'mark'), 'w'), buffer)
     server.content = buffer.getvalue()
-    fails(server, 'which is code to run and not data')
-    assert not (tmp_path / 'mark').exists()
+    for _ in range(2):
+        with pytest.raises(UnsafeCheckpointError, match='which is code to run and not data'):
+            load_source(server.url)
+    assert len(server.requests) == 1 and not (tmp_path / 'mark').exists()
+
+
+def test_a_date_in_the_name_is_no_hash(server):
+    server.url = server.url.replace('weights', 'weights-20240131')
+    arrives(server)
+
+
+@pytest.mark.parametrize('url', ['http://[x/a.pth', 'http://127.0.0.1:1/%00.pth', 'http://127.0.0.1:1/' + 'a' * 300])
+def test_what_is_no_url_is_said(server, url):
+    with pytest.raises(CheckpointError, match='http://'):
+        load_source(url)
 
 
 def test_the_hash_in_the_name_is_held(server):
     digest = hashlib.sha256(server.content).hexdigest()
     server.url = server.url.replace('weights', f'weights-{digest[:8]}')
     arrives(server)
-    server.url = server.url.replace(digest[:8], '01234567')
-    with pytest.raises(CheckpointError, match='its name promises 01234567'):
+    server.url = server.url.replace(digest[:8], '0123456f')
+    with pytest.raises(CheckpointError, match='its name promises 0123456f'):
         download(server.url)
 
 
@@ -214,5 +227,6 @@ def test_processes_that_want_the_same_file_fetch_it_once(server):
 def test_the_authors_files_keep_their_names(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     url = 'https://github.com/sail-sg/inceptionnext/releases/download/model/inceptionnext_tiny.pth'
-    assert cached_path(url) == f'{tmp_path}/checkpoints/inceptionnext_tiny.pth'
+    assert cached_path(url) == f'{tmp_path}/checkpoints/inceptionnext/inceptionnext_tiny.pth'
+    assert cached_path(url.replace('model/', 'model/../x/')) != cached_path(url)
     assert cached_path('http://a/weights.pth') != cached_path('http://b/weights.pth')

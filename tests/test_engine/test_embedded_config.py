@@ -1,13 +1,19 @@
 """The config inside a checkpoint is data; whatever MMEngine would run of it is refused."""
+import os
+import pickle
+
+import mmengine
 import pytest
 import torch
 from mmengine.config import Config
+from mmseg.models.losses import CrossEntropyLoss
+from mmseg.registry import MODELS, TRANSFORMS
 
 from mmseg_inceptionnext.engine import UnsafeCheckpointError, load_source, parse_embedded_config, safe_checkpoints
-from mmseg_inceptionnext.engine.embedded_config import allowing_imports
+from mmseg_inceptionnext.engine.embedded_config import allowing_imports, guarded_build
 from mmseg_inceptionnext.engine.safe_reading import trusting
 
-from utils import EVIL_CONFIGS, ROOT
+from utils import EVIL_CONFIGS, ROOT, Malicious
 
 CONFIGS = sorted(ROOT.glob('configs/*.py'))
 assert CONFIGS
@@ -55,10 +61,42 @@ def test_what_is_not_plain_data_is_refused(text):
         parse_embedded_config(text, 'x.pth')
 
 
+def test_timms_downloads_are_taken_out():
+    text = ("model = dict(type='TIMMBackbone', model_name='resnet18', pretrained=True, checkpoint_path='a.pth', "
+            "pretrained_cfg_overlay=dict(url='http://127.0.0.1/a.pth'))")
+    assert parse_embedded_config(text, 'x.pth').model == dict(
+        type='TIMMBackbone', model_name='resnet18', pretrained=False)
+
+
+def test_a_guarded_build_imports_and_unpickles_nothing(tmp_path):
+    mark = tmp_path / 'mark'
+    (tmp_path / 'a.pkl').write_bytes(pickle.dumps(Malicious(os.system, f'touch {mark}')))
+    attempts = [
+        lambda: MODELS.build(dict(type='os.system', command=f'touch {mark}')),
+        lambda: TRANSFORMS.build(dict(type='logging.basicConfig', filename=str(mark))),
+        lambda: MODELS.build(dict(type='CrossEntropyLoss', class_weight=str(tmp_path / 'a.pkl'))),
+        lambda: mmengine.load(str(tmp_path / 'a.pkl')),
+    ]
+    with guarded_build():
+        assert isinstance(MODELS.build(dict(type='mmseg.models.CrossEntropyLoss')), CrossEntropyLoss)
+        for attempt in attempts:
+            with pytest.raises((KeyError, TypeError)):
+                attempt()
+    assert not mark.exists()
+    attempts[-1]()
+    assert mark.exists()  # outside it, MMEngine does what it always did
+
+
+@pytest.mark.parametrize('kind', ['torch.nn.modules.batchnorm.BatchNorm2d', 'mmengine.model.PretrainedInit'])
+def test_classes_of_configs_in_the_newer_style(kind):
+    assert parse_embedded_config(f"a = dict(type='{kind}')", 'x.pth').a.type == kind
+
+
 def test_the_users_own_imports_are_allowed():
     text = "custom_imports = dict(imports=['my_project.models'])"
-    with allowing_imports(['my_project']):
-        parse_embedded_config(text, 'x.pth')
+    for names in (['my_project'], 'my_project'):
+        with allowing_imports(names):
+            parse_embedded_config(text, 'x.pth')
     with pytest.raises(UnsafeCheckpointError, match="custom_imports of 'my_project.models'"):
         parse_embedded_config(text, 'x.pth')
 

@@ -2,10 +2,12 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from mmseg_inceptionnext.engine import BatchSizeHook
+from mmseg_inceptionnext.engine.hooks import WholeCheckpointHook
 
 
 def line_of(recipe, batch_size, world_size=1, accumulated=1):
@@ -47,3 +49,17 @@ def test_scaling_beside_accumulation_is_a_warning():
 
 def test_a_config_without_a_recipe_says_nothing():
     assert line_of(None, 2) == []
+
+
+def test_a_resumed_checkpoint_names_no_file_elsewhere(tmp_path):
+    """MMEngine removes the best checkpoint so far when there is a better one, wherever that is said to be."""
+    home = tmp_path / 'work'
+    home.mkdir()
+    inside = str(home / 'best_mIoU_iter_1.pth')
+    info = dict(best_ckpt=inside, best_ckpt_mIoU=str(tmp_path / 'precious'), last_ckpt=str(home / '../precious'),
+                keep_ckpt_ids=['../precious'], best_score=1.)
+    checkpoint = dict(state_dict=torch.nn.Linear(1, 1).state_dict(), message_hub=dict(runtime_info=info))
+    runner = SimpleNamespace(_load_from=None, _resume=True, model=torch.nn.Linear(1, 1), work_dir=str(home),
+                             logger=MMLogger.get_instance('test_hooks'))
+    WholeCheckpointHook().after_load_checkpoint(runner, checkpoint)
+    assert info == dict(best_ckpt=inside, best_score=1.)

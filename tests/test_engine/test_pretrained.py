@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 from mmengine.logging import MMLogger
+from mmengine.model import PretrainedInit
 from safetensors.torch import save_file
 from timm.models import FeatureListNet
 
@@ -197,10 +198,31 @@ def test_init_cfg_may_hold_others_beside_it(tmp_path, classifier):
     assert torch.equal(model.stem[1].weight, classifier.stem[1].weight)  # pretrained comes last, as in MMEngine
 
 
+@pytest.mark.parametrize('kind', ['mmengine.Pretrained', 'mmengine.model.PretrainedInit', PretrainedInit])
+def test_every_name_of_pretrained_is_strict(tmp_path, classifier, kind):
+    state = classifier.state_dict()
+    torch.save(state, tmp_path / 'weights.pth')
+    model = InceptionNeXt('atto', init_cfg=dict(
+        type=kind, checkpoint=str(tmp_path / 'weights.pth'), prefix='backbone.'))
+    model.init_weights()
+    assert torch.equal(model.stem[0].weight, state['stem.0.weight'])
+    torch.save(timm.create_model('convnext_atto').state_dict(), tmp_path / 'weights.pth')
+    with pytest.raises(CheckpointError, match='ConvNeXt'):
+        InceptionNeXt('atto', init_cfg=dict(type=kind, checkpoint=str(tmp_path / 'weights.pth'))).init_weights()
+
+
+def test_whole_numbers_are_no_weights(tmp_path, classifier):
+    state = classifier.state_dict()
+    state['stem.0.weight'] = state['stem.0.weight'].to(torch.int8)
+    torch.save(state, tmp_path / 'weights.pth')
+    with pytest.raises(CheckpointError, match=r'stem.0.weight \(40, 3, 4, 4\) of torch.int8, the model has'):
+        backbone(tmp_path / 'weights.pth')
+
+
 def test_settings_of_init_cfg_are_checked():
-    for settings in (dict(), dict(checkpoint='a.pth', prefix='backbone.')):
+    for settings in (dict(), dict(checkpoint='a.pth', allow_part=True)):
         model = InceptionNeXt('atto', init_cfg=dict(type='Pretrained', **settings))
-        with pytest.raises(ValueError, match='checkpoint and may have allow_partial'):
+        with pytest.raises(CheckpointError, match='checkpoint and may have allow_partial'):
             model.init_weights()
 
 

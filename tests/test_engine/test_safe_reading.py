@@ -3,13 +3,16 @@ import io
 import os
 import pickle
 import subprocess
+import tarfile
 import zipfile
 from collections import OrderedDict
+from typing import Tuple
 
 import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.registry import PARAM_SCHEDULERS
 from safetensors.torch import save_file
 
 from mmseg_inceptionnext.engine import CheckpointError, UnsafeCheckpointError
@@ -101,10 +104,91 @@ def test_safetensors_are_read(tmp_path):
     assert loaded['state_dict']['a'].tolist() == [0, 1, 2] and loaded['meta'] == dict(cfg='a = 1')
 
 
-def test_a_program_is_no_checkpoint(tmp_path):
-    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / 'program.pt'))
-    with pytest.raises(CheckpointError, match='TorchScript'):
+class Program(torch.nn.Module):
+    """TorchScript that writes a file when it is loaded."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    @torch.jit.export
+    def __getstate__(self):
+        return self.path, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: Tuple[str, bool]) -> None:
+        self.path, self.training = state
+        torch.save(torch.zeros(1), self.path)
+
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize('tail', [b'', b'PK\x05\x06'], ids=['plain', 'hidden from zipfile'])
+def test_a_program_is_no_checkpoint(tmp_path, tail):
+    torch.jit.script(Program(str(tmp_path / 'mark'))).save(str(tmp_path / 'program.pt'))
+    with open(tmp_path / 'program.pt', 'ab') as file:
+        file.write(tail)
+    with pytest.raises(CheckpointError, match='TorchScript|damaged'):
         read_checkpoint(str(tmp_path / 'program.pt'))
+    assert not (tmp_path / 'mark').exists()
+
+
+def test_tar_archives_are_refused_before_they_are_unpacked(tmp_path):
+    (tmp_path / 'victim').write_text('')
+    mode = (tmp_path / 'victim').stat().st_mode
+    with tarfile.open(tmp_path / 'a.pth', 'w') as archive:
+        member = tarfile.TarInfo('storages')
+        member.type, member.linkname, member.mode = tarfile.LNKTYPE, str(tmp_path / 'victim'), 0o777
+        archive.addfile(member)
+    with pytest.raises(CheckpointError, match='tar archive'):
+        read_checkpoint(str(tmp_path / 'a.pth'))
+    assert (tmp_path / 'victim').stat().st_mode == mode
+
+
+def test_the_old_formats_source_code_is_refused(tmp_path):
+    """A persistent id of PyTorch's old format may name a module, whose source PyTorch compares and may write."""
+    write_legacy(tmp_path / 'a.pth', dict(a=torch.ones(1)))
+    content = (tmp_path / 'a.pth').read_bytes()
+    module = pickle.dumps(('module', dict, str(tmp_path / 'mark'), 'text'), protocol=2)[2:-1]
+    head = content[:content.index(pickle.dumps(dict(a=1), protocol=2)[2:6])]
+    (tmp_path / 'a.pth').write_bytes(head + b'\x80\x02' + module + b'Q.' + content[-8:])
+    with pytest.raises(CheckpointError):
+        read_checkpoint(str(tmp_path / 'a.pth'))
+    assert not list(tmp_path.glob('mark*'))
+
+
+def test_allowed_functions_cannot_be_changed(tmp_path):
+    content = b'\x80\x02ctorch._utils\n_rebuild_tensor\n}X\x08\x00\x00\x00__name__X\x01\x00\x00\x00xsb.'
+    assert pickle.loads(content.replace(b'_utils\n_rebuild_tensor', b'_utils\n_rebuild_qtensor'))
+    torch._utils._rebuild_qtensor.__name__ = '_rebuild_qtensor'  # so plain pickle changes a function
+    with zipfile.ZipFile(tmp_path / 'a.pth', 'w') as archive:
+        for part, data in (('data.pkl', content), ('version', b'3'), ('byteorder', b'little')):
+            archive.writestr(f'archive/{part}', data)
+    with pytest.raises(CheckpointError):
+        read_checkpoint(str(tmp_path / 'a.pth'))
+    assert torch._utils._rebuild_tensor.__name__ == '_rebuild_tensor'
+
+
+@pytest.mark.parametrize('name', ['MultiStepLR', 'OneCycleLR', 'CosineAnnealingLR', 'PolyLR'])
+def test_mmengines_schedulers_are_read(tmp_path, name):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    settings = dict(MultiStepLR=dict(milestones=[2, 3]), OneCycleLR=dict(eta_max=1, total_steps=9),
+                    CosineAnnealingLR=dict(T_max=5), PolyLR=dict(power=0.9))[name]
+    scheduler = PARAM_SCHEDULERS.build(dict(type=name, optimizer=optimizer, by_epoch=False, **settings))
+    torch.save(dict(param_schedulers=[scheduler.state_dict()]), tmp_path / 'a.pth')
+    loaded = read_checkpoint(str(tmp_path / 'a.pth'))['param_schedulers'][0]
+    scheduler.load_state_dict(loaded)
+    assert loaded.keys() == scheduler.state_dict().keys()
+
+
+@pytest.mark.parametrize('value', [
+    np.arange(3, dtype=kind) for kind in ('int8', 'uint16', 'float16', 'complex64')] + [
+    np.array(['a', 'bc']), np.array([b'a']), np.array(['2024-01-31'], 'datetime64[D]'),
+    np.array([{'a': 1}, None], dtype=object)], ids=lambda value: str(value.dtype))
+def test_arrays_of_every_kind_are_read(tmp_path, value):
+    torch.save(dict(a=value), tmp_path / 'a.pth')
+    np.testing.assert_array_equal(read_checkpoint(str(tmp_path / 'a.pth'))['a'], value)
 
 
 @pytest.mark.parametrize('content', [b'', b'not a checkpoint', b'\x80\x02}', b'PK\x03\x04 half', bytes(range(256)) * 9])

@@ -116,7 +116,9 @@ def test_paths_of_every_kind(tmp_path, monkeypatch):
         assert load_source(source)['state_dict']['a'] == 1, source
 
 
-@pytest.mark.parametrize('thing', [torch.ones(1), [1], dict(meta=3)], ids=['tensor', 'list', 'meta'])
+@pytest.mark.parametrize('thing', [
+    torch.ones(1), [1], dict(meta=3), dict(meta=dict(dataset_meta='x')),
+    dict(meta=dict(dataset_meta=dict(classes=3)))])
 def test_what_is_no_checkpoint_is_named(tmp_path, thing):
     torch.save(thing, tmp_path / 'a.pth')
     with pytest.raises(CheckpointError, match='a.pth is no checkpoint'):
@@ -126,8 +128,8 @@ def test_what_is_no_checkpoint_is_named(tmp_path, thing):
 def test_mmengine_reads_every_source_as_data(tmp_path, monkeypatch):
     torch.save(dict(a=Malicious(open, str(tmp_path / 'mark'), 'w')), tmp_path / 'bad.pth')
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
-    (tmp_path / 'checkpoints').mkdir()
-    shutil.copy(tmp_path / 'bad.pth', tmp_path / 'checkpoints/inceptionnext_tiny.pth')
+    (tmp_path / 'checkpoints/inceptionnext').mkdir(parents=True)
+    shutil.copy(tmp_path / 'bad.pth', tmp_path / 'checkpoints/inceptionnext/inceptionnext_tiny.pth')
     before = dict(CheckpointLoader._schemes), mmengine_checkpoint.load_from_http
     with safe_checkpoints():
         for source in (str(tmp_path / 'bad.pth'), f'file://{tmp_path}/bad.pth',

@@ -1,4 +1,6 @@
 """Fused models give the same maps, in float64 to rounding, and have no BatchNorm left where folding is exact."""
+import sys
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -37,6 +39,16 @@ def test_backbone(arch, batch):
     assert not any(name.endswith('gamma') for name, _ in fused.named_parameters())
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())  # the original is as it was
     assert fuse(fused) is fused
+
+
+@pytest.mark.parametrize('numbers', [1, 160 * 24 * 2, 160 * 24 * 7 * 2])
+def test_rows_of_the_mlps_may_be_few(monkeypatch, numbers):
+    monkeypatch.setattr(sys.modules['mmseg_inceptionnext.models.fuse'], 'HIDDEN_NUMBERS', numbers)
+    model = backbone()
+    image = torch.randn(2, 3, 77, 97, dtype=torch.float64)
+    with torch.no_grad():
+        for mine, expected in zip(fuse(model)(image), model(image)):
+            torch.testing.assert_close(mine, expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize('kwargs', [

@@ -5,14 +5,14 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmcv.cnn.bricks import DropPath
-from mmengine.model import BaseModule, initialize
+from mmengine.model import BaseModule, PretrainedInit, initialize
 from mmseg.registry import MODELS
 from timm.layers import create_conv2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from mmseg_inceptionnext.engine import load_pretrained
+from mmseg_inceptionnext.engine import CheckpointError, load_pretrained
 
 PATCH_SIZE = 4  # side and stride of the stem's convolution, in pixels
 
@@ -264,11 +264,11 @@ class MetaNeXt(BaseModule):
         What a checkpoint does not hold, such as the output norms, starts as it would without one.
 
         Raises:
-            ValueError: if a ``Pretrained`` in ``init_cfg`` has other keys than ``checkpoint`` and ``allow_partial``.
-            CheckpointError: see :func:`load_pretrained`.
+            CheckpointError: see :func:`load_pretrained`; also if a ``Pretrained`` in ``init_cfg`` has other keys than
+                ``checkpoint``, ``allow_partial``, and ``prefix`` and ``map_location``, which are not needed here.
         """
         configs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg or {}]
-        pretrained = [config for config in configs if config.get('type') == 'Pretrained']
+        pretrained = [config for config in configs if _is_pretrained(config)]
         if not pretrained or self._is_init:
             super().init_weights()
             return
@@ -277,9 +277,9 @@ class MetaNeXt(BaseModule):
             initialize(self, others or TRUNC_NORMAL)
         for config in pretrained:
             settings = {key: value for key, value in config.items() if key != 'type'}
-            if not {'checkpoint'} <= settings.keys() <= {'checkpoint', 'allow_partial'}:
-                raise ValueError('a Pretrained in init_cfg has checkpoint and may have allow_partial; '
-                                 f'got {", ".join(settings) or "neither"}')
+            if not {'checkpoint'} <= settings.keys() <= {'checkpoint', 'allow_partial', 'prefix', 'map_location'}:
+                raise CheckpointError('a Pretrained in init_cfg has checkpoint and may have allow_partial; '
+                                      f'got {", ".join(settings) or "neither"}')
             load_pretrained(self, settings['checkpoint'], settings.get('allow_partial', False))
         self._is_init = True
 
@@ -305,6 +305,11 @@ class MetaNeXt(BaseModule):
             if i in self.out_indices:
                 outs.append(getattr(self, f'norm{i}')(x))
         return tuple(outs)
+
+
+def _is_pretrained(config: dict) -> bool:
+    kind = config.get('type')
+    return kind is PretrainedInit or str(kind).split('.')[-1] in ('Pretrained', 'PretrainedInit')
 
 
 def _one_for_each_stage(name: str, value, num_stages: int) -> list:
