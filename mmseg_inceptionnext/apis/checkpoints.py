@@ -151,7 +151,7 @@ def publish_checkpoint(source: str, out: str, ema: bool = False, trust_checkpoin
         chosen = dict(state_dict=_averaged(checkpoint, source)) if ema else checkpoint
         with guarded_build():
             check_segmentor(build_model(cfg, f'the config inside {source}'), chosen, source)
-    _remove_paths(cfg)
+    _remove_paths(cfg._cfg_dict)
     lean = dict(cfg=cfg.pretty_text, mmseg_inceptionnext_version=__version__, dataset_meta={
         key: meta['dataset_meta'][key] for key in ('classes', 'palette')})
     return _write(segmentor_weights(chosen, source), lean, stem, suffix)

@@ -116,6 +116,8 @@ def test_paths_of_the_machine_are_not_published(segmentor, tmp_path):
     checkpoint = torch.load(segmentor, weights_only=False)
     cfg = Config.fromstring(checkpoint['meta']['cfg'], file_format='.py')
     cfg.work_dir, cfg.load_from = '/home/someone/work', '/home/someone/a.pth'
+    cfg.data_root = cfg.test_dataloader.dataset.data_root = '/home/someone/data/ade'
+    cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint='/home/someone/b.pth')
     checkpoint['meta']['cfg'] = cfg.pretty_text
     torch.save(checkpoint, tmp_path / 'a.pth')
     text = load_source(publish_checkpoint(str(tmp_path / 'a.pth'), str(tmp_path / 'b.pth')))['meta']['cfg']
