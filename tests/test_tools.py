@@ -300,10 +300,10 @@ def test_stock_weights_evaluate_to_the_same(toy_root, tmp_path):
         assert expected > 1
         for fused in (False, True):
             result = evaluate(in_process(toy_root, tmp_path / 'b', **options), checkpoint, fuse_model=fused)['mIoU']
-            assert result == pytest.approx(expected, abs=1e-3)
+            assert result == pytest.approx(expected, abs=0.1)  # in percent; a pixel of a rare class is 0.02
         by_views = [evaluate(in_process(toy_root, tmp_path / 'c', **options, **views), checkpoint, tta=True)['mIoU']
                     for views in ({**stock, 'tta_model.type': 'SegTTAModel'}, {})]
-        assert by_views[1] == pytest.approx(by_views[0], abs=1e-3)
+        assert by_views[1] == pytest.approx(by_views[0], abs=0.1)
 
 
 def test_the_launchers_run_two_processes(toy_root, tmp_path):

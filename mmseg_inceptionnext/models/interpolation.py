@@ -16,8 +16,8 @@ def interpolation_matrix(size: int, new_size: int, align_corners: bool) -> Tenso
 @lru_cache(maxsize=64)
 def shifted_interpolation(size: int, new_size: int, align_corners: bool) -> Tensor:
     """(new_size, 3, size), float64: the interpolation, shifted by -1, 0 and 1 outputs, with zeros from outside."""
-    matrix = interpolation_matrix(size, new_size, align_corners)
-    return F.pad(matrix, (0, 0, 1, 1)).unfold(0, new_size, 1).permute(2, 0, 1).contiguous()
+    padded = F.pad(interpolation_matrix(size, new_size, align_corners), (0, 0, 1, 1))
+    return torch.stack([padded[i:i + new_size] for i in range(3)], 1)
 
 
 class Block(NamedTuple):

@@ -1,4 +1,6 @@
 """FastUPerHead against stock UPerHead, in value, gradient and state dict."""
+import inspect
+
 import pytest
 import torch
 from mmengine.model import revert_sync_batchnorm
@@ -100,3 +102,31 @@ def test_torch_compile():
     stock(inputs).square().sum().backward()
     for a, b in zip(fast.parameters(), stock.parameters()):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize('exporter', [{}, dict(dynamo=True)], ids=['by tracing', 'by torch.export'])
+def test_onnx(tmp_path, exporter):
+    """For a fixed size; the stock head needs pooled sizes that divide the map, and so does this one."""
+    onnxruntime = pytest.importorskip('onnxruntime')
+    if 'dynamo' in inspect.signature(torch.onnx.export).parameters:
+        exporter = exporter or dict(dynamo=False)
+    elif exporter:
+        pytest.skip('this PyTorch has no such exporter')
+    head = heads(torch.float32)[1].eval()
+    inputs = inputs_of([(45, 48), (23, 24), (12, 12), (6, 6)], 1, torch.float32)
+    torch.onnx.export(AsArguments(head).eval(), tuple(x.detach() for x in inputs), str(tmp_path / 'head.onnx'),
+                      opset_version=17 if not exporter.get('dynamo') else 18, input_names=list('abcd'), **exporter)
+    session = onnxruntime.InferenceSession(str(tmp_path / 'head.onnx'), providers=['CPUExecutionProvider'])
+    result, = session.run(None, {name: x.detach().numpy() for name, x in zip('abcd', inputs)})
+    torch.testing.assert_close(torch.from_numpy(result), head(inputs).detach(), rtol=1e-4, atol=1e-4)
+
+
+class AsArguments(torch.nn.Module):
+    """A head that takes its maps as arguments, since ONNX knows no lists."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.head = head
+
+    def forward(self, a, b, c, d):
+        return self.head([a, b, c, d])

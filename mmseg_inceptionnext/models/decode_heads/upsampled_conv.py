@@ -49,6 +49,8 @@ def _traceable(base: Tensor, maps: Sequence[Tensor], weights: Sequence[Tensor], 
     total = base.permute(0, 2, 3, 1).reshape(n, height, width * out)
     for x, weight in zip(maps, weights):
         h, w = x.shape[-2:]
+        if torch.jit.is_tracing():  # the matrices are to be constants, so the sizes are
+            h, w, height, width = int(h), int(w), int(height), int(width)
         y = shifted_interpolation(h, height, align_corners).flatten(1).to(x)  # (H, (dy, h))
         along_x = shifted_interpolation(w, width, align_corners).transpose(1, 2).flatten(1).to(x)  # (W, (w, dx))
         rows = torch.stack([torch.matmul(along_x, _conv_tap(x, tap)) for tap in _taps(weight)], 1)  # (N, dy, h, W, O)
