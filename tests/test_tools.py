@@ -1,7 +1,5 @@
 """The command lines, from drawn or real images to files on disk."""
-import copy
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -13,20 +11,13 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.hooks import Hook
 from mmengine.model import revert_sync_batchnorm
-from mmseg.registry import HOOKS, MODELS
+from mmseg.registry import MODELS
 from PIL import Image
 from torch.nn import functional as F
 
-from mmseg_inceptionnext.apis import Segmenter, check_checkpoint, load_config, publish_checkpoint, train
-from mmseg_inceptionnext.apis import test as evaluate
-from mmseg_inceptionnext.engine import UnsafeCheckpointError
-from mmseg_inceptionnext.models import InceptionNeXt
+from utils import ROOT, TOY, poison, run_script, run_tool, save_checkpoint
 
-from utils import EVIL_CONFIGS, ROOT, Malicious, run_script, run_tool, save_checkpoint
-
-TOY = 'configs/fpn_inceptionnext_a_toy.py'
 UPERNET = 'configs/upernet_inceptionnext_t_ade20k.py'
 SHORT = ('train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=1',
          'default_hooks.logger.interval=1', 'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0',
@@ -74,86 +65,6 @@ def test_training_resumes(trained, toy_root):
                     f'data_root={toy_root}', *SHORT, *options).stdout
     assert 'resumed epoch: 0, iter: 2' in text and 'Iter(train) [3/3]' in text and 'Iter(train) [1/3]' not in text
     assert 'WARNING - batch: the recipe has 6, this run has 3' in text and 'scaled by 0.5' in text
-
-
-def in_process(toy_root, work_dir, **options):
-    """The config of a short run in this process."""
-    cfg = load_config(str(ROOT / TOY), options, str(work_dir))
-    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        loader.update(num_workers=0, persistent_workers=False)
-        loader.dataset.data_root = str(toy_root)
-    cfg.train_cfg.update(max_iters=3, val_interval=3)
-    cfg.default_hooks.checkpoint.interval = cfg.default_hooks.logger.interval = 1
-    return cfg
-
-
-@HOOKS.register_module()
-class StateRecorder(Hook):
-    """Keeps what a run holds before its first iteration."""
-    seen = []
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if not self.seen:
-            self.seen.append(copy.deepcopy(dict(
-                iter=runner.iter, optimizer=runner.optim_wrapper.state_dict(),
-                schedulers=[scheduler.state_dict() for scheduler in runner.param_schedulers],
-                message_hub=runner.message_hub.state_dict(), model=runner.model.state_dict())))
-
-
-def test_resuming_restores_everything_under_safe_reading(trained, toy_root, tmp_path):
-    shutil.copy(trained[0] / 'iter_2.pth', tmp_path)
-    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_2.pth'))
-    StateRecorder.seen.clear()
-    cfg = in_process(toy_root, tmp_path, custom_hooks=[dict(type='StateRecorder')])
-    train(cfg, resume=True)
-    seen, = StateRecorder.seen
-    saved = torch.load(tmp_path / 'iter_2.pth', weights_only=False)
-    assert seen['iter'] == saved['meta']['iter'] == 2
-    assert len(seen['optimizer']['state']) == len(saved['optimizer']['state']) > 100
-    for key, state in saved['optimizer']['state'].items():
-        assert all(torch.equal(seen['optimizer']['state'][key][name], value) for name, value in state.items())
-        assert state['step'] == 2
-    assert sum(bool(state['exp_avg'].any()) for state in saved['optimizer']['state'].values()) > 100
-    assert all(torch.equal(value, seen['model'][key]) for key, value in saved['state_dict'].items())
-    assert seen['schedulers'] == saved['param_schedulers'] and seen['schedulers'][0]['last_step'] == 2
-    losses = saved['message_hub']['log_scalars']['train/loss']
-    assert len(losses.data[0]) == 2
-    np.testing.assert_array_equal(seen['message_hub']['log_scalars']['train/loss'].data[0], losses.data[0])
-    assert (tmp_path / 'iter_3.pth').is_file()
-
-
-def poison(checkpoint, path, name, mark):
-    """A copy of a checkpoint that touches a file when it, or the config inside it, is run as a program."""
-    content = torch.load(checkpoint, weights_only=False)
-    if name == 'pickle':
-        content['extra'] = Malicious(os.system, f'touch {mark}')
-    else:
-        content['meta']['cfg'] += '\n' + EVIL_CONFIGS[name][0].format(mark=mark)
-        content['meta']['config'] = content['meta']['cfg']  # this one MMEngine runs when it resumes
-    torch.save(content, path)
-
-
-@pytest.mark.parametrize('name', ['pickle', *EVIL_CONFIGS])
-def test_malicious_checkpoints_are_refused_wherever_they_are_read(trained, toy_root, tmp_path, name):
-    bad, mark = tmp_path / 'iter_2.pth', tmp_path / 'mark'
-    poison(trained[0] / 'iter_2.pth', bad, name, mark)
-    (tmp_path / 'last_checkpoint').write_text(str(bad))
-    pretrained = dict(type='Pretrained', checkpoint=str(bad))
-    attempts = [
-        lambda: train(in_process(toy_root, tmp_path), resume=True),
-        lambda: train(in_process(toy_root, tmp_path, load_from=str(bad))),
-        lambda: train(in_process(toy_root, tmp_path, **{'model.backbone.init_cfg': pretrained})),
-        lambda: evaluate(in_process(toy_root, tmp_path), str(bad)),
-        lambda: Segmenter(str(bad)),
-        lambda: Segmenter(str(bad), str(ROOT / TOY)),
-        lambda: check_checkpoint(str(bad)),
-        lambda: publish_checkpoint(str(bad), str(tmp_path / 'out.pth')),
-        InceptionNeXt('atto', init_cfg=pretrained).init_weights,
-    ]
-    for attempt in attempts:
-        with pytest.raises(UnsafeCheckpointError, match='iter_2.pth'):
-            attempt()
-        assert not mark.exists()
 
 
 def test_every_tool_says_what_it_refuses_and_how_to_trust_it(trained, toy_root, tmp_path):
@@ -284,26 +195,6 @@ def test_evaluation_with_tta_averages_the_softmax_of_six_views(toy_root, tmp_pat
     for path in paths:
         expected, written = tta_prediction(model, path), np.array(Image.open(tmp_path / 'out' / f'{path.stem}.png'))
         assert len(np.unique(expected)) > 3 and (expected == written - 1).mean() > 0.999
-
-
-def test_stock_weights_evaluate_to_the_same(toy_root, tmp_path):
-    """Trained in MMSegmentation's own class; evaluated in it, in ours, fused, and with views, whole and sliding."""
-    stock = {'model.type': 'EncoderDecoder'}
-    cfg = in_process(toy_root, tmp_path / 'train', param_scheduler=[], randomness=dict(seed=0), **stock)
-    cfg.train_cfg.update(max_iters=25, val_interval=25)
-    cfg.default_hooks.checkpoint.interval = 25
-    train(cfg)
-    checkpoint = str(tmp_path / 'train/iter_25.pth')
-    slide = {'model.test_cfg.mode': 'slide', 'model.test_cfg.crop_size': (96, 96), 'model.test_cfg.stride': (64, 64)}
-    for options in ({}, slide):
-        expected = evaluate(in_process(toy_root, tmp_path / 'a', **stock, **options), checkpoint)['mIoU']
-        assert expected > 1
-        for fused in (False, True):
-            result = evaluate(in_process(toy_root, tmp_path / 'b', **options), checkpoint, fuse_model=fused)['mIoU']
-            assert result == pytest.approx(expected, abs=1e-3)
-        by_views = [evaluate(in_process(toy_root, tmp_path / 'c', **options, **views), checkpoint, tta=True)['mIoU']
-                    for views in ({**stock, 'tta_model.type': 'SegTTAModel'}, {})]
-        assert by_views[1] == pytest.approx(by_views[0], abs=1e-3)
 
 
 def test_the_launchers_run_two_processes(toy_root, tmp_path):

@@ -12,6 +12,7 @@ from mmseg.registry import DATASETS, MODELS
 from mmseg_inceptionnext.apis.benchmark import randomise
 
 ROOT = Path(__file__).resolve().parents[1]
+TOY = 'configs/fpn_inceptionnext_a_toy.py'
 
 
 def save_checkpoint(config, path, with_meta=True, **meta):
@@ -76,3 +77,14 @@ EVIL_CONFIGS = {
     'downloads': ("model = dict(type='TIMMBackbone', model_name='hf-hub:someone/{mark}')", 'a place to download from'),
     'has a base': ("_base_ = '{mark}.py'", 'names another file to run'),
 }
+
+
+def poison(checkpoint, path, name, mark):
+    """A copy of a checkpoint that touches a file when it, or the config inside it, is run as a program."""
+    content = torch.load(checkpoint, weights_only=False)
+    if name == 'pickle':
+        content['extra'] = Malicious(os.system, f'touch {mark}')
+    else:
+        content['meta']['cfg'] += '\n' + EVIL_CONFIGS[name][0].format(mark=mark)
+        content['meta']['config'] = content['meta']['cfg']  # this one MMEngine runs when it resumes
+    torch.save(content, path)

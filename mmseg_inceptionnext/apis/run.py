@@ -6,11 +6,9 @@ from typing import Dict, Optional
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
-from mmengine.hooks import EMAHook
 
 from mmseg_inceptionnext.engine import build_runner, safe_checkpoints
-from mmseg_inceptionnext.engine.checkpoint import unwrap
-from mmseg_inceptionnext.models import fuse
+from mmseg_inceptionnext.engine.hooks import FuseHook, WholeCheckpointHook
 
 from .config import ConfigError
 
@@ -48,7 +46,9 @@ def train(cfg: Config,
         cfg.auto_scale_lr.enable = True
     cfg.resume = resume
     with safe_checkpoints(trust_checkpoint, cfg):
-        build_runner(cfg).train()
+        runner = build_runner(cfg)
+        runner.register_hook(WholeCheckpointHook(may_differ=True))
+        runner.train()
 
 
 def test(cfg: Config,
@@ -78,13 +78,12 @@ def test(cfg: Config,
         ``metrics.json`` in ``cfg.work_dir``.
     """
     _apply_options(cfg, out, show_dir, tta)
+    cfg.load_from, cfg.resume = checkpoint, False
     with safe_checkpoints(trust_checkpoint, cfg):
         runner = build_runner(cfg)
-        runner.load_checkpoint(checkpoint)
+        runner.register_hook(WholeCheckpointHook())
         if fuse_model:
-            # EMAHook would exchange parameters that are not there any more; the checkpoint's are the averaged ones
-            runner._hooks = [hook for hook in runner.hooks if not isinstance(hook, EMAHook)]
-            fuse(unwrap(runner.model), inplace=True)
+            runner.register_hook(FuseHook())
         metrics = runner.test()
     if is_main_process():
         with open(osp.join(cfg.work_dir, 'metrics.json'), 'w') as file:
@@ -93,7 +92,6 @@ def test(cfg: Config,
 
 
 def _apply_options(cfg: Config, out: Optional[str], show_dir: Optional[str], tta: bool) -> None:
-    cfg.load_from, cfg.resume = None, False  # train() leaves its own in the config that the work dir keeps
     if show_dir:
         if 'visualization' not in cfg.get('default_hooks', {}):
             raise ConfigError("--show-dir needs default_hooks.visualization; add visualization=dict("

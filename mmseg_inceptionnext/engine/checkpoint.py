@@ -42,7 +42,7 @@ def extract_trunk(checkpoint: dict, source: str) -> Trunk:
         if isinstance(checkpoint.get(wrapper), dict) and checkpoint[wrapper]:
             checkpoint = checkpoint[wrapper]
             form.append(wrapper)
-    tensors, prefixes = _without_prefixes(_tensors(checkpoint, source))
+    tensors, prefixes = _without_prefixes(_tensors(checkpoint, source), source)
     flat = re.compile(r'^(stem|stages)_(\d+)\.')
     if any(flat.match(key) for key in tensors):
         form.append('timm features_only')
@@ -52,7 +52,7 @@ def extract_trunk(checkpoint: dict, source: str) -> Trunk:
     return Trunk(trunk, ' / '.join([*form, *prefixes]) or 'bare state dict', ignored)
 
 
-def _without_prefixes(tensors: Dict[str, Tensor]) -> Tuple[Dict[str, Tensor], List[str]]:
+def _without_prefixes(tensors: Dict[str, Tensor], source: str) -> Tuple[Dict[str, Tensor], List[str]]:
     prefixes = []
     while True:
         whole = [p for p in WHOLE_PREFIXES if all(key.startswith(p) for key in tensors)]
@@ -61,6 +61,10 @@ def _without_prefixes(tensors: Dict[str, Tensor]) -> Tuple[Dict[str, Tensor], Li
             return tensors, prefixes
         prefix = (whole or part)[0]
         prefixes.append(prefix)
+        beside = [key for key in tensors if key.startswith(('stem.', 'stages.')) and not whole]
+        if beside:
+            raise CheckpointError(f'{source} holds more than one trunk: beside {prefix}* there are {_list(beside)}; '
+                                  'which one is meant cannot be known, so nothing was loaded')
         tensors = {key[len(prefix):]: value for key, value in tensors.items() if key.startswith(prefix)}
 
 

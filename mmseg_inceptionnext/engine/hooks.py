@@ -3,7 +3,7 @@ import logging
 import os
 import os.path as osp
 
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
@@ -47,11 +47,17 @@ class WholeCheckpointHook(Hook):
     A run resumes from a checkpoint that fits whole, or not at all, and so is a model evaluated. A checkpoint that
     training starts from (``load_from``) may differ outside the backbone, as in a head for other classes: what does not
     fit is a warning.
+
+    Args:
+        may_differ: whether ``load_from`` may, as above; otherwise it must fit whole.
     """
+
+    def __init__(self, may_differ: bool = False) -> None:
+        self.may_differ = may_differ
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         source = getattr(checkpoint, 'source', 'the checkpoint')
-        if runner._load_from is None or runner._resume:
+        if runner._resume or not self.may_differ:
             check_segmentor(runner.model, checkpoint, source)
             _drop_foreign_paths(runner, checkpoint)
             return
@@ -63,6 +69,16 @@ class WholeCheckpointHook(Hook):
         if not result.fits:
             line += f'; the rest was left as it is\n{describe(result, own, state)}'
         print_log(line, logger=runner.logger, level=logging.INFO if result.fits else logging.WARNING)
+
+
+class FuseHook(Hook):
+    """Fuses the model when its weights are there, before it is evaluated; see :func:`mmseg_inceptionnext.fuse`."""
+
+    def before_test(self, runner: Runner) -> None:
+        from mmseg_inceptionnext.models import fuse  # which loads weights through this package
+        # EMAHook would exchange parameters that are not there any more. The checkpoint's own are the averaged ones.
+        runner._hooks = [hook for hook in runner.hooks if not isinstance(hook, EMAHook)]
+        fuse(unwrap(runner.model), inplace=True)
 
 
 def _drop_foreign_paths(runner: Runner, checkpoint: dict) -> None:

@@ -9,8 +9,6 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import distributed, nn
 
-from .hooks import WholeCheckpointHook
-
 
 @RUNNERS.register_module()
 class CPURunner(Runner):
@@ -40,12 +38,8 @@ class CPURunner(Runner):
 
 def build_runner(cfg) -> Runner:
     """Builds the runner that ``runner_type`` of the config names; by default MMEngine's own, which needs a GPU for each
-    process when there are several, or :class:`CPURunner` where there is none. Its checkpoints must fit:
-    see :class:`WholeCheckpointHook`."""
+    process when there are several, or :class:`CPURunner` where there is none."""
     if 'runner_type' in cfg:
-        runner = RUNNERS.build(cfg)
-    else:
-        cpu_processes = cfg.get('launcher') == 'pytorch' and get_device() == 'cpu'
-        runner = (CPURunner if cpu_processes else Runner).from_cfg(cfg)
-    runner.register_hook(WholeCheckpointHook())
-    return runner
+        return RUNNERS.build(cfg)
+    cpu_processes = cfg.get('launcher') == 'pytorch' and get_device() == 'cpu'
+    return (CPURunner if cpu_processes else Runner).from_cfg(cfg)

@@ -12,9 +12,8 @@ from mmseg_inceptionnext.apis import Segmenter, check_checkpoint, publish_checkp
 from mmseg_inceptionnext.engine import CheckpointError, load_source
 from mmseg_inceptionnext.version import __version__
 
-from utils import ROOT, run_tool, save_checkpoint
+from utils import ROOT, TOY, run_tool, save_checkpoint
 
-TOY = 'configs/fpn_inceptionnext_a_toy.py'
 ATTO, TINY = 'configs/fpn_inceptionnext_a_ade20k.py', 'configs/fpn_inceptionnext_t_ade20k.py'
 
 

@@ -219,6 +219,13 @@ def test_whole_numbers_are_no_weights(tmp_path, classifier):
         backbone(tmp_path / 'weights.pth')
 
 
+def test_two_trunks_in_one_file_are_refused(tmp_path, classifier):
+    state = {f'backbone.{key}': value for key, value in classifier.state_dict().items()}
+    torch.save({**state, 'stem.0.weight': torch.zeros(40, 3, 4, 4)}, tmp_path / 'weights.pth')
+    with pytest.raises(CheckpointError, match=r'beside backbone.\* there are stem.0.weight'):
+        backbone(tmp_path / 'weights.pth')
+
+
 def test_settings_of_init_cfg_are_checked():
     for settings in (dict(), dict(checkpoint='a.pth', allow_part=True)):
         model = InceptionNeXt('atto', init_cfg=dict(type='Pretrained', **settings))

@@ -1,0 +1,128 @@
+"""Training, evaluation and inference from Python: what is resumed, what is refused, what is equal to stock."""
+import copy
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmseg.registry import HOOKS
+
+from mmseg_inceptionnext.apis import Segmenter, check_checkpoint, load_config, publish_checkpoint, train
+from mmseg_inceptionnext.apis import test as evaluate
+from mmseg_inceptionnext.engine import UnsafeCheckpointError
+from mmseg_inceptionnext.models import InceptionNeXt
+
+from utils import EVIL_CONFIGS, ROOT, TOY, poison
+
+
+def in_process(toy_root, work_dir, **options):
+    """The config of a short run in this process."""
+    cfg = load_config(str(ROOT / TOY), options, str(work_dir))
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.update(num_workers=0, persistent_workers=False)
+        loader.dataset.data_root = str(toy_root)
+    cfg.train_cfg.update(max_iters=3, val_interval=3)
+    cfg.default_hooks.checkpoint.interval = cfg.default_hooks.logger.interval = 1
+    return cfg
+
+
+@pytest.fixture(scope='module')
+def trained(toy_root, tmp_path_factory):
+    """Two iterations on drawn scenes: the work dir."""
+    work_dir = tmp_path_factory.mktemp('work')
+    cfg = in_process(toy_root, work_dir)
+    cfg.train_cfg.update(max_iters=2, val_interval=2)
+    train(cfg)
+    return work_dir
+
+
+@HOOKS.register_module()
+class StateRecorder(Hook):
+    """Keeps what a run holds before its first iteration."""
+    seen = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if not self.seen:
+            self.seen.append(copy.deepcopy(dict(
+                iter=runner.iter, optimizer=runner.optim_wrapper.state_dict(),
+                schedulers=[scheduler.state_dict() for scheduler in runner.param_schedulers],
+                message_hub=runner.message_hub.state_dict(), model=runner.model.state_dict())))
+
+
+def test_resuming_restores_everything_under_safe_reading(trained, toy_root, tmp_path):
+    shutil.copy(trained / 'iter_2.pth', tmp_path)
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_2.pth'))
+    StateRecorder.seen.clear()
+    cfg = in_process(toy_root, tmp_path, custom_hooks=[dict(type='StateRecorder')])
+    train(cfg, resume=True)
+    seen, = StateRecorder.seen
+    saved = torch.load(tmp_path / 'iter_2.pth', weights_only=False)
+    assert seen['iter'] == saved['meta']['iter'] == 2
+    assert len(seen['optimizer']['state']) == len(saved['optimizer']['state']) > 100
+    for key, state in saved['optimizer']['state'].items():
+        assert all(torch.equal(seen['optimizer']['state'][key][name], value) for name, value in state.items())
+        assert state['step'] == 2
+    assert sum(bool(state['exp_avg'].any()) for state in saved['optimizer']['state'].values()) > 100
+    assert all(torch.equal(value, seen['model'][key]) for key, value in saved['state_dict'].items())
+    assert seen['schedulers'] == saved['param_schedulers'] and seen['schedulers'][0]['last_step'] == 2
+    losses = saved['message_hub']['log_scalars']['train/loss']
+    assert len(losses.data[0]) == 2
+    np.testing.assert_array_equal(seen['message_hub']['log_scalars']['train/loss'].data[0], losses.data[0])
+    assert (tmp_path / 'iter_3.pth').is_file()
+
+
+@pytest.mark.parametrize('name', ['pickle', *EVIL_CONFIGS])
+def test_malicious_checkpoints_are_refused_wherever_they_are_read(trained, toy_root, tmp_path, name):
+    bad, mark = tmp_path / 'iter_2.pth', tmp_path / 'mark'
+    poison(trained / 'iter_2.pth', bad, name, mark)
+    (tmp_path / 'last_checkpoint').write_text(str(bad))
+    pretrained = dict(type='Pretrained', checkpoint=str(bad))
+    attempts = [
+        lambda: train(in_process(toy_root, tmp_path), resume=True),
+        lambda: train(in_process(toy_root, tmp_path, load_from=str(bad))),
+        lambda: train(in_process(toy_root, tmp_path, **{'model.backbone.init_cfg': pretrained})),
+        lambda: evaluate(in_process(toy_root, tmp_path), str(bad)),
+        lambda: Segmenter(str(bad)),
+        lambda: Segmenter(str(bad), str(ROOT / TOY)),
+        lambda: check_checkpoint(str(bad)),
+        lambda: publish_checkpoint(str(bad), str(tmp_path / 'out.pth')),
+        InceptionNeXt('atto', init_cfg=pretrained).init_weights,
+    ]
+    for attempt in attempts:
+        with pytest.raises(UnsafeCheckpointError, match='iter_2.pth'):
+            attempt()
+        assert not mark.exists()
+
+
+def test_stock_weights_evaluate_to_the_same(toy_root, tmp_path):
+    """Trained in MMSegmentation's own class; evaluated in it, in ours, fused, and with views, whole and sliding."""
+    stock = {'model.type': 'EncoderDecoder'}
+    cfg = in_process(toy_root, tmp_path / 'train', param_scheduler=[], randomness=dict(seed=0), **stock)
+    cfg.train_cfg.update(max_iters=25, val_interval=25)
+    cfg.default_hooks.checkpoint.interval = 25
+    train(cfg)
+    checkpoint = str(tmp_path / 'train/iter_25.pth')
+    slide = {'model.test_cfg.mode': 'slide', 'model.test_cfg.crop_size': (96, 96), 'model.test_cfg.stride': (64, 64)}
+    for options in ({}, slide):
+        expected = evaluate(in_process(toy_root, tmp_path / 'a', **stock, **options), checkpoint)['mIoU']
+        assert expected > 1
+        for fused in (False, True):
+            result = evaluate(in_process(toy_root, tmp_path / 'b', **options), checkpoint, fuse_model=fused)['mIoU']
+            assert result == pytest.approx(expected, abs=1e-3)
+        by_views = [evaluate(in_process(toy_root, tmp_path / 'c', **options, **views), checkpoint, tta=True)['mIoU']
+                    for views in ({**stock, 'tta_model.type': 'SegTTAModel'}, {})]
+        assert by_views[1] == pytest.approx(by_views[0], abs=1e-3)
+
+
+def test_averaged_weights_are_evaluated_fused_too(toy_root, tmp_path):
+    """EMAHook exchanges parameters before an evaluation, and a fused model has others."""
+    ema = dict(param_scheduler=[], randomness=dict(seed=0), custom_hooks=[dict(type='EMAHook', momentum=0.2)])
+    cfg = in_process(toy_root, tmp_path / 'train', **ema)
+    cfg.train_cfg.update(max_iters=25, val_interval=25)
+    train(cfg)
+    checkpoint = str(tmp_path / 'train/iter_25.pth')
+    expected = evaluate(in_process(toy_root, tmp_path / 'a', **ema), checkpoint)['mIoU']
+    assert expected > 1
+    assert evaluate(in_process(toy_root, tmp_path / 'b', **ema), checkpoint, fuse_model=True)['mIoU'] == pytest.approx(
+        expected, abs=1e-3)
