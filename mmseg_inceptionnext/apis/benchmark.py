@@ -187,7 +187,12 @@ def compare_with_stock(config: str, mode: str, runs: int, with_memory: bool = Tr
 
     All runs take place in one fresh process, in turn, so that what ran before leaves no trace in the memory allocator;
     the peak memory of each model in a process of its own.
+
+    Raises:
+        ConfigError: if there is no such config.
+        ValueError: if timm has no counterpart of its backbone.
     """
+    timm_model_cfg(load_config(config).model)  # before any process is started
     rows, agree = _in_fresh_process('_compare', config, mode, runs)
     rows = [Row(*row) for row in rows]
     if with_memory:
