@@ -31,7 +31,8 @@ from mmseg_inceptionnext.engine.checkpoint import (
 )
 from mmseg_inceptionnext.engine.pretrained import check_backbone
 from mmseg_inceptionnext.engine.sources import LoadedCheckpoint
-from mmseg_inceptionnext.models import InceptionNeXt, MetaNeXt
+from mmseg_inceptionnext.models import InceptionNeXt
+from mmseg_inceptionnext.models.backbones import MetaNeXtBase
 from mmseg_inceptionnext.version import __version__
 
 from .config import build_model, load_config
@@ -96,7 +97,7 @@ def _build(cfg: Optional[Config], arch: str, is_segmentor: bool, source: str) ->
         if is_segmentor:
             return model
         backbone = getattr(model, 'backbone', None)
-        return backbone if isinstance(backbone, MetaNeXt) else None
+        return backbone if isinstance(backbone, MetaNeXtBase) else None
     return InceptionNeXt(arch) if arch in InceptionNeXt.arch_settings and not is_segmentor else None
 
 

@@ -20,9 +20,8 @@ def compare_with_backbone(backbone: nn.Module, trunk: Dict[str, Tensor]) -> Tupl
     them, and the first convolution is adapted to its ``in_channels``.
     """
     own = backbone.state_dict()
-    unbuilt = [f'stages.{i}.' for i in range(len(backbone.stages), backbone.num_stages)]
-    unbuilt += [f'norm{i}.' for i in range(backbone.num_stages) if i not in backbone.out_indices]
-    trunk = {key: value for key, value in trunk.items() if not key.startswith(tuple(unbuilt))}
+    unbuilt = tuple(f'{name}.' for name in backbone.unbuilt_names)
+    trunk = {key: value for key, value in trunk.items() if not key.startswith(unbuilt)}
     channels = own['stem.0.weight'].shape[1]
     if _needs_adapted_stem(trunk, channels):
         trunk['stem.0.weight'] = adapt_input_conv(channels, trunk['stem.0.weight'])

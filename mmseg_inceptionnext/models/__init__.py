@@ -1,9 +1,9 @@
-from .backbones import InceptionDWConv2d, InceptionNeXt, MetaNeXt
+from .backbones import InceptionDWConv2d, InceptionNeXt, IsotropicMetaNeXt, MetaNeXt, PartialDWConv2d, SelfAttention2d
 from .decode_heads import FastUPerHead
 from .fuse import fuse
 from .segmentors import MemoryEfficientEncoderDecoder, RunningSumTTAModel
 
 __all__ = [
-    'FastUPerHead', 'InceptionDWConv2d', 'InceptionNeXt', 'MemoryEfficientEncoderDecoder', 'MetaNeXt',
-    'RunningSumTTAModel', 'fuse'
+    'FastUPerHead', 'InceptionDWConv2d', 'InceptionNeXt', 'IsotropicMetaNeXt', 'MemoryEfficientEncoderDecoder',
+    'MetaNeXt', 'PartialDWConv2d', 'RunningSumTTAModel', 'SelfAttention2d', 'fuse'
 ]

@@ -3,6 +3,7 @@ import copy
 from typing import List, Optional
 
 import torch
+from mmcv.cnn import ConvModule
 from mmcv.cnn.utils import fuse_conv_bn
 from mmseg.models.decode_heads import UPerHead
 from mmseg.models.necks import FPN
@@ -10,7 +11,10 @@ from mmseg.models.segmentors import BaseSegmentor
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .backbones import MetaNeXt
+from .backbones import MetaNeXtBase, MetaNeXtBlock
+from .backbones.metanext import MetaNeXtStage
+from .decode_heads import FastUPerHead
+from .winograd import WinogradConv2d
 
 HIDDEN_NUMBERS = 3 * 2**20  # of an MLP's hidden map at once: 12 MiB in float32
 
@@ -21,11 +25,12 @@ def fuse(model: nn.Module, inplace: bool = False) -> nn.Module:
     In the backbone each BatchNorm is folded into the convolution after it (into the one before it in the stem) and
     ``gamma`` into the last convolution of its block; in neck and decode head each BatchNorm into the convolution before
     it; the norms on the outputs into the 1x1 convolutions that take them, where nothing else takes them. Activations
-    overwrite their inputs. On a CPU the weights become channels-last. The auxiliary head, which only training uses, is
+    overwrite their inputs. On a CPU the weights become channels-last, and neck and head convolve by
+    :class:`WinogradConv2d` where that is faster. The auxiliary head, which only training uses, is
     dropped.
 
     Args:
-        model: a :class:`MetaNeXt`, or a segmentor; fused ones are returned as they are.
+        model: a :class:`MetaNeXt` or :class:`IsotropicMetaNeXt`, or a segmentor; fused ones are returned as they are.
         inplace: change ``model`` itself instead of a copy of it.
 
     Returns:
@@ -34,7 +39,7 @@ def fuse(model: nn.Module, inplace: bool = False) -> nn.Module:
     Raises:
         TypeError: for any other model.
     """
-    if not isinstance(model, (MetaNeXt, BaseSegmentor)):
+    if not isinstance(model, (MetaNeXtBase, BaseSegmentor)):
         raise TypeError(f'fuse takes a MetaNeXt backbone or a segmentor, got {type(model).__name__}')
     if any(isinstance(module, _Fused) for module in model.modules()):
         return model
@@ -95,23 +100,41 @@ def _fuse_segmentor(model: BaseSegmentor) -> None:
         for module in part.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = True
-    if isinstance(model.backbone, MetaNeXt):
+            elif isinstance(module, ConvModule):
+                _speed_up(module, model.decode_head)
+    if isinstance(model.backbone, MetaNeXtBase):
         _fuse_backbone(model.backbone)
         _fold_output_norms(model)
 
 
-def _fuse_backbone(backbone: MetaNeXt) -> None:
+def _speed_up(module: ConvModule, head: nn.Module) -> None:
+    """Winograd's method for a large 3x3 convolution; of its bottleneck the fast head convolves the first map alone."""
+    num_inputs = module.conv.in_channels
+    if isinstance(head, FastUPerHead):
+        if module is head.bottleneck:
+            return  # pyramid pooling's maps are too small for it to be worth the memory
+        if module is head.fpn_bottleneck:
+            num_inputs = head.channels
+    if WinogradConv2d.pays(module.conv, num_inputs):
+        module.conv = WinogradConv2d(module.conv, num_inputs)
+
+
+def _fuse_backbone(backbone: MetaNeXtBase) -> None:
     fuse_conv_bn(backbone.stem)
-    for stage in backbone.stages:
-        if isinstance(stage.downsample, nn.Sequential):
-            stage.downsample[0] = _fold_into_next(stage.downsample[0], [stage.downsample[1]])
-        for block in stage.blocks:
-            block.norm = _fold_into_next(block.norm, [block.mlp.fc1])
-            if block.gamma is not None:
-                block.mlp.fc2.weight.mul_(block.gamma.view(-1, 1, 1, 1))
-                block.mlp.fc2.bias.mul_(block.gamma)
-                block.gamma = None
-            block.mlp = _FusedMlp(block.mlp)
+    for module in list(backbone.modules()):
+        if isinstance(module, MetaNeXtStage) and isinstance(module.downsample, nn.Sequential):
+            module.downsample[0] = _fold_into_next(module.downsample[0], [module.downsample[1]])
+        elif isinstance(module, MetaNeXtBlock):
+            _fuse_block(module)
+
+
+def _fuse_block(block: MetaNeXtBlock) -> None:
+    block.norm = _fold_into_next(block.norm, [block.mlp.fc1])
+    if block.gamma is not None:
+        block.mlp.fc2.weight.mul_(block.gamma.view(-1, 1, 1, 1))
+        block.mlp.fc2.bias.mul_(block.gamma)
+        block.gamma = None
+    block.mlp = _FusedMlp(block.mlp)
 
 
 def _fold_output_norms(model: BaseSegmentor) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmseg_inceptionnext.models import InceptionDWConv2d, InceptionNeXt, MetaNeXt
+from mmseg_inceptionnext.models import InceptionNeXt, MetaNeXt
 
 from utils import randomise
 
@@ -166,19 +166,6 @@ def test_initial_values_are_the_published_ones():
 
 def test_other_numbers_of_channels():
     assert InceptionNeXt(SMALL, in_channels=5).eval()(torch.zeros(1, 5, 32, 32))[3].shape == (1, 48, 1, 1)
-
-
-def test_inception_dwconv_is_four_parts_in_order():
-    mixer = randomise(InceptionDWConv2d(16, band_kernel_size=5)).double()
-    x = torch.randn(2, 16, 9, 11, dtype=torch.float64)
-    identity, hw, w, h = x.split((10, 2, 2, 2), dim=1)
-    expected = torch.cat((
-        identity,
-        nn.functional.conv2d(hw, mixer.dwconv_hw.weight, mixer.dwconv_hw.bias, padding=1, groups=2),
-        nn.functional.conv2d(w, mixer.dwconv_w.weight, mixer.dwconv_w.bias, padding=(0, 2), groups=2),
-        nn.functional.conv2d(h, mixer.dwconv_h.weight, mixer.dwconv_h.bias, padding=(2, 0), groups=2)), dim=1)
-    assert mixer.dwconv_w.weight.shape[2:] == (1, 5) and mixer.dwconv_h.weight.shape[2:] == (5, 1)
-    torch.testing.assert_close(mixer(x), expected)
 
 
 @pytest.mark.parametrize('kwargs,words', [

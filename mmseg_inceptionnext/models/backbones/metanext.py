@@ -1,94 +1,17 @@
 """MetaNeXt: the four-stage backbone that ConvNeXt and InceptionNeXt are instances of."""
-from contextlib import contextmanager, nullcontext
-from typing import Iterator, List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import torch
-from mmcv.cnn import build_activation_layer, build_norm_layer
-from mmcv.cnn.bricks import DropPath
-from mmengine.model import BaseModule, PretrainedInit, initialize
 from mmseg.registry import MODELS
 from timm.layers import create_conv2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
-from mmseg_inceptionnext.engine import CheckpointError, load_pretrained
+from .base import TRUNC_NORMAL, MetaNeXtBase
+from .blocks import MetaNeXtBlock, run_block
+from .norms import build_norm
 
 PATCH_SIZE = 4  # side and stride of the stem's convolution, in pixels
-
-# Cut at 5 std: at the default cut of +-2, which is 100 std, the single-precision sampling of PyTorch draws about one
-# weight in 17 million at the cut itself, and one weight of -2 among values of 0.02 is a bad start.
-TRUNC_NORMAL = dict(type='TruncNormal', layer='Conv2d', std=0.02, a=-0.1, b=0.1, bias=0.)
-
-
-@contextmanager
-def frozen_running_stats(module: nn.Module) -> Iterator[None]:
-    """Keeps BatchNorm from updating its running statistics, in train mode too.
-
-    A checkpointed block runs forward twice in a step; only the first pass may count. The second one updates copies,
-    since it must save as many tensors as the first, running statistics included.
-    """
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-    buffers = [dict(norm.named_buffers()) for norm in norms]
-    try:
-        for norm, own in zip(norms, buffers):
-            for name, value in own.items():
-                setattr(norm, name, value.clone())
-        yield
-    finally:
-        for norm, own in zip(norms, buffers):
-            for name, value in own.items():
-                setattr(norm, name, value)
-
-
-class ConvMlp(nn.Module):
-    """Two 1x1 convolutions with an activation between: (N, C, H, W) to (N, C, H, W)."""
-
-    def __init__(self, in_channels: int, hidden_channels: int, act_cfg: dict) -> None:
-        super().__init__()
-        self.fc1 = nn.Conv2d(in_channels, hidden_channels, 1)
-        self.act = build_activation_layer(act_cfg)
-        self.fc2 = nn.Conv2d(hidden_channels, in_channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
-
-
-class MetaNeXtBlock(nn.Module):
-    """``Y = X + DropPath(gamma * MLP(Norm(TokenMixer(X))))``, with one shortcut (InceptionNeXt, figure 2).
-
-    Args:
-        dim: number of channels.
-        token_mixer: config of the token mixer; it receives ``in_channels`` and ``dilation``.
-        mlp_ratio: width of the hidden layer in units of ``dim``.
-        norm_cfg: config of the norm.
-        act_cfg: config of the activation in the MLP.
-        drop_path: probability of dropping the branch for a sample.
-        layer_scale_init_value: initial value of ``gamma``; 0 leaves it out.
-        dilation: spacing of the token mixer's taps, in pixels.
-    """
-
-    def __init__(self,
-                 dim: int,
-                 token_mixer: dict,
-                 mlp_ratio: float,
-                 norm_cfg: dict,
-                 act_cfg: dict,
-                 drop_path: float = 0.,
-                 layer_scale_init_value: float = 1e-6,
-                 dilation: int = 1) -> None:
-        super().__init__()
-        self.token_mixer = MODELS.build(dict(token_mixer, in_channels=dim, dilation=dilation))
-        self.norm = build_norm_layer(norm_cfg, dim)[1]
-        self.mlp = ConvMlp(dim, int(mlp_ratio * dim), act_cfg)
-        self.gamma = nn.Parameter(torch.full((dim, ), layer_scale_init_value)) if layer_scale_init_value else None
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.mlp(self.norm(self.token_mixer(x)))
-        if self.gamma is not None:
-            y = y * self.gamma.view(1, -1, 1, 1)
-        return x + self.drop_path(y)
 
 
 class MetaNeXtStage(nn.Module):
@@ -125,7 +48,7 @@ class MetaNeXtStage(nn.Module):
             # A stage that keeps its resolution convolves at the dilation of the stage before, "same"-padded as in timm.
             keeps_size = stride == 1
             self.downsample = nn.Sequential(
-                build_norm_layer(norm_cfg, in_channels)[1],
+                build_norm(norm_cfg, in_channels),
                 create_conv2d(
                     in_channels, out_channels, 2, stride=stride, bias=True,
                     dilation=2 if dilation > 2 and keeps_size else 1, padding='same' if keeps_size else 0))
@@ -137,17 +60,12 @@ class MetaNeXtStage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.downsample(x)
         for block in self.blocks:
-            if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(
-                    block, x, use_reentrant=False,
-                    context_fn=lambda block=block: (nullcontext(), frozen_running_stats(block)))
-            else:
-                x = block(x)
+            x = run_block(block, x, self.with_cp)
         return x
 
 
 @MODELS.register_module()
-class MetaNeXt(BaseModule):
+class MetaNeXt(MetaNeXtBase):
     """Four-stage backbone with one shortcut a block (InceptionNeXt, section 3.1).
 
     Parameter names are those of the authors' and timm's checkpoints: ``stem``, ``stages.S.downsample``,
@@ -202,9 +120,8 @@ class MetaNeXt(BaseModule):
                  with_cp: bool = False,
                  dilations: Optional[Sequence[int]] = None,
                  init_cfg=TRUNC_NORMAL) -> None:
-        super().__init__(init_cfg)
-        self.num_stages = num_stages = len(depths)
-        self.out_indices = self._check_out_indices(out_indices, num_stages)
+        num_stages = len(depths)
+        super().__init__('stages', num_stages, out_indices, init_cfg)
         dilations = self._check_dilations(dilations or (1, ) * num_stages, num_stages)
         dims = _one_for_each_stage('dims', dims, num_stages)
         mlp_ratios = _one_for_each_stage('mlp_ratios', mlp_ratios, num_stages)
@@ -213,10 +130,10 @@ class MetaNeXt(BaseModule):
 
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, dims[0], PATCH_SIZE, stride=PATCH_SIZE),
-            build_norm_layer(norm_cfg, dims[0])[1])
+            build_norm(norm_cfg, dims[0]))
         self.stages = nn.ModuleList()
         self.output_stride = PATCH_SIZE
-        for i in range(max(self.out_indices) + 1):
+        for i in range(self.num_built):
             stride = 2 if i > 0 and dilations[i] == 1 else 1
             self.output_stride *= stride
             self.stages.append(
@@ -224,24 +141,12 @@ class MetaNeXt(BaseModule):
                     dims[max(i - 1, 0)], dims[i], drop_path_rates[i].tolist(), stride, downsample=i > 0,
                     dilation=dilations[i], with_cp=with_cp, norm_cfg=norm_cfg, token_mixer=token_mixers[i],
                     mlp_ratio=mlp_ratios[i], act_cfg=act_cfg, layer_scale_init_value=layer_scale_init_value))
-        for i in self.out_indices:
-            self.add_module(f'norm{i}', build_norm_layer(out_norm_cfg, dims[i])[1] if out_norm_cfg else nn.Identity())
+        self._add_output_norms(out_norm_cfg, dims)
 
-        if not -1 <= frozen_stages <= len(self.stages):
-            raise ValueError(f'frozen_stages={frozen_stages}: allowed are -1 (nothing), 0 (the stem) and '
-                             f'1..{len(self.stages)} (the stem and that many stages)')
-        self.frozen_stages = frozen_stages
+        self.frozen_stages = self._check_frozen_stages(frozen_stages)
         self.norm_eval = norm_eval
         for module in self._frozen_modules():
             module.requires_grad_(False)
-
-    @staticmethod
-    def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> Tuple[int, ...]:
-        indices = tuple(out_indices)
-        if not indices or list(indices) != sorted(set(indices)) or indices[0] < 0 or indices[-1] >= num_stages:
-            raise ValueError(f'out_indices={out_indices}: give stages in ascending order, each once, from 0 to '
-                             f'{num_stages - 1}')
-        return indices
 
     @staticmethod
     def _check_dilations(dilations: Sequence[int], num_stages: int) -> Tuple[int, ...]:
@@ -253,35 +158,16 @@ class MetaNeXt(BaseModule):
                              '(1, 1, 2, 4) for stride 8')
         return expected
 
+    def _check_frozen_stages(self, frozen_stages: int) -> int:
+        if not -1 <= frozen_stages <= len(self.stages):
+            raise ValueError(f'frozen_stages={frozen_stages}: allowed are -1 (nothing), 0 (the stem) and '
+                             f'1..{len(self.stages)} (the stem and that many stages)')
+        return frozen_stages
+
     def _frozen_modules(self) -> List[nn.Module]:
         if self.frozen_stages < 0:
             return []
         return [self.stem, *self.stages[:self.frozen_stages]]
-
-    def init_weights(self) -> None:
-        """Initialises by ``init_cfg``; a pretrained checkpoint must hold the whole trunk.
-
-        What a checkpoint does not hold, such as the output norms, starts as it would without one.
-
-        Raises:
-            CheckpointError: see :func:`load_pretrained`; also if a ``Pretrained`` in ``init_cfg`` has other keys than
-                ``checkpoint``, ``allow_partial``, and ``prefix`` and ``map_location``, which are not needed here.
-        """
-        configs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg or {}]
-        pretrained = [config for config in configs if _is_pretrained(config)]
-        if not pretrained or self._is_init:
-            super().init_weights()
-            return
-        others = [config for config in configs if config not in pretrained]
-        if others or any(config.get('allow_partial') for config in pretrained):  # else all of it is loaded
-            initialize(self, others or TRUNC_NORMAL)
-        for config in pretrained:
-            settings = {key: value for key, value in config.items() if key != 'type'}
-            if not {'checkpoint'} <= settings.keys() <= {'checkpoint', 'allow_partial', 'prefix', 'map_location'}:
-                raise CheckpointError('a Pretrained in init_cfg has checkpoint and may have allow_partial; '
-                                      f'got {", ".join(settings) or "neither"}')
-            load_pretrained(self, settings['checkpoint'], settings.get('allow_partial', False))
-        self._is_init = True
 
     def train(self, mode: bool = True) -> 'MetaNeXt':
         """Sets the mode; frozen modules, and with ``norm_eval`` all BatchNorms, stay in eval mode."""
@@ -295,9 +181,7 @@ class MetaNeXt(BaseModule):
         return self
 
     def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
-        if min(x.shape[-2:]) < self.output_stride:
-            raise ValueError(f'an image of {x.shape[-2]} x {x.shape[-1]} pixels (H x W) is too small: each side must '
-                             f'be at least {self.output_stride}, the stride of the last stage; resize or pad it')
+        self._check_size(x)
         outs = []
         x = self.stem(x)
         for i, stage in enumerate(self.stages):
@@ -305,11 +189,6 @@ class MetaNeXt(BaseModule):
             if i in self.out_indices:
                 outs.append(getattr(self, f'norm{i}')(x))
         return tuple(outs)
-
-
-def _is_pretrained(config: dict) -> bool:
-    kind = config.get('type')
-    return kind is PretrainedInit or str(kind).split('.')[-1] in ('Pretrained', 'PretrainedInit')
 
 
 def _one_for_each_stage(name: str, value, num_stages: int) -> list:

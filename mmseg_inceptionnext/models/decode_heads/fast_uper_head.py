@@ -9,6 +9,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..winograd import WinogradConv2d
 from .upsampled_conv import conv3x3_of_upsampled
 
 
@@ -44,7 +45,10 @@ class FastUPerHead(UPerHead):
         """``module(cat([maps[0], *(resized to its size: maps[1:])]))``; takes the first out of the list, to free it."""
         conv = module.conv
         weights = conv.weight.split([x.shape[1] for x in maps], dim=1)
-        base = F.conv2d(maps.pop(0), weights[0], conv.bias, padding=1)
+        if isinstance(conv, WinogradConv2d):  # of a fused model
+            base = conv(maps.pop(0))
+        else:
+            base = F.conv2d(maps.pop(0), weights[0], conv.bias, padding=1)
         y = conv3x3_of_upsampled(base, maps, weights[1:], self.align_corners)
         if module.with_norm:
             y = module.norm(y)

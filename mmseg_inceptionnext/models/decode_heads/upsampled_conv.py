@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from ..interpolation import Block, blocks, shifted_interpolation
+from ..tracing import is_compiling
 
 BLOCK = 32  # outputs that are computed at once, along each axis
 
@@ -32,15 +33,11 @@ def conv3x3_of_upsampled(base: Tensor, maps: Sequence[Tensor], weights: Sequence
     """
     dtype = base.dtype  # autocast gives the convolution's result a dtype of its own
     maps, weights = [x.to(dtype) for x in maps], [weight.to(dtype) for weight in weights]
-    if torch.onnx.is_in_onnx_export() or _is_compiling():
+    if torch.onnx.is_in_onnx_export() or is_compiling():
         return _traceable(base, maps, weights, align_corners)
     device = base.device.type
     with torch.autocast(device, enabled=False):
         return _ConvOfUpsampled.apply(base, align_corners, len(maps), *maps, *weights)
-
-
-def _is_compiling() -> bool:
-    return getattr(torch.compiler, 'is_compiling', lambda: False)()  # PyTorch 2.1 cannot tell
 
 
 def _traceable(base: Tensor, maps: Sequence[Tensor], weights: Sequence[Tensor], align_corners: bool) -> Tensor:
