@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 
-from mmseg_inceptionnext.apis.benchmark import randomise
+from mmseg_inceptionnext.apis.compare_stock import randomise
 
 ROOT = Path(__file__).resolve().parents[1]
 TOY = 'configs/fpn_inceptionnext_a_toy.py'

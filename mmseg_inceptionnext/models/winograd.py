@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .tracing import is_compiling
+from .compat import is_autocast_on_cpu, is_compiling
 
 TILE = 4  # outputs along each side of a tile, which takes TILE + 2 inputs
 TILES = 128  # at once: enough for products of good size, few enough for the caches
@@ -73,7 +73,7 @@ class WinogradConv2d(nn.Module):
     def _must_be_plain(self, x: Tensor) -> bool:
         wants_grad = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
         traced = torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or is_compiling()
-        return wants_grad or traced or torch.is_autocast_cpu_enabled()
+        return wants_grad or traced or is_autocast_on_cpu()
 
     def _in_tiles(self, x: Tensor) -> Tensor:
         n, channels, height, width = x.shape

@@ -3,9 +3,10 @@ from .blocks import MetaNeXtBlock
 from .inceptionnext import InceptionNeXt
 from .isotropic import IsotropicMetaNeXt
 from .metanext import MetaNeXt
+from .normed_timm_backbone import NormedTIMMBackbone
 from .token_mixers import InceptionDWConv2d, PartialDWConv2d, SelfAttention2d
 
 __all__ = [
     'InceptionDWConv2d', 'InceptionNeXt', 'IsotropicMetaNeXt', 'MetaNeXt', 'MetaNeXtBase', 'MetaNeXtBlock',
-    'PartialDWConv2d', 'SelfAttention2d'
+    'NormedTIMMBackbone', 'PartialDWConv2d', 'SelfAttention2d'
 ]

@@ -38,6 +38,7 @@ class MetaNeXtBase(BaseModule):
         self.unbuilt_names += [f'norm{i}' for i in range(num_parts) if i not in indices]
 
     def _add_output_norms(self, out_norm_cfg: Optional[dict], channels: Sequence[int]) -> None:
+        self.out_channels = tuple(channels[i] for i in self.out_indices)
         for i in self.out_indices:
             self.add_module(f'norm{i}', build_norm(out_norm_cfg, channels[i]) if out_norm_cfg else nn.Identity())
 

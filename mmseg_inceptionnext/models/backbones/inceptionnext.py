@@ -1,5 +1,5 @@
 """InceptionNeXt: MetaNeXt with the Inception depthwise convolution, in the published sizes."""
-from typing import Union
+from typing import Optional, Union
 
 from mmseg.registry import MODELS
 
@@ -14,6 +14,7 @@ class InceptionNeXt(MetaNeXt):
         arch: ``'a'``/``'atto'``, ``'t'``/``'tiny'``, ``'s'``/``'small'``, ``'b'``/``'base'``, or a dict with ``depths``
             and ``dims`` and, if they differ from the tiny model's, ``band_kernel_size``, ``branch_ratio`` and
             ``mlp_ratios``.
+        token_mixer: settings of :class:`InceptionDWConv2d` that differ from the arch's, such as ``with_square=False``.
         **kwargs: every other argument of :class:`MetaNeXt` (``in_channels``, ``out_indices``, ``drop_path_rate``,
             ``layer_scale_init_value``, ``norm_cfg``, ``act_cfg``, ``out_norm_cfg``, ``frozen_stages``, ``norm_eval``,
             ``with_cp``, ``dilations``, ``init_cfg``).
@@ -38,13 +39,14 @@ class InceptionNeXt(MetaNeXt):
     }
     short_names = {name[0]: name for name in arch_settings}
 
-    def __init__(self, arch: Union[str, dict] = 'tiny', **kwargs) -> None:
+    def __init__(self, arch: Union[str, dict] = 'tiny', token_mixer: Optional[dict] = None, **kwargs) -> None:
         settings = self._settings_of(arch)
-        token_mixer = dict(
+        mixer = dict(
             type='InceptionDWConv2d', band_kernel_size=settings['band_kernel_size'],
             branch_ratio=settings['branch_ratio'])
         super().__init__(
-            settings['depths'], settings['dims'], token_mixer, mlp_ratios=settings['mlp_ratios'], **kwargs)
+            settings['depths'], settings['dims'], {**mixer, **(token_mixer or {})}, mlp_ratios=settings['mlp_ratios'],
+            **kwargs)
 
     @classmethod
     def _settings_of(cls, arch: Union[str, dict]) -> dict:

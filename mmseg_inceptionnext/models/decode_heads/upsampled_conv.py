@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input, conv2d_weight
 
+from ..compat import is_compiling
 from ..interpolation import Block, blocks, shifted_interpolation
-from ..tracing import is_compiling
 
 BLOCK = 32  # outputs that are computed at once, along each axis
 

@@ -1,0 +1,3 @@
+# Table 1: a kernel of 3 x 3 on an eighth of the channels.
+_base_ = './upernet_metanext_t_dw7_ade20k.py'
+model = dict(backbone=dict(token_mixer=dict(kernel_size=3, conv_ratio=1 / 8)))

@@ -1,0 +1,2 @@
+_base_ = './fpn_poolformer_s24_ade20k.py'
+model = dict(backbone=dict(model_name='poolformer_s36.sail_in1k'))
