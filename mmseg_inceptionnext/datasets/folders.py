@@ -4,6 +4,8 @@ from typing import List
 from mmengine.fileio import isdir
 from mmseg.datasets import BaseSegDataset
 
+from mmseg_inceptionnext.engine.reproducible import Draw, seed_everything
+
 
 class MissingDatasetError(FileNotFoundError):
     """A folder of the dataset is missing or empty; the message says where the data is published."""
@@ -31,6 +33,12 @@ class FolderDataset(BaseSegDataset):
             raise MissingDatasetError(
                 self._message(f'{self.data_prefix["img_path"]} holds no file that ends in {self.img_suffix}'))
         return data_list
+
+    def prepare_data(self, idx: int) -> dict:
+        """Loads and augments a sample, with the randomness of its place in the run if ``ResumableSampler`` drew it."""
+        if isinstance(idx, Draw):
+            seed_everything(idx.seed)
+        return super().prepare_data(idx)
 
     def _message(self, problem: str) -> str:
         return (f'{type(self).__name__}: {problem}\n'

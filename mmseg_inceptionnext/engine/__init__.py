@@ -1,12 +1,18 @@
+from .atomic import AtomicCheckpointHook, choose_checkpoint
 from .checkpoint import check_segmentor
 from .embedded_config import guarded_build, parse_embedded_config
 from .hooks import BatchSizeHook
+from .match_batch import BatchError, match_batch
+from .nonfinite import NonFiniteLossError, NonFiniteLossHook
 from .pretrained import load_pretrained
+from .reproducible import ResumableSampler
 from .runner import CPURunner, build_runner
 from .safe_reading import CheckpointError, UnsafeCheckpointError, trusting
 from .sources import load_source, safe_checkpoints
 
 __all__ = [
-    'BatchSizeHook', 'CPURunner', 'CheckpointError', 'UnsafeCheckpointError', 'build_runner', 'check_segmentor',
-    'guarded_build', 'load_pretrained', 'load_source', 'parse_embedded_config', 'safe_checkpoints', 'trusting'
+    'AtomicCheckpointHook', 'BatchError', 'BatchSizeHook', 'CPURunner', 'CheckpointError', 'NonFiniteLossError',
+    'NonFiniteLossHook', 'ResumableSampler', 'UnsafeCheckpointError', 'build_runner', 'check_segmentor',
+    'choose_checkpoint', 'guarded_build', 'load_pretrained', 'load_source', 'match_batch', 'parse_embedded_config',
+    'safe_checkpoints', 'trusting'
 ]

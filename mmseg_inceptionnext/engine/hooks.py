@@ -29,7 +29,7 @@ class BatchSizeHook(Hook):
         actual = runner.world_size * per_process * accumulated
         parts = f'{runner.world_size} process{"es" * (runner.world_size > 1)} x {per_process} images'
         if accumulated > 1:
-            parts += f' x {accumulated} accumulated steps'
+            parts += f' x {accumulated} accumulated steps; BatchNorm sees {per_process} images at once'
         line = f'batch: the recipe has {base}, this run has {actual} ({parts})'
         scale = runner.world_size * per_process / base if recipe.get('enable') else 1  # MMEngine ignores accumulation
         if recipe.get('enable'):
