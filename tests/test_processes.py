@@ -1,8 +1,6 @@
 """Several processes on one machine, by gloo: the same gradients, the same evaluation, and an end when one is lost."""
 import json
 import os
-import subprocess
-import sys
 import time
 
 import pytest
@@ -17,14 +15,14 @@ from mmseg_inceptionnext.apis import load_config
 from mmseg_inceptionnext.apis import test as evaluate
 from mmseg_inceptionnext.engine import CPURunner, build_runner
 
-from utils import ROOT, TOY, randomise, save_checkpoint, total_loss
+from utils import ROOT, TOY, randomise, run_script, save_checkpoint, total_loss
 
 UPERNET = 'configs/upernet_inceptionnext_a_ade20k.py'
 NARROW = {'model.decode_head.channels': 16, 'model.auxiliary_head.channels': 16, 'model.backbone.drop_path_rate': 0.,
           'model.decode_head.dropout_ratio': 0., 'model.auxiliary_head.dropout_ratio': 0.}
-COUNTS = (1, 2, 3)  # processes
-IMAGES = (2, 3)  # divided evenly by some of them, by others not
-SECONDS_TO_END = 60  # after a process was lost
+COUNTS = (2, 3)  # processes, to compare with one
+IMAGES = (2, 3)  # which one of the counts divides evenly, the other not
+SECONDS_TO_END = 60  # at most, after a process was lost
 
 
 def toy_config(toy_root, work_dir, images, launcher):
@@ -59,7 +57,7 @@ def half_the_gradients(rank, folder, data):
 
 
 def process(rank, folder, toy_root):
-    """One of three processes: in groups of 1, 2 and 3 they evaluate, in the group of 2 they train."""
+    """One of three processes: in a group of 2, then of 3, they evaluate; the 2 also find gradients."""
     os.chdir(folder)  # MMEngine collects results in the current folder
     torch.set_num_threads(1)
     for count in COUNTS:
@@ -79,7 +77,10 @@ def process(rank, folder, toy_root):
 def outcome(toy_root, tmp_path_factory):
     """What the processes left: the folder, and the model and the batch whose gradients they computed."""
     folder = tmp_path_factory.mktemp('processes')
-    save_checkpoint(TOY, folder / 'toy.pth')
+    torch.manual_seed(0)
+    toy = torch.load(save_checkpoint(TOY, folder / 'toy.pth'), weights_only=False)
+    toy['state_dict']['decode_head.conv_seg.bias'][[2, 4, 6]] += 100  # sky, tree and road, which are in the pictures
+    torch.save(toy, folder / 'toy.pth')
     cfg = load_config(str(ROOT / UPERNET), dict(NARROW))
     model = randomise(MODELS.build(cfg.model)).double()
     labels = torch.randint(0, 150, (4, 64, 64))
@@ -101,19 +102,15 @@ def test_two_processes_find_the_gradients_of_one(outcome):
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize('images', IMAGES)
-def test_evaluation_does_not_depend_on_the_processes(outcome, toy_root, tmp_path, images):
+def test_evaluation_does_not_depend_on_the_processes(outcome, toy_root, tmp_path):
     folder, _, _ = outcome
-    expected = evaluate(toy_config(toy_root, tmp_path, images, 'none'), str(folder / 'toy.pth'))
-    assert 0 < expected['mIoU'] < 100
-    for count in COUNTS:
-        assert json.loads((folder / f'{count}_{images}' / 'metrics.json').read_text()) == expected, count
-
-
-def test_each_image_counts(outcome):
-    """An image that counted twice would show: the two sets of images differ in their results."""
-    metrics = [json.loads((outcome[0] / f'1_{images}' / 'metrics.json').read_text()) for images in IMAGES]
-    assert metrics[0]['aAcc'] != metrics[1]['aAcc'] and metrics[0]['mIoU'] != metrics[1]['mIoU']
+    alone = {images: evaluate(toy_config(toy_root, tmp_path, images, 'none'), str(folder / 'toy.pth'))
+             for images in IMAGES}
+    assert all(0 < metrics['mIoU'] < 100 for metrics in alone.values())
+    assert alone[2]['aAcc'] != alone[3]['aAcc'] and alone[2]['mIoU'] != alone[3]['mIoU']  # every image shows
+    for images, metrics in alone.items():
+        for count in COUNTS:
+            assert json.loads((folder / f'{count}_{images}' / 'metrics.json').read_text()) == metrics, (count, images)
 
 
 LOST = '''
@@ -132,34 +129,19 @@ class LostHook(Hook):
 '''
 
 
-@pytest.mark.parametrize('action,nodes,words', [
-    ('os.kill(os.getpid(), signal.SIGKILL)', 1, 'SIGKILL'),
-    ('os.kill(os.getpid(), signal.SIGKILL)', 2, 'SIGKILL'),
-    ('time.sleep(1000)', 1, 'imed out'),
-], ids=['killed', 'killed-on-another-machine', 'hanging'])
-def test_a_lost_process_ends_the_others(toy_root, tmp_path, action, nodes, words):
-    """Training of two processes, on one machine or on two, of which one is lost in the second iteration."""
+@pytest.mark.parametrize('action,words', [
+    ('os.kill(os.getpid(), signal.SIGKILL)', 'SIGKILL'), ('time.sleep(1000)', 'imed out'),
+], ids=['killed', 'hanging'])
+def test_a_lost_process_ends_the_others(toy_root, tmp_path, action, words):
+    """Two processes train, and one is lost in the second iteration."""
     (tmp_path / 'lost.py').write_text(LOST.format(file=str(tmp_path / 'time'), action=action))
     (tmp_path / 'config.py').write_text(
         f"_base_ = '{ROOT / TOY}'\ncustom_imports = dict(imports=['mmseg_inceptionnext', 'lost'])\n"
-        "custom_hooks = [dict(type='LostHook')]\nenv_cfg = dict(dist_cfg=dict(timeout=10))\n")
-    env = {**os.environ, 'PYTHONPATH': f'{ROOT}:{tmp_path}', 'CUDA_VISIBLE_DEVICES': '', 'OMP_NUM_THREADS': '1',
-           'PATH': f'{os.path.dirname(sys.executable)}:{os.environ["PATH"]}', 'PORT': '29631'}
-    launchers = []
-    for node in range(nodes):
-        with open(tmp_path / f'log{node}', 'w') as log:
-            launchers.append(subprocess.Popen(
-                ['bash', 'tools/dist_train.sh', tmp_path / 'config.py', str(2 // nodes), '--work-dir',
-                 tmp_path / 'work', '--cfg-options', f'data_root={toy_root}', 'train_dataloader.num_workers=1'],
-                cwd=ROOT, env={**env, 'NNODES': str(nodes), 'NODE_RANK': str(node), 'MASTER_ADDR': '127.0.0.1'},
-                stdout=log, stderr=subprocess.STDOUT))
-    try:
-        codes = [launcher.wait(timeout=180) for launcher in launchers]
-    finally:
-        for launcher in launchers:
-            launcher.terminate()  # which ends its processes too
-    text = ''.join((tmp_path / f'log{node}').read_text() for node in range(nodes))
-    assert codes == [1] * nodes, text[-4000:]
-    lost = float((tmp_path / 'time').read_text())
-    assert time.time() - lost < SECONDS_TO_END
-    assert words in text, text[-4000:]
+        "custom_hooks = [dict(type='LostHook')]\nenv_cfg = dict(dist_cfg=dict(timeout=8))\n")
+    result = run_script(
+        'dist_train.sh', tmp_path / 'config.py', 2, '--work-dir', tmp_path / 'work', '--cfg-options',
+        f'data_root={toy_root}', 'train_dataloader.num_workers=1', check=False, PYTHONPATH=f'{ROOT}:{tmp_path}',
+        CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1', PORT='29631')
+    seconds = time.time() - float((tmp_path / 'time').read_text())
+    assert result.returncode == 1 and words in result.stdout, result.stdout[-4000:]
+    assert seconds < SECONDS_TO_END
