@@ -19,6 +19,9 @@ INSTALL = {
 }
 
 TWO_PACKAGES = 'two packages write the same files'
+NO_OPERATORS = ('mmsegmentation needs mmcv with its compiled operators, compiled against the torch that is installed; '
+                'mmcv-lite has none')
+PROBES = {'mmseg': 'mmseg.models'}  # modules that import more than the package itself does: mmcv.ops, for one
 
 
 class Requirement(NamedTuple):
@@ -62,9 +65,11 @@ def _inspect(requirement: Requirement) -> Finding:
         problem = f'needs {needed}'
     else:
         try:
-            importlib.import_module(requirement.module)
+            importlib.import_module(PROBES.get(requirement.module, requirement.module))
         except Exception as error:  # a broken binary raises anything: ImportError, OSError, AssertionError
             problem = f'does not import: {type(error).__name__}: {next(iter(str(error).splitlines()), "")}'
+            if any(name in problem for name in ('mmcv.ops', 'mmcv._ext', 'mmcv/_ext')):
+                problem += f': {NO_OPERATORS}'
     return Finding(requirement.module, found or 'not installed', problem)
 
 
@@ -89,14 +94,18 @@ def fix_command(findings: List[Finding]) -> str:
                  for part in finding.found.split(', ') if finding.found != 'not installed']
     onedl = [name for name in installed if name.startswith('onedl')]
     openmmlab = bool(installed) and not onedl or sys.version_info < (3, 10)  # the onedl packages need Python 3.10
+    install = INSTALL['openmmlab' if openmmlab else 'onedl']
     if any(TWO_PACKAGES in finding.problem for finding in findings):
         remove = installed
+    elif openmmlab and 'mmcv' in installed and any(NO_OPERATORS in finding.problem for finding in findings):
+        remove = ['mmcv']  # and not the same wheel again, which pip keeps
+        install = install.replace('--no-build-isolation', '--no-build-isolation --no-cache-dir')
     elif openmmlab:
         remove = onedl + [name for name in installed if name == 'mmcv-lite']
     else:
         remove = [name for name in installed if name not in onedl]
     uninstall = f'pip uninstall -y {" ".join(remove)} && ' if remove else ''
-    return uninstall + INSTALL['openmmlab' if openmmlab else 'onedl']
+    return uninstall + install
 
 
 def error_message(findings: List[Finding]) -> str:

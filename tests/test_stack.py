@@ -10,11 +10,11 @@ from mmseg_inceptionnext import stack
 from utils import ROOT, run_tool
 
 
-def installed(monkeypatch, versions, broken=()):
+def installed(monkeypatch, versions, broken=(), error='operator torchvision::nms does not exist\nmore lines'):
     """Pretends that these distributions are installed and that the modules in ``broken`` do not import."""
     def import_module(name):
         if name in broken:
-            raise RuntimeError('operator torchvision::nms does not exist\nmore lines')
+            raise RuntimeError(error)
     monkeypatch.setattr(stack, '_version', versions.get)
     monkeypatch.setattr(stack.importlib, 'import_module', import_module)
 
@@ -68,6 +68,19 @@ def test_the_fix_removes_what_stands_in_the_way(monkeypatch, versions, family, r
     assert stack.fix_command(stack.inspect_stack()) == uninstall + stack.INSTALL[family]
 
 
+@pytest.mark.parametrize('mmcv,error,fix', [
+    ('mmcv-lite', "No module named 'mmcv.ops'", 'pip uninstall -y mmcv-lite && ' + stack.INSTALL['openmmlab']),
+    ('mmcv', "No module named 'mmcv._ext'", ' --no-build-isolation --no-cache-dir "mmcv>=2.0,<2.2"'),
+    ('mmcv', 'mmcv/_ext.cpython-311-x86_64-linux-gnu.so: undefined symbol: _ZN', 'pip uninstall -y mmcv && pip'),
+])
+def test_missing_operators_are_explained(monkeypatch, mmcv, error, fix):
+    installed(monkeypatch, {**OPENMMLAB, 'mmcv': None, mmcv: '2.1.0'}, ('mmseg.models', ), error)
+    text = stack.error_message(stack.inspect_stack())
+    assert f'mmseg: mmsegmentation 1.2.2: does not import: RuntimeError: {error}: mmsegmentation needs mmcv with its ' \
+           'compiled operators' in text
+    assert fix in text and 'MMCV_WITH_OPS=1' in text
+
+
 def test_an_error_without_text_is_reported(monkeypatch):
     def import_module(name):
         raise AssertionError
@@ -92,9 +105,10 @@ def test_the_fix_and_the_check_ask_for_what_setup_cfg_asks():
         assert f'"{name}{declared[name]}"' in stack.INSTALL['onedl']
 
 
-def broken_mmseg(tmp_path):
+def broken_mmseg(tmp_path, error="ImportError('no such op')", module='__init__.py'):
     (tmp_path / 'mmseg').mkdir()
-    (tmp_path / 'mmseg' / '__init__.py').write_text("raise ImportError('no such op')")
+    (tmp_path / 'mmseg' / '__init__.py').touch()
+    (tmp_path / 'mmseg' / module).write_text(f'raise {error}')
     return f'{tmp_path}:{ROOT}'
 
 
@@ -103,6 +117,15 @@ def test_the_import_error_says_it_all(tmp_path):
     assert result.returncode == 1
     assert 'ImportError: mmseg_inceptionnext cannot run on what is installed here' in result.stdout
     assert 'does not import: ImportError: no such op' in result.stdout and 'pip install' in result.stdout
+
+
+def test_the_import_error_of_mmcv_lite_is_a_sentence(tmp_path):
+    """MMSegmentation 1.2 imports with mmcv-lite, but its models do not."""
+    path = broken_mmseg(tmp_path, """ModuleNotFoundError("No module named 'mmcv.ops'")""", 'models.py')
+    result = run_tool('-c', 'import mmseg_inceptionnext', check=False, PYTHONPATH=path)
+    assert result.returncode == 1 and f'ModuleNotFoundError: No module named \'mmcv.ops\': {stack.NO_OPERATORS}' in \
+        result.stdout
+    assert 'This mends it:' in result.stdout and result.stdout.count('Traceback') == 1
 
 
 def test_the_report_survives_a_broken_stack(tmp_path):

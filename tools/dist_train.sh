@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
 # Trains on several GPUs: tools/dist_train.sh CONFIG GPUS [options of tools/train.py]
-# On several machines, the same call on each with NNODES, NODE_RANK, MASTER_ADDR and PORT in the environment.
+# On several machines, the same call on each with NNODES (how many), NODE_RANK (from 0), MASTER_ADDR (of number 0) and,
+# where 29500 is taken, PORT in the environment.
 set -eu
-[ $# -ge 2 ] || { sed -n 2,3p "$0" >&2; exit 2; }
+[ $# -ge 2 ] || { sed -n 2,4p "$0" >&2; exit 2; }
 CONFIG=$1
 GPUS=$2
 shift 2
+if [ "${NNODES:-1}" -gt 1 ]; then
+    : "${NODE_RANK:?number this machine for NNODES=$NNODES machines, from 0}"
+    : "${MASTER_ADDR:?name machine 0 for NNODES=$NNODES machines}"
+fi
 
 exec python -m torch.distributed.run \
     --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \

@@ -7,11 +7,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from torch import nn
 
-from mmseg_inceptionnext.engine import CheckpointError
-
-
-class ConfigError(ValueError):
-    """A command and its config do not go together; the message says what to change."""
+from mmseg_inceptionnext.engine import CheckpointError, ConfigError
 
 
 def build_model(cfg: Config, source: str) -> nn.Module:

@@ -39,7 +39,6 @@ def train(cfg: Config,
         ConfigError: if an option cannot be applied to this config.
         CheckpointError: if a checkpoint cannot be had or read, holds more than data, does not fit, or cannot be
             written.
-        BatchError: if the batch cannot be made the recipe's.
         NonFiniteLossError: if the loss stays NaN or infinite.
     """
     _apply_training_options(cfg, amp, auto_scale_lr, accumulate, deterministic)

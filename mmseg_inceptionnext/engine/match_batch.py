@@ -6,11 +6,9 @@ from mmengine.hooks import ParamSchedulerHook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
+from .errors import ConfigError
+
 WORLD_SIZES = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')  # set by each launcher
-
-
-class BatchError(ValueError):
-    """A batch that does not fit the recipe's; the message says which do."""
 
 
 @HOOKS.register_module()
@@ -40,24 +38,24 @@ def match_batch(cfg: Config) -> int:
         How many iterations make a step.
 
     Raises:
-        BatchError: if the recipe's batch is unknown or no multiple of this run's, or the loop counts epochs.
+        ConfigError: if the recipe's batch is unknown or no multiple of this run's, or the loop counts epochs.
     """
     base = cfg.get('auto_scale_lr', {}).get('base_batch_size')
     if base is None:
-        raise BatchError('--match-batch needs the batch of the recipe; add auto_scale_lr = dict(base_batch_size=16) to '
+        raise ConfigError('--match-batch needs the batch of the recipe; add auto_scale_lr = dict(base_batch_size=16) to '
                          'the config, with the right number')
     if cfg.train_cfg.get('type') != 'IterBasedTrainLoop':
-        raise BatchError(f'--match-batch takes recipes that count iterations, and train_cfg.type is '
+        raise ConfigError(f'--match-batch takes recipes that count iterations, and train_cfg.type is '
                          f'{cfg.train_cfg.get("type")}')
     processes = int(os.environ.get(WORLD_SIZES.get(cfg.get('launcher'), ''), 1))
     batch = cfg.train_dataloader.batch_size * processes
     count, rest = divmod(base, batch)
     if rest or not count:
         fitting = [size for size in range(1, base + 1) if base % (size * processes) == 0]
-        raise BatchError(f'--match-batch: the recipe has a batch of {base}, which is no multiple of the {batch} images '
-                         f'of this run ({processes} x {cfg.train_dataloader.batch_size}); '
-                         + (f'use --cfg-options train_dataloader.batch_size={fitting[-1]} or another of '
-                            f'{", ".join(map(str, fitting))}' if fitting else 'use fewer processes'))
+        fix = (f'use --cfg-options train_dataloader.batch_size={fitting[-1]} or another of '
+               f'{", ".join(map(str, fitting))}' if fitting else 'use fewer processes')
+        raise ConfigError(f'--match-batch: the recipe has a batch of {base}, no multiple of the {batch} images of this '
+                          f'run ({processes} x {cfg.train_dataloader.batch_size}); {fix}')
     if count > 1:
         _accumulate(cfg, count)
     return count

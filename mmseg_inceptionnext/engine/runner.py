@@ -1,5 +1,6 @@
 """MMEngine's runner, also for several processes on a CPU."""
 import logging
+from datetime import timedelta
 from typing import Optional
 
 from mmengine.device import get_device
@@ -15,12 +16,16 @@ class CPURunner(Runner):
     """Runner for processes that torchrun started on a machine without an accelerator.
 
     MMEngine gives every process a GPU. Here they talk by gloo, and SyncBN, which needs GPUs, is reverted to BatchNorm:
-    each process then normalises by its own images. One process alone behaves as under ``Runner``.
+    each process then normalises by its own images. One process alone behaves as under ``Runner``. As there,
+    ``env_cfg.dist_cfg.timeout`` is the time in seconds after which a process that waits for the others gives up, half
+    an hour by default.
     """
 
     def setup_env(self, env_cfg: dict) -> None:
         if self.distributed and not distributed.is_initialized():
-            distributed.init_process_group('gloo')
+            timeout = env_cfg.get('dist_cfg', {}).get('timeout')
+            settings = dict(timeout=timedelta(seconds=timeout)) if timeout else {}  # PyTorch 2.1 takes no None
+            distributed.init_process_group('gloo', **settings)
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: Optional[dict], model: nn.Module) -> nn.Module:

@@ -115,3 +115,25 @@ def test_averaged_weights_are_evaluated_fused_too(toy_root, tmp_path):
     assert expected > 1
     fused = evaluate(short_config(toy_root, tmp_path / 'b', **ema), checkpoint, fuse_model=True)['mIoU']
     assert fused == pytest.approx(expected, abs=1e-3)
+
+
+def test_averaging_goes_on_where_it_was_when_training_resumes(toy_root, tmp_path):
+    """In a checkpoint of EMAHook ``state_dict`` is the average, ``ema_state_dict`` what is trained."""
+    options = dict(param_scheduler=[], custom_hooks=[dict(type='EMAHook', momentum=0.3), dict(type='StateRecorder')])
+    cfg = short_config(toy_root, tmp_path, **options)
+    cfg.train_cfg.update(max_iters=2, val_interval=2)
+    train(cfg)
+    StateRecorder.seen.clear()
+    train(short_config(toy_root, tmp_path, **options), resume=True)
+    before, after = (torch.load(tmp_path / f'iter_{i}.pth', weights_only=False) for i in (2, 3))
+    seen, = StateRecorder.seen
+    names = [key[len('module.'):] for key in before['ema_state_dict'] if key.endswith(('weight', 'bias', 'gamma'))]
+    assert len(names) > 200 and seen['iter'] == 2
+    for name in names:
+        average, trained = before['state_dict'][name], before['ema_state_dict'][f'module.{name}']
+        assert torch.equal(seen['model'][name], trained)
+        now = after['ema_state_dict'][f'module.{name}']
+        torch.testing.assert_close(after['state_dict'][name], 0.7 * average + 0.3 * now)
+    assert sum(not torch.equal(before['state_dict'][name], before['ema_state_dict'][f'module.{name}'])
+               for name in names) > 100
+    assert after['ema_state_dict']['steps'] == before['ema_state_dict']['steps'] + 1

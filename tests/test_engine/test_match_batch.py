@@ -2,7 +2,7 @@
 import pytest
 from mmengine.config import Config
 
-from mmseg_inceptionnext.engine import BatchError, match_batch
+from mmseg_inceptionnext.engine import ConfigError, match_batch
 
 
 def recipe(batch_size=2, base=16, **kwargs):
@@ -41,12 +41,12 @@ def test_processes_count(monkeypatch):
     (Config(dict(recipe(), train_cfg=dict(type='EpochBasedTrainLoop'))), ['EpochBasedTrainLoop']),
 ])
 def test_what_does_not_fit_is_said(cfg, words):
-    with pytest.raises(BatchError) as error:
+    with pytest.raises(ConfigError) as error:
         match_batch(cfg)
     assert all(word in str(error.value) for word in words), error.value
 
 
 def test_too_many_processes(monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '32')
-    with pytest.raises(BatchError, match='use fewer processes'):
+    with pytest.raises(ConfigError, match='use fewer processes'):
         match_batch(recipe(launcher='pytorch'))

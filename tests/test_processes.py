@@ -1,0 +1,147 @@
+"""Several processes on one machine, by gloo: the same gradients, the same evaluation, and an end when one is lost."""
+import json
+import os
+import time
+
+import pytest
+import torch
+from mmengine.model import revert_sync_batchnorm
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import distributed, multiprocessing
+
+from mmseg_inceptionnext.apis import load_config
+from mmseg_inceptionnext.apis import test as evaluate
+from mmseg_inceptionnext.engine import CPURunner, build_runner
+
+from utils import ROOT, TOY, randomise, run_script, save_checkpoint, total_loss
+
+UPERNET = 'configs/upernet_inceptionnext_a_ade20k.py'
+NARROW = {'model.decode_head.channels': 16, 'model.auxiliary_head.channels': 16, 'model.backbone.drop_path_rate': 0.,
+          'model.decode_head.dropout_ratio': 0., 'model.auxiliary_head.dropout_ratio': 0.}
+COUNTS = (2, 3)  # processes, to compare with one
+IMAGES = (2, 3)  # which one of the counts divides evenly, the other not
+SECONDS_TO_END = 60  # at most, after a process was lost
+
+
+def toy_config(toy_root, work_dir, images, launcher):
+    cfg = load_config(str(ROOT / TOY), {'data_root': str(toy_root)}, str(work_dir), launcher)
+    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
+    cfg.test_dataloader.dataset.indices = images
+    return cfg
+
+
+def loss_of(model, inputs, labels):
+    """Sum of a segmentor's losses, without dropout and by the running statistics of BatchNorm."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=label[None]), metainfo=dict(img_shape=label.shape))
+               for label in labels]
+    return total_loss(model(inputs, samples, mode='loss'))
+
+
+def half_the_gradients(rank, folder, data):
+    """Backward of this process's half of the batch; the first process saves what the two of them agreed on."""
+    cfg = load_config(str(ROOT / UPERNET), dict(NARROW), f'{folder}/gradients', 'pytorch')
+    runner = build_runner(cfg)
+    assert isinstance(runner, CPURunner)
+    model = MODELS.build(cfg.model).double().train()
+    model.load_state_dict(data['state'])
+    parallel = runner.wrap_model(None, model)
+    half = slice(2 * rank, 2 * rank + 2)
+    loss_of(parallel, data['inputs'][half], data['labels'][half]).backward()
+    if rank == 0:
+        torch.save({name: p.grad for name, p in parallel.module.named_parameters()}, f'{folder}/gradients.pth')
+
+
+def process(rank, folder, toy_root):
+    """One of three processes: in a group of 2, then of 3, they evaluate; the 2 also find gradients."""
+    os.chdir(folder)  # MMEngine collects results in the current folder
+    torch.set_num_threads(1)
+    for count in COUNTS:
+        if rank >= count:
+            continue
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count))
+        distributed.init_process_group('gloo', f'file://{folder}/store{count}', rank=rank, world_size=count)
+        for images in IMAGES:
+            cfg = toy_config(toy_root, f'{folder}/{count}_{images}', images, 'pytorch')
+            evaluate(cfg, f'{folder}/toy.pth')
+        if count == 2:
+            half_the_gradients(rank, folder, torch.load(f'{folder}/data.pth'))
+        distributed.destroy_process_group()
+
+
+@pytest.fixture(scope='module')
+def outcome(toy_root, tmp_path_factory):
+    """What the processes left: the folder, and the model and the batch whose gradients they computed."""
+    folder = tmp_path_factory.mktemp('processes')
+    torch.manual_seed(0)
+    toy = torch.load(save_checkpoint(TOY, folder / 'toy.pth'), weights_only=False)
+    toy['state_dict']['decode_head.conv_seg.bias'][[2, 4, 6]] += 100  # sky, tree and road, which are in the pictures
+    torch.save(toy, folder / 'toy.pth')
+    cfg = load_config(str(ROOT / UPERNET), dict(NARROW))
+    model = randomise(MODELS.build(cfg.model)).double()
+    labels = torch.randint(0, 150, (4, 64, 64))
+    labels[0, :50] = labels[3, 5:, 7:] = 255  # the halves have unlike shares of pixels that do not count
+    data = dict(state=model.state_dict(), inputs=torch.randn(4, 3, 64, 64).double(), labels=labels)
+    torch.save(data, folder / 'data.pth')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('CUDA_VISIBLE_DEVICES', '')
+        multiprocessing.spawn(process, (str(folder), str(toy_root)), max(COUNTS))
+    return folder, revert_sync_batchnorm(model), data
+
+
+def test_two_processes_find_the_gradients_of_one(outcome):
+    folder, model, data = outcome
+    loss_of(model.train(), data['inputs'], data['labels']).backward()
+    found = torch.load(folder / 'gradients.pth')
+    expected = {name: p.grad for name, p in model.named_parameters()}
+    assert len(expected) > 200 and all(grad.abs().sum() > 0 for grad in expected.values())
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_evaluation_does_not_depend_on_the_processes(outcome, toy_root, tmp_path):
+    folder, _, _ = outcome
+    alone = {images: evaluate(toy_config(toy_root, tmp_path, images, 'none'), str(folder / 'toy.pth'))
+             for images in IMAGES}
+    assert all(0 < metrics['mIoU'] < 100 for metrics in alone.values())
+    assert alone[2]['aAcc'] != alone[3]['aAcc'] and alone[2]['mIoU'] != alone[3]['mIoU']  # every image shows
+    for images, metrics in alone.items():
+        for count in COUNTS:
+            assert json.loads((folder / f'{count}_{images}' / 'metrics.json').read_text()) == metrics, (count, images)
+
+
+LOST = '''
+import os, signal, time
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmseg.registry import HOOKS
+
+@HOOKS.register_module()
+class LostHook(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 1 and get_rank() == 1:
+            with open({file!r}, 'w') as file:
+                file.write(str(time.time()))
+            {action}
+'''
+
+
+@pytest.mark.parametrize('action,words', [
+    ('os.kill(os.getpid(), signal.SIGKILL)', 'SIGKILL'), ('time.sleep(1000)', 'imed out'),
+], ids=['killed', 'hanging'])
+def test_a_lost_process_ends_the_others(toy_root, tmp_path, action, words):
+    """Two processes train, and one is lost in the second iteration."""
+    (tmp_path / 'lost.py').write_text(LOST.format(file=str(tmp_path / 'time'), action=action))
+    (tmp_path / 'config.py').write_text(
+        f"_base_ = '{ROOT / TOY}'\ncustom_imports = dict(imports=['mmseg_inceptionnext', 'lost'])\n"
+        "custom_hooks = [dict(type='LostHook')]\nenv_cfg = dict(dist_cfg=dict(timeout=8))\n")
+    result = run_script(
+        'dist_train.sh', tmp_path / 'config.py', 2, '--work-dir', tmp_path / 'work', '--cfg-options',
+        f'data_root={toy_root}', 'train_dataloader.num_workers=1', check=False, PYTHONPATH=f'{ROOT}:{tmp_path}',
+        CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1', PORT='29631')
+    seconds = time.time() - float((tmp_path / 'time').read_text())
+    assert result.returncode == 1 and words in result.stdout, result.stdout[-4000:]
+    assert seconds < SECONDS_TO_END
