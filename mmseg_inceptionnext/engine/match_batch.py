@@ -42,11 +42,11 @@ def match_batch(cfg: Config) -> int:
     """
     base = cfg.get('auto_scale_lr', {}).get('base_batch_size')
     if base is None:
-        raise ConfigError('--match-batch needs the batch of the recipe; add auto_scale_lr = dict(base_batch_size=16) to '
-                         'the config, with the right number')
+        raise ConfigError('--match-batch needs the batch of the recipe; add auto_scale_lr = dict(base_batch_size=16) '
+                          'to the config, with the right number')
     if cfg.train_cfg.get('type') != 'IterBasedTrainLoop':
         raise ConfigError(f'--match-batch takes recipes that count iterations, and train_cfg.type is '
-                         f'{cfg.train_cfg.get("type")}')
+                          f'{cfg.train_cfg.get("type")}')
     processes = int(os.environ.get(WORLD_SIZES.get(cfg.get('launcher'), ''), 1))
     batch = cfg.train_dataloader.batch_size * processes
     count, rest = divmod(base, batch)
