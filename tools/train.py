@@ -6,7 +6,7 @@ import sys
 from mmengine.config import DictAction
 
 from mmseg_inceptionnext.apis import ConfigError, load_config, train
-from mmseg_inceptionnext.datasets import MissingDatasetError
+from mmseg_inceptionnext.datasets import MissingDatasetError, SampleError
 from mmseg_inceptionnext.engine import CheckpointError
 
 
@@ -35,7 +35,7 @@ def main():
     try:
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
         train(cfg, args.resume, args.amp, args.auto_scale_lr, args.trust_checkpoint)
-    except (ConfigError, MissingDatasetError, CheckpointError) as error:
+    except (ConfigError, MissingDatasetError, SampleError, CheckpointError) as error:
         sys.exit(str(error))
 
 
