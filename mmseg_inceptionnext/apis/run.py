@@ -30,6 +30,7 @@ def train(cfg: Config,
     Raises:
         ConfigError: if ``amp`` or ``auto_scale_lr`` cannot be applied to this config.
         CheckpointError: if a checkpoint cannot be had or read, holds more than data, or does not fit.
+        SampleError: if a file of the data is broken, or a label does not fit the settings.
     """
     if amp:
         if get_device() == 'cpu':
@@ -72,6 +73,7 @@ def test(cfg: Config,
     Raises:
         ConfigError: if an option cannot be applied to this config.
         CheckpointError: if the checkpoint cannot be had or read, holds more than data, or does not fit the model.
+        SampleError: if a file of the data is broken, or a label does not fit the settings.
 
     Returns:
         The metrics, such as ``{'aAcc': 81.2, 'mIoU': 45.6, 'mAcc': 57.1}`` in percent, which are also written to

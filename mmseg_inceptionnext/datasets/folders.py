@@ -83,15 +83,16 @@ class FolderDataset(BaseSegDataset):
             BrokenSampleError: if a file is broken, or with ``on_error='skip'`` those of many samples in a row.
             LabelError: if a label does not fit the image or the settings of the dataset.
         """
-        for candidate in range(idx, idx + MOST_REPLACEMENTS):
-            candidate %= len(self)
+        tries = min(len(self), MOST_REPLACEMENTS)
+        for step in range(tries):
+            candidate = (idx + step) % len(self)
             try:
                 return self._load(candidate)
             except BrokenSampleError as error:
                 if self.on_error == 'raise':
                     raise
                 self._note(candidate, error)
-        raise BrokenSampleError(f'{MOST_REPLACEMENTS} samples in a row are broken, the last of them '
+        raise BrokenSampleError(f'{tries} samples in a row are broken, the last of them '
                                 f'{self.get_data_info(candidate)["img_path"]}: python tools/check_dataset.py CONFIG '
                                 'says what is wrong with each')
 
