@@ -6,7 +6,7 @@ import sys
 from mmengine.config import DictAction
 
 from mmseg_inceptionnext.apis import ConfigError, load_config, seeds_table, train, train_seeds
-from mmseg_inceptionnext.datasets import MissingDatasetError
+from mmseg_inceptionnext.datasets import MissingDatasetError, SampleError
 from mmseg_inceptionnext.engine import CheckpointError, NonFiniteLossError
 
 
@@ -50,7 +50,7 @@ def main():
             print(seeds_table(train_seeds(cfg, args.seeds, **options)))
         else:
             train(cfg, **options)
-    except (ConfigError, MissingDatasetError, CheckpointError, NonFiniteLossError) as error:
+    except (ConfigError, MissingDatasetError, SampleError, CheckpointError, NonFiniteLossError) as error:
         sys.exit(str(error))
 
 

@@ -40,6 +40,7 @@ def train(cfg: Config,
         CheckpointError: if a checkpoint cannot be had or read, holds more than data, does not fit, or cannot be
             written.
         NonFiniteLossError: if the loss stays NaN or infinite.
+        SampleError: if a file of the data is broken, or a label does not fit the settings.
     """
     _apply_training_options(cfg, amp, auto_scale_lr, accumulate, deterministic)
     cfg.resume = resume
@@ -112,6 +113,7 @@ def test(cfg: Config,
     Raises:
         ConfigError: if an option cannot be applied to this config.
         CheckpointError: if the checkpoint cannot be had or read, holds more than data, or does not fit the model.
+        SampleError: if a file of the data is broken, or a label does not fit the settings.
 
     Returns:
         The metrics, such as ``{'aAcc': 81.2, 'mIoU': 45.6, 'mAcc': 57.1}`` in percent, which are also written to

@@ -4,8 +4,8 @@
 
 Trains the toy config with a checkpoint in every iteration, kills it by SIGKILL at a random moment, and resumes it.
 After each kill every checkpoint must read whole; at the end the weights must be those of a run that was never stopped,
-bit for bit. With --tmpfs DIR (as root) a disk of 30 MiB is mounted there first, and a training fills it; what was written
-before must still be whole. Slow: about ten seconds for each kill.
+bit for bit. With --tmpfs DIR (as root) a disk of 30 MiB is mounted there first, and a training fills it; what was
+written before must still be whole. Slow: about ten seconds for each kill.
 """
 import argparse
 import random
