@@ -4,7 +4,7 @@
 
 Trains the toy config with a checkpoint in every iteration, kills it by SIGKILL at a random moment, and resumes it.
 After each kill every checkpoint must read whole; at the end the weights must be those of a run that was never stopped,
-bit for bit. With --tmpfs DIR (as root) a disk of 30 MiB is mounted there first, and a training fills it; what was
+bit for bit. With --tmpfs DIR (as root) a disk of 200 MiB is mounted there first, and a training fills it; what was
 written before must still be whole. Slow: about ten seconds for each kill.
 """
 import argparse
@@ -20,6 +20,7 @@ import torch
 from tqdm import trange
 
 from mmseg_inceptionnext.datasets import make_toy_ade20k
+from mmseg_inceptionnext.engine import load_source
 from mmseg_inceptionnext.engine.atomic import checkpoints_in, why_broken
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +38,7 @@ def command(work_dir, data, iterations):
     return [sys.executable, 'tools/train.py', 'configs/fpn_inceptionnext_a_toy.py', '--work-dir', str(work_dir),
             '--deterministic', '--resume', '--cfg-options', f'data_root={data}', 'randomness.seed=0',
             f'train_cfg.max_iters={iterations}', 'train_cfg.val_interval=1000', 'default_hooks.checkpoint.interval=1',
-            'default_hooks.checkpoint.max_keep_ckpts=2', 'train_dataloader.batch_size=2',
+            'default_hooks.checkpoint.max_keep_ckpts=10', 'train_dataloader.batch_size=2',
             'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
             'model.backbone.drop_path_rate=0.3']
 
@@ -69,7 +70,7 @@ def newest(work_dir):
 
 
 def fill_disk(folder, data):
-    subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=30m', 'tmpfs', folder], check=True)
+    subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=200m', 'tmpfs', folder], check=True)
     try:
         result = run(Path(folder) / 'work', data, 1000)
         paths = checkpoints_in(f'{folder}/work')
@@ -94,7 +95,7 @@ def main():
         for target in (work_dir, straight):
             result = run(target, data, reached + 2)
             assert result.returncode == 0, result.stdout[-2000:]
-        states = [torch.load(target / f'iter_{reached + 2}.pth')['state_dict'] for target in (work_dir, straight)]
+        states = [load_source(str(target / f'iter_{reached + 2}.pth'))['state_dict'] for target in (work_dir, straight)]
         assert all(torch.equal(value, states[1][key]) for key, value in states[0].items()), 'the weights differ'
     print(f'{args.kills} kills, {reached} iterations: nothing was lost; the weights are those of a run without a stop')
 
