@@ -66,6 +66,8 @@ def _build(cfg: dict, split: str) -> BaseSegDataset:
     if not isinstance(dataset, BaseSegDataset) or 'img_path' not in loaders(dataset.pipeline):
         raise ValueError(f'{cfg["type"]} of {split}_dataloader cannot be checked: only datasets of the kind of '
                          'BaseSegDataset can, whose pipeline has LoadImageFromFile')
+    if not dataset.metainfo.get('classes'):
+        raise ValueError(f'{cfg["type"]} of {split}_dataloader names no classes: add metainfo=dict(classes=(...))')
     return dataset
 
 
@@ -76,7 +78,7 @@ def _settings(dataset: BaseSegDataset) -> Settings:
         color_type=found['img_path'].color_type, image_backend=found['img_path'].imdecode_backend,
         label_backend=found['seg_map_path'].imdecode_backend if has_labels else None,
         values=mapped_values(dataset.reduce_zero_label, dataset.label_map),
-        num_classes=len(dataset.metainfo.get('classes') or ()), ignore_index=dataset.ignore_index,
+        num_classes=len(dataset.metainfo['classes']), ignore_index=dataset.ignore_index,
         reduce_zero_label=dataset.reduce_zero_label, backend_args=dataset.backend_args)
 
 
@@ -104,8 +106,7 @@ def _one_thread(worker: int) -> None:
 
 
 def _check_one(dataset: BaseSegDataset, split: str, jobs: int) -> Report:
-    classes = dataset.metainfo.get('classes') or ()
-    report = Report(f'{split}: {type(dataset).__name__} in {dataset.data_root or "."}', classes)
+    report = Report(f'{split}: {type(dataset).__name__} in {dataset.data_root or "."}', dataset.metainfo['classes'])
     try:
         for problem in check_folders(dataset):
             report.add(*problem)

@@ -3,6 +3,8 @@ import importlib.util
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -220,6 +222,7 @@ def test_the_classes_of_the_model_are_compared(tmp_path):
     (dict(type='NoSuchDataset'), 'cannot be built'),
     (dict(unknown=1), 'cannot be built'),
     (dict(pipeline=[]), 'LoadImageFromFile'),
+    (dict(type='BaseSegDataset'), r'names no classes: add metainfo=dict\(classes='),
 ])
 def test_what_cannot_be_checked_is_said(tmp_path, change, words):
     write(tmp_path, [[1, 2]])
@@ -271,3 +274,10 @@ def test_the_command_line(tool, toy_root, tmp_path):
     assert tool(ROOT / TOY, '--split', 'val', *options)[0] == 1
     code, text, _ = tool(tmp_path / 'absent.py')
     assert 'absent.py: no such config file' in str(code)
+
+
+def test_json_is_all_there_is_on_standard_output(toy_root):
+    command = [sys.executable, 'tools/check_dataset.py', TOY, '--json', '--cfg-options', f'data_root={toy_root}']
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert [report['samples'] for report in json.loads(result.stdout)] == [6, 3]
