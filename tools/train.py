@@ -8,6 +8,7 @@ from mmengine.config import DictAction
 from mmseg_inceptionnext.apis import ConfigError, load_config, train
 from mmseg_inceptionnext.datasets import MissingDatasetError
 from mmseg_inceptionnext.engine import CheckpointError
+from mmseg_inceptionnext.evaluation import LabelRangeError
 
 
 def parse_args():
@@ -35,7 +36,7 @@ def main():
     try:
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
         train(cfg, args.resume, args.amp, args.auto_scale_lr, args.trust_checkpoint)
-    except (ConfigError, MissingDatasetError, CheckpointError) as error:
+    except (ConfigError, LabelRangeError, MissingDatasetError, CheckpointError) as error:
         sys.exit(str(error))
 
 

@@ -135,7 +135,7 @@ class ExactIoUMetric(IoUMetric):
         table.align['class'] = 'l'
         for i in self.report.present:
             table.add_row([self.report.classes[i], *(f'{100 * value[i]:.2f}' for value in self.report.ratios.values())])
-        absent, note = self.report.absent, ''
+        note, absent = '', [name.strip() for name in self.report.absent]
         if absent:
             text = f'{len(absent)} more classes occur neither in the labels nor in the predictions: {", ".join(absent)}'
             note = '\n' + textwrap.fill(text, 120)

@@ -81,29 +81,36 @@ def draw_confusion(report: ClassReport, path: str) -> None:
     from matplotlib.figure import Figure
     shown = report.present
     share = report.confusion[np.ix_(shown, shown)] / np.maximum(report.confusion.sum(1)[shown], 1)[:, None]
-    names = [report.classes[i].strip() for i in shown]
     small = len(shown) <= WRITTEN_CELLS
     side = max(5., (0.5 if small else 0.17) * len(shown))  # inches
     figure = Figure(figsize=(side + 2.5, side + 2), layout='constrained')
     axes = figure.add_subplot()
     image = axes.imshow(share, cmap='Blues', norm=_norm())
-    text_size = 9 if small else 7
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=text_size)
-    axes.set_yticks(range(len(names)), names, fontsize=text_size)
+    _name_classes(axes, [report.classes[i].strip().replace('$', r'\$') for i in shown], small)
     if small:
         _write_cells(axes, share)
-    else:
-        axes.tick_params(top=True, labeltop=True, right=True, labelright=True)
-    axes.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
-    axes.grid(which='minor', color='0.9', linewidth=0.5)
-    axes.tick_params(which='minor', length=0)
-    axes.set(xlabel='predicted', ylabel='labelled')
+    size = 10 if small else 18
+    axes.set_xlabel('predicted', fontsize=size)
+    axes.set_ylabel('labelled', fontsize=size)
     axes.set_title(f'share of the labelled pixels, in percent; {len(shown)} of {len(report.classes)} classes occur',
-                   fontsize=text_size + 2)
-    bar = figure.colorbar(image, shrink=0.6, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1])
+                   fontsize=size)
+    bar = figure.colorbar(image, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1], shrink=0.6 if small else 0.25,
+                          aspect=20, pad=0.02)
     bar.ax.set_yticklabels(['0', '1', '5', '10', '25', '50', '75', '100'])
     figure.savefig(path, dpi=DPI)
+
+
+def _name_classes(axes, names: List[str], small: bool) -> None:
+    size = 9 if small else 7
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
+    axes.set_yticks(range(len(names)), names, fontsize=size)
+    if not small:  # the way to the edge is long
+        axes.tick_params(top=True, labeltop=True, right=True, labelright=True)
+    edges = np.arange(len(names) + 1) - 0.5
+    for lines, color, width in ((edges, '0.9', 0.4), ([] if small else edges[::10], '0.6', 0.8)):
+        axes.hlines(lines, edges[0], edges[-1], color, linewidth=width)
+        axes.vlines(lines, edges[0], edges[-1], color, linewidth=width)
+    axes.set(xlim=edges[[0, -1]], ylim=edges[[-1, 0]])
 
 
 def _norm():
