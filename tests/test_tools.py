@@ -1,4 +1,5 @@
 """The command lines, from drawn or real images to files on disk."""
+import csv
 import json
 import re
 import shutil
@@ -6,18 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
-import mmcv
 import mmseg
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmseg.registry import MODELS
 from PIL import Image
-from torch.nn import functional as F
 
-from utils import ROOT, TOY, poison, run_script, run_tool, save_checkpoint
+from utils import ROOT, TOY, load_model, mean_of_views, poison, run_script, run_tool, save_checkpoint
 
 UPERNET = 'configs/upernet_inceptionnext_t_ade20k.py'
 SHORT = ('train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=1',
@@ -25,9 +21,9 @@ SHORT = ('train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.che
          'train_dataloader.persistent_workers=False', 'val_dataloader.persistent_workers=False')
 
 
-def numpy_miou(predictions, annotations, num_classes=150):
-    """mIoU in percent by a confusion matrix, over PNGs of predictions (from 0) and of annotations (from 1)."""
-    confusion = np.zeros((num_classes, num_classes))
+def numpy_confusion(predictions, annotations, num_classes=150):
+    """Labels by predictions, over PNGs of predictions (from 0) and of annotations (from 1)."""
+    confusion = np.zeros((num_classes, num_classes), np.int64)
     names = sorted(path.name for path in annotations.glob('*.png'))
     assert names
     for name in names:
@@ -35,6 +31,12 @@ def numpy_miou(predictions, annotations, num_classes=150):
         prediction = np.array(Image.open(predictions / name))
         assert prediction.shape == label.shape
         np.add.at(confusion, (label[label >= 0], prediction[label >= 0]), 1)
+    return confusion
+
+
+def numpy_miou(predictions, annotations):
+    """mIoU in percent."""
+    confusion = numpy_confusion(predictions, annotations)
     union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
     return 100 * (confusion.diagonal()[union > 0] / union[union > 0]).mean()
 
@@ -147,6 +149,23 @@ def test_evaluation_equals_numpy_over_inferred_images(trained, toy_root, tmp_pat
     metrics = json.loads((tmp_path / 'test/metrics.json').read_text())
     assert metrics['mIoU'] == pytest.approx(expected, abs=1e-9)
     assert printed_miou(text) == pytest.approx(expected, abs=1e-4)
+    protocol = 'ss (mode whole; scales 1 x original; no flip; alignment resized to multiples of 32; 1 view of an image)'
+    assert f'mIoU {expected:.2f}' in text.splitlines()[-1] and text.strip().endswith(f'by protocol {protocol}')
+    assert metrics['protocol'] == dict(name='ss', mode='whole', scales=[], flip=False, views=1,
+                                       alignment='resized to multiples of 32')
+    confusion = numpy_confusion(tmp_path / 'infer', toy_root / 'annotations/validation')
+    np.testing.assert_array_equal(np.load(tmp_path / 'test/confusion.npy'), confusion)
+    with open(tmp_path / 'test/per_class.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    absent = np.flatnonzero(confusion.sum(0) + confusion.sum(1) == 0)
+    assert len(rows) == 150 and 100 < len(absent) < 150
+    assert metrics['absent_classes'] == [rows[i]['class'] for i in absent]
+    assert all(metrics[f'IoU/{rows[i]["class"]}'] is None and rows[i]['IoU'] == '' for i in absent)
+    for i in np.flatnonzero(confusion.sum(1)):
+        accuracy = 100 * confusion[i, i] / confusion[i].sum()
+        assert metrics[f'Acc/{rows[i]["class"]}'] == pytest.approx(accuracy, abs=1e-9)
+        assert float(rows[i]['Acc']) == pytest.approx(accuracy, abs=1e-9)
+    assert Image.open(tmp_path / 'test/confusion.png').size > (500, 500)
     for path in (tmp_path / 'out').glob('*.png'):  # --out writes the dataset's own values, 0 other
         ids = np.array(Image.open(tmp_path / 'infer' / path.name))
         np.testing.assert_array_equal(np.array(Image.open(path)), ids + 1)
@@ -166,36 +185,39 @@ def test_weights_that_do_not_fit_are_not_evaluated(trained, toy_root, tmp_path):
     assert not (tmp_path / 'metrics.json').exists()
 
 
-@torch.no_grad()
-def tta_prediction(model, path):
-    """Classes by the mean of the softmax over three scales and their mirror images, at the size of the image."""
-    image = cv2.imread(str(path))
-    total = 0
-    for scale in (0.75, 1.0, 1.25):
-        view = mmcv.imrescale(image, tuple(int(side * scale + 0.5) for side in image.shape[1::-1]))
-        view = (torch.from_numpy(view[..., ::-1].copy()).permute(2, 0, 1).float() - model.mean) / model.std
-        for flip in (False, True):
-            logits = model(view.flip(-1)[None] if flip else view[None], mode='tensor')
-            logits = F.interpolate(logits, view.shape[-2:], mode='bilinear')
-            logits = logits.flip(-1) if flip else logits
-            total = total + F.interpolate(logits, image.shape[:2], mode='bilinear').softmax(1)
-    return total[0].argmax(0).numpy()
-
-
 def test_evaluation_with_tta_averages_the_softmax_of_six_views(toy_root, tmp_path):
     checkpoint = save_checkpoint(TOY, tmp_path / 'random.pth')
-    run_tool('tools/test.py', TOY, checkpoint, '--work-dir', tmp_path, '--tta', '--out', tmp_path / 'out',
-             '--cfg-options', f'data_root={toy_root}')
-    cfg = Config.fromfile(str(ROOT / TOY))
-    model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
-    model.load_state_dict(torch.load(checkpoint, weights_only=False)['state_dict'])
-    for name in ('mean', 'std'):
-        setattr(model, name, torch.tensor(cfg.data_preprocessor[name]).view(3, 1, 1))
+    text = run_tool('tools/test.py', TOY, checkpoint, '--work-dir', tmp_path, '--tta', '--out', tmp_path / 'out',
+                    '--cfg-options', f'data_root={toy_root}').stdout
+    assert ('by protocol ms (mode whole; scales 0.75 x original, 1 x original, 1.25 x original; with flip; alignment '
+            'resized to multiples of 32; 6 views of an image)') in text.splitlines()[-1]
+    assert json.loads((tmp_path / 'metrics.json').read_text())['protocol']['name'] == 'ms'
+    model = load_model(TOY, checkpoint)
     paths = sorted((toy_root / 'images/validation').glob('*.jpg'))
     assert len(paths) == 3
     for path in paths:
-        expected, written = tta_prediction(model, path), np.array(Image.open(tmp_path / 'out' / f'{path.stem}.png'))
+        width, height = Image.open(path).size
+        sizes = [(int(width * scale + 0.5), int(height * scale + 0.5)) for scale in (0.75, 1.0, 1.25)]
+        expected = mean_of_views(*model, path, sizes, divisor=32)
+        written = np.array(Image.open(tmp_path / 'out' / f'{path.stem}.png'))
         assert len(np.unique(expected)) > 3 and (expected == written - 1).mean() > 0.999
+
+
+def test_images_without_labels_are_predicted(trained, toy_root, tmp_path):
+    """In ADE20K's submission format, into a folder that is printed."""
+    source = toy_root / 'images/validation'
+    shutil.copytree(source, tmp_path / 'photos')
+    text = run_tool('tools/test.py', TOY, trained[0] / 'iter_2.pth', '--work-dir', tmp_path / 'work', '--no-gt',
+                    tmp_path / 'photos').stdout
+    out = tmp_path / 'work/predictions'
+    assert f'3 predictions in {out}, by protocol ss (mode whole' in text.splitlines()[-1]
+    run_tool('tools/infer.py', trained[0] / 'iter_2.pth', source, '--out-dir', tmp_path / 'infer')
+    assert sorted(path.name for path in out.iterdir()) == sorted(f'{path.stem}.png' for path in source.iterdir())
+    for path in out.iterdir():
+        image = Image.open(path)
+        assert image.mode == 'L'
+        np.testing.assert_array_equal(np.array(image), np.array(Image.open(tmp_path / 'infer' / path.name)) + 1)
+    assert not (tmp_path / 'work/metrics.json').exists() and 'got empty' not in text
 
 
 def test_the_launchers_run_two_processes(toy_root, tmp_path):
@@ -215,6 +237,8 @@ def test_the_launchers_run_two_processes(toy_root, tmp_path):
     alone = run_tool('tools/test.py', TOY, tmp_path / 'iter_2.pth', '--work-dir', tmp_path / 'alone', '--cfg-options',
                      *options).stdout
     assert printed_miou(texts[0]) == printed_miou(alone)
+    for name in ('metrics.json', 'per_class.csv', 'confusion.npy'):  # three images: one process sees one of them twice
+        assert (tmp_path / name).read_bytes() == (tmp_path / 'alone' / name).read_bytes()
     assert 'Iter(test) [2/2]' in texts[0] and 'Iter(test)' not in texts[1]  # two of the three images each, one once
 
 

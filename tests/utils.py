@@ -4,10 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import mmcv
 import torch
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
+from torch.nn import functional as F
 
 from mmseg_inceptionnext.apis import load_config
 from mmseg_inceptionnext.apis.compare_stock import randomise
@@ -37,6 +41,35 @@ def save_checkpoint(config, path, with_meta=True, **meta):
     meta = dict(cfg=cfg.pretty_text, dataset_meta=dataset.metainfo, **meta) if with_meta else {}
     torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
     return path
+
+
+def load_model(config, checkpoint):
+    """The model of a config and a checkpoint, built without our loading, and the mean and std of its input."""
+    cfg = Config.fromfile(str(ROOT / config))
+    model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+    model.load_state_dict(torch.load(checkpoint, weights_only=False)['state_dict'])
+    return model, *(torch.tensor(cfg.data_preprocessor[name]).view(3, 1, 1) for name in ('mean', 'std'))
+
+
+@torch.no_grad()
+def mean_of_views(model, mean, std, path, scales, divisor=1, flips=(False, True)):
+    """Classes by the mean of the softmax over scales, each plain and mirrored, at the size of the image.
+
+    ``scales`` as ``mmcv.imrescale`` takes them; sides are then made multiples of ``divisor``.
+    """
+    image = cv2.imread(str(path))
+    total = 0
+    for scale in scales:
+        view = mmcv.imrescale(image, scale)
+        height, width = (-(-side // divisor) * divisor for side in view.shape[:2])
+        view = cv2.resize(view, (width, height), interpolation=cv2.INTER_LINEAR)
+        view = (torch.from_numpy(view[..., ::-1].copy()).permute(2, 0, 1).float() - mean) / std
+        for flip in flips:
+            logits = model(view.flip(-1)[None] if flip else view[None], mode='tensor')
+            logits = F.interpolate(logits, view.shape[-2:], mode='bilinear')
+            logits = logits.flip(-1) if flip else logits
+            total = total + F.interpolate(logits, image.shape[:2], mode='bilinear').softmax(1)
+    return total[0].argmax(0).numpy()
 
 
 def run_tool(*args, **kwargs) -> subprocess.CompletedProcess:

@@ -1,23 +1,33 @@
-"""Evaluates a checkpoint: python tools/test.py CONFIG CHECKPOINT"""
+"""Evaluates a checkpoint: python tools/test.py CONFIG CHECKPOINT [--protocol paper]"""
 import argparse
 import os
 import sys
 
 from mmengine.config import DictAction
 
-from mmseg_inceptionnext.apis import ConfigError, load_config, test
+from mmseg_inceptionnext.apis import PROTOCOLS, ConfigError, load_config, test
 from mmseg_inceptionnext.datasets import MissingDatasetError, SampleError
 from mmseg_inceptionnext.engine import CheckpointError
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description='Evaluate a segmentor on the test set of its config')
+    parser = argparse.ArgumentParser(
+        description='Evaluate a segmentor on the test set of its config, or predict images without labels (--no-gt)')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--work-dir', help='folder for the log and the metrics (default: work_dirs/CONFIG_NAME)')
-    parser.add_argument('--out', metavar='DIR', help="folder for the predictions as PNG, in the dataset's label values")
+    parser.add_argument(
+        '--out', metavar='DIR', help="folder for the predictions as NAME.png, 8 bit, in the dataset's label values; "
+        'for ADE20K that is the format of its benchmark, classes from 1 (default with --no-gt: WORK_DIR/predictions)')
+    parser.add_argument(
+        '--no-gt', metavar='DIR', help='predict the images of this folder instead of evaluating: no labels needed')
     parser.add_argument('--show-dir', metavar='DIR', help='folder for the predictions painted over the images')
-    parser.add_argument('--tta', action='store_true', help='average over scales and flips (tta_pipeline)')
+    views = parser.add_mutually_exclusive_group()
+    views.add_argument(
+        '--protocol', choices=PROTOCOLS, default='ss', help="ss: one scale, the config's test pipeline (default); ms: "
+        "the config's tta_pipeline; paper: 12 views as MMSegmentation 0.x has them, 0.5 to 1.75 times 2048 x 512 and "
+        'flip, whole image')
+    views.add_argument('--tta', action='store_const', dest='protocol', const='ms', help='the same as --protocol ms')
     parser.add_argument('--fuse', action='store_true', help='fold the norms into the convolutions first: faster')
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='run what is inside the checkpoint, if it holds more than data')
@@ -35,8 +45,9 @@ def main():
     args = parse_args()
     try:
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-        test(cfg, args.checkpoint, args.out, args.show_dir, args.tta, args.fuse, args.trust_checkpoint)
-    except (ConfigError, MissingDatasetError, SampleError, CheckpointError) as error:
+        test(cfg, args.checkpoint, args.out, args.show_dir, fuse_model=args.fuse, protocol=args.protocol,
+             no_gt=args.no_gt, trust_checkpoint=args.trust_checkpoint)
+    except (CheckpointError, ConfigError, MissingDatasetError, SampleError) as error:
         sys.exit(str(error))
 
 

@@ -1,15 +1,17 @@
-"""Training and evaluation by MMEngine's runner."""
-import json
+"""Training by MMEngine's runner."""
+import difflib
 import os.path as osp
-from typing import Dict, Optional
+from typing import Dict, Optional, Sequence
 
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import is_main_process
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
 
 from mmseg_inceptionnext.engine import NonFiniteLossHook, build_runner, choose_checkpoint, match_batch, safe_checkpoints
-from mmseg_inceptionnext.engine.hooks import FuseHook, WholeCheckpointHook
+from mmseg_inceptionnext.engine.hooks import WholeCheckpointHook
 from mmseg_inceptionnext.engine.reproducible import ReproducibleRunHook
+from mmseg_inceptionnext.evaluation import CLASS_METRICS
 
 from .config import ConfigError
 
@@ -36,7 +38,8 @@ def train(cfg: Config,
         The metrics of the last validation, none if there was none.
 
     Raises:
-        ConfigError: if an option cannot be applied to this config.
+        ConfigError: if an option cannot be applied to this config, or its ``save_best`` names a class that the dataset
+            has not.
         CheckpointError: if a checkpoint cannot be had or read, holds more than data, does not fit, or cannot be
             written.
         NonFiniteLossError: if the loss stays NaN or infinite.
@@ -47,6 +50,7 @@ def train(cfg: Config,
     if resume and not cfg.get('load_from'):
         cfg.load_from = choose_checkpoint(_checkpoint_folder(cfg))
         cfg.resume = cfg.load_from is not None
+    _find_classes_of_save_best(cfg)
     with safe_checkpoints(trust_checkpoint, cfg):
         runner = build_runner(cfg)
         runner.register_hook(WholeCheckpointHook(may_differ=True))
@@ -92,62 +96,30 @@ def _checkpoint_folder(cfg: Config) -> str:
     return osp.join(out_dir, osp.basename(cfg.work_dir.rstrip(osp.sep))) if out_dir else cfg.work_dir
 
 
-def test(cfg: Config,
-         checkpoint: str,
-         out: Optional[str] = None,
-         show_dir: Optional[str] = None,
-         tta: bool = False,
-         fuse_model: bool = False,
-         trust_checkpoint: bool = False) -> Dict[str, float]:
-    """Evaluates a checkpoint on the test set of a config.
+def _find_classes_of_save_best(cfg: Config) -> None:
+    """Puts the dataset's own names into keys such as ``IoU/screen door``, or says at the start that there is none.
 
-    Args:
-        cfg: a full config, see :func:`load_config`.
-        checkpoint: the weights; a path or what else :func:`load_source` takes.
-        out: folder for the predictions as PNG, in the dataset's own label convention.
-        show_dir: folder for the predictions painted over the images.
-        tta: average over scales and flips (``tta_pipeline`` of the config).
-        fuse_model: fold the norms into the convolutions first, see :func:`mmseg_inceptionnext.fuse`.
-        trust_checkpoint: run what is inside the checkpoint, if it holds more than data.
-
-    Raises:
-        ConfigError: if an option cannot be applied to this config.
-        CheckpointError: if the checkpoint cannot be had or read, holds more than data, or does not fit the model.
-        SampleError: if a file of the data is broken, or a label does not fit the settings.
-
-    Returns:
-        The metrics, such as ``{'aAcc': 81.2, 'mIoU': 45.6, 'mAcc': 57.1}`` in percent, which are also written to
-        ``metrics.json`` in ``cfg.work_dir``.
+    MMEngine would say so after the first validation only. And ``--cfg-options`` takes spaces out of what it is given.
     """
-    _apply_options(cfg, out, show_dir, tta)
-    cfg.load_from, cfg.resume = checkpoint, False
-    with safe_checkpoints(trust_checkpoint, cfg):
-        runner = build_runner(cfg)
-        runner.register_hook(WholeCheckpointHook())
-        if fuse_model:
-            runner.register_hook(FuseHook())
-        metrics = runner.test()
-    if is_main_process():
-        with open(osp.join(cfg.work_dir, 'metrics.json'), 'w') as file:
-            json.dump(metrics, file, indent=2)
-    return metrics
+    hook = cfg.get('default_hooks', {}).get('checkpoint') or {}
+    best = hook.get('save_best')
+    keys = [best] if isinstance(best, str) else list(best or [])
+    if 'val_dataloader' in cfg and any(key.partition('/')[0] in CLASS_METRICS for key in keys):
+        init_default_scope(cfg.get('default_scope') or 'mmseg')
+        dataset = DATASETS.build(dict(cfg.val_dataloader.dataset, lazy_init=True, pipeline=[]))
+        found = [_find_class(key, dataset.metainfo['classes']) for key in keys]
+        hook['save_best'] = found[0] if isinstance(best, str) else found
 
 
-def _apply_options(cfg: Config, out: Optional[str], show_dir: Optional[str], tta: bool) -> None:
-    if show_dir:
-        if 'visualization' not in cfg.get('default_hooks', {}):
-            raise ConfigError("--show-dir needs default_hooks.visualization; add visualization=dict("
-                              "type='SegVisualizationHook') to default_hooks in the config")
-        cfg.default_hooks.visualization.update(draw=True, interval=1)
-        cfg.visualizer.save_dir = show_dir
-    if tta:
-        if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:
-            raise ConfigError('--tta needs a tta_pipeline and a tta_model in the config; configs/_base_ has both, in '
-                              'datasets/ade20k.py and default_runtime.py')
-        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-        cfg.tta_model.module = cfg.model
-        cfg.model = cfg.tta_model
-    if out:
-        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-        for evaluator in evaluators:
-            evaluator.output_dir = out
+def _find_class(key: str, classes: Sequence[str]) -> str:
+    metric, _, wanted = key.partition('/')
+    if metric not in CLASS_METRICS:
+        return key
+    names = {''.join(name.split()): name for name in classes}
+    squeezed = ''.join(wanted.split())
+    if squeezed not in names:
+        near = [names[name] for name in difflib.get_close_matches(squeezed, names)] or list(classes)
+        raise ConfigError(f'save_best={key!r}: the validation set has no class {wanted!r}; near to it are '
+                          f'{", ".join(repr(name) for name in near[:5])}. A name that holds a comma must be given in '
+                          'the config file, since --cfg-options makes a list of it')
+    return f'{metric}/{names[squeezed]}'

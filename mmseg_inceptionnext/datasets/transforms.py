@@ -13,8 +13,9 @@ from .files import misfit, shown
 class CheckLabels(BaseTransform):
     """Stops at a label that does not fit, with its name, before a loss on a GPU dies of it or a metric leaves it out.
 
-    Belongs right behind ``LoadAnnotations``. The datasets of this package say how many classes they have; in front of
-    another dataset ``num_classes`` must be given. Without a label, as when images are only segmented, it does nothing.
+    Belongs right behind ``LoadAnnotations``. The datasets of this package say how many classes they have; behind
+    another one give ``num_classes``, or the values are not looked at. Without a label, as when images are only
+    segmented, it does nothing.
 
     Args:
         num_classes: how many classes the labels may hold, ids from 0. Default: ``num_classes`` of the dataset.
@@ -31,18 +32,15 @@ class CheckLabels(BaseTransform):
         Raises:
             LabelError: if the label has more than one channel, another size than the image, or values that are neither
                 a class nor ignored.
-            ValueError: if nothing says how many classes there are.
         """
         label = results.get('gt_seg_map')
         if label is None:
             return results
         num_classes = self.num_classes or results.get('num_classes')
-        if num_classes is None:
-            raise ValueError('CheckLabels does not know the number of classes, as the dataset is none of this package: '
-                             "give it, as in dict(type='CheckLabels', num_classes=19)")
         ignore_index = results.get('ignore_index', 255) if self.ignore_index is None else self.ignore_index
-        problem = shape_problem(label, results.get('ori_shape')) or range_problem(
-            label, num_classes, ignore_index, results.get('reduce_zero_label', False))
+        problem = shape_problem(label, results.get('ori_shape'))
+        if not problem and num_classes:
+            problem = range_problem(label, num_classes, ignore_index, results.get('reduce_zero_label', False))
         if problem:
             raise misfit(results.get('seg_map_path', 'a label'), problem)
         return results

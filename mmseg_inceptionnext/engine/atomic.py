@@ -7,7 +7,7 @@ import os.path as osp
 import re
 import zipfile
 from contextlib import contextmanager
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
@@ -93,9 +93,9 @@ class _HeldRemovals:
     def rmtree(self, path) -> None:
         self.held.append((self.backend.rmtree, path))
 
-    def remove_now(self, but: Optional[str]) -> None:
+    def remove_now(self, but: Sequence[Optional[str]]) -> None:
         for remove, path in self.held:
-            if path != but and self.backend.exists(path):
+            if path not in but and self.backend.exists(path):
                 remove(path)
 
 
@@ -155,7 +155,8 @@ class AtomicCheckpointHook(CheckpointHook):
         try:
             with self._explained('the best checkpoint'):
                 super()._save_best_checkpoint(runner, metrics)
-            self.file_backend.remove_now(but=self.best_ckpt_path)
+            best = [getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()]
+            self.file_backend.remove_now(but=best)  # MMEngine has the one for a single metric, the other for several
         finally:
             self.file_backend = backend
 

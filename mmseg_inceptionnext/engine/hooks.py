@@ -1,8 +1,10 @@
 """Hooks of the training loop."""
 import logging
+import math
 import os
 import os.path as osp
 from collections import Counter
+from typing import Dict, Optional
 
 from mmengine.dist import all_gather_object
 from mmengine.hooks import EMAHook, Hook
@@ -62,6 +64,30 @@ class SkippedSamplesHook(Hook):
             names += [f'and {len(total) - self.MOST_NAMES} more'] * (len(total) > self.MOST_NAMES)
             print_log(f'skipped: {len(total)} broken samples, replaced {sum(total.values())} times by the next one: '
                       f'{", ".join(names)}', logger=runner.logger, level=logging.WARNING)
+
+
+@HOOKS.register_module()
+class PerClassMetricsHook(Hook):
+    """Adds the metrics of each class to those of a validation, after the log line and before checkpoints are chosen.
+
+    So ``CheckpointHook(save_best='IoU/road')`` and early stopping find them, and the log line does not grow by hundreds
+    of entries. TensorBoard and what else is in ``vis_backends`` get them too, those that are numbers. They come from
+    metrics with an attribute ``per_class``, such as ``ExactIoUMetric``.
+    """
+    priority = 65  # between LoggerHook, 60, and CheckpointHook, 90
+    trains = False
+
+    def before_train(self, runner: Runner) -> None:
+        self.trains = True
+
+    def after_val_epoch(self, runner: Runner, metrics: Optional[Dict[str, float]] = None) -> None:
+        per_class = {}
+        for metric in runner.val_evaluator.metrics:
+            per_class.update(getattr(metric, 'per_class', {}))
+        metrics.update(per_class)
+        numbers = {key: value for key, value in per_class.items() if not math.isnan(value)}
+        if numbers:
+            runner.visualizer.add_scalars(numbers, step=runner.iter if self.trains else 0)
 
 
 class WholeCheckpointHook(Hook):

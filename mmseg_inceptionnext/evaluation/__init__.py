@@ -1,3 +1,4 @@
-from .metrics import ExactIoUMetric
+from .metrics import CLASS_METRICS, ExactIoUMetric
+from .report import ClassReport, write_report
 
-__all__ = ['ExactIoUMetric']
+__all__ = ['CLASS_METRICS', 'ClassReport', 'ExactIoUMetric', 'write_report']

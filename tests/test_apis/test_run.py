@@ -1,5 +1,6 @@
 """Training, evaluation and inference from Python: what is resumed, what is refused, what is equal to stock."""
 import copy
+import json
 import shutil
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
+from PIL import Image
 
-from mmseg_inceptionnext.apis import Segmenter, check_checkpoint, publish_checkpoint, train
+from mmseg_inceptionnext.apis import ConfigError, Segmenter, check_checkpoint, publish_checkpoint, train
 from mmseg_inceptionnext.apis import test as evaluate
+from mmseg_inceptionnext.datasets.files import LabelError
 from mmseg_inceptionnext.engine import UnsafeCheckpointError
 from mmseg_inceptionnext.models import InceptionNeXt
 
@@ -137,3 +140,52 @@ def test_averaging_goes_on_where_it_was_when_training_resumes(toy_root, tmp_path
     assert sum(not torch.equal(before['state_dict'][name], before['ema_state_dict'][f'module.{name}'])
                for name in names) > 100
     assert after['ema_state_dict']['steps'] == before['ema_state_dict']['steps'] + 1
+
+
+NAMES = ['door, screen; "wood"/gloss ', *(f'class {i}' for i in range(1, 150))]
+
+
+def test_the_best_checkpoint_by_one_class(toy_root, tmp_path):
+    """Its name holds what file names and MMEngine's rules ('loss') may stumble over; the log line stays short."""
+    cfg = short_config(toy_root, tmp_path, param_scheduler=[], **{'visualizer.name': str(tmp_path)})
+    images = {'img_path': 'images/validation', 'seg_map_path': 'annotations/validation'}
+    sky = 2  # which the scenes do hold
+    names = [*NAMES[1:sky + 1], NAMES[0], *NAMES[sky + 1:]]
+    cfg.val_dataloader.dataset.update(
+        type='BaseSegDataset', data_prefix=images, metainfo=dict(classes=names), reduce_zero_label=True)
+    cfg.train_cfg.update(max_iters=2, val_interval=1)
+    cfg.default_hooks.checkpoint.save_best = ['IoU/door,screen;"wood"/gloss', 'mIoU']  # --cfg-options drops spaces
+    train(cfg)
+    best = {path.name for path in tmp_path.glob('best_*')}
+    of_class, = (name for name in best if name.startswith('best_IoU_door, screen; "wood"_gloss _iter_'))
+    assert len(best) == 2
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    scalars = [json.loads(line) for line in next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()]
+    curve = {line['step']: line[f'IoU/{NAMES[0]}'] for line in scalars if f'IoU/{NAMES[0]}' in line}
+    assert of_class.endswith(f'iter_{max(curve, key=curve.get)}.pth') and list(curve) == [1, 2]
+    assert 'NaN' not in next(tmp_path.glob('*/vis_data/scalars.json')).read_text()
+    lines = [line for line in log.splitlines() if 'Iter(val) [3/3]' in line and 'mIoU: ' in line]
+    assert len(lines) == 2 and all(len(line) < 250 and 'IoU/' not in line for line in lines)
+    message_hub = torch.load(tmp_path / of_class, weights_only=False)['message_hub']
+    assert not [name for name in message_hub['log_scalars'] if 'IoU/' in name]
+    train(short_config(toy_root, tmp_path), resume=True)  # safe reading takes what was kept
+    assert (tmp_path / 'iter_3.pth').is_file()
+
+
+@pytest.mark.parametrize('key,words', [
+    ('IoU/rode', "no class 'rode'; near to it are 'road'"), ('Acc/12345', "no class '12345'; near to it are 'wall'")])
+def test_a_best_class_that_is_none_is_refused_at_the_start(toy_root, tmp_path, key, words):
+    cfg = short_config(toy_root, tmp_path)
+    cfg.default_hooks.checkpoint.save_best = key
+    with pytest.raises(ConfigError, match=words):
+        train(cfg)
+
+
+def test_labels_that_are_no_classes_are_named(trained, toy_root, tmp_path):
+    shutil.copytree(toy_root, tmp_path / 'data')
+    path = tmp_path / 'data/annotations/validation/toy_validation_00001.png'
+    label = np.array(Image.open(path))
+    label[0, :5] = 151
+    Image.fromarray(label).save(path)
+    with pytest.raises(LabelError, match=r'toy_validation_00001.png: .* 150 .* allowed are 0 to 149'):
+        evaluate(short_config(tmp_path / 'data', tmp_path / 'work'), str(trained / 'iter_2.pth'))

@@ -52,5 +52,5 @@ val_dataloader = dict(
         data_prefix=dict(img_path='images/val', seg_map_path='annotations/val'),
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(type='ExactIoUMetric', iou_metrics=['mIoU'])
+val_evaluator = dict(type='ExactIoUMetric', iou_metrics=['mIoU', 'mDice', 'mFscore'])
 test_evaluator = val_evaluator

@@ -15,7 +15,10 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='AtomicCheckpointHook', by_epoch=False, interval=16000, max_keep_ckpts=3, save_best='mIoU'),
+        type='AtomicCheckpointHook', by_epoch=False, interval=16000, max_keep_ckpts=3,
+        save_best='mIoU',  # or 'IoU/road', or a list; of all these more is better:
+        greater_keys=['IoU', 'Acc', 'Dice', 'Fscore', 'Precision', 'Recall']),
+    per_class=dict(type='PerClassMetricsHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'))
 auto_scale_lr = dict(enable=False, base_batch_size=16)

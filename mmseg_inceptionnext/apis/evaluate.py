@@ -1,0 +1,151 @@
+"""Evaluation, and prediction of images without labels, by MMEngine's runner."""
+import json
+import math
+import os.path as osp
+from collections import defaultdict
+from typing import Any, Dict, List, Optional
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.fileio import list_dir_or_file
+from mmengine.logging import print_log
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmseg.registry import DATASETS
+
+from mmseg_inceptionnext.engine import build_runner, safe_checkpoints
+from mmseg_inceptionnext.engine.hooks import FuseHook, WholeCheckpointHook
+from mmseg_inceptionnext.evaluation import write_report
+
+from .config import ConfigError
+from .infer import IMAGE_SUFFIXES
+from .protocol import Protocol, apply_protocol, own_pipeline, without_labels
+
+
+def test(cfg: Config,
+         checkpoint: str,
+         out: Optional[str] = None,
+         show_dir: Optional[str] = None,
+         tta: bool = False,
+         fuse_model: bool = False,
+         trust_checkpoint: bool = False,
+         protocol: str = 'ss',
+         no_gt: Optional[str] = None) -> Dict[str, float]:
+    """Evaluates a checkpoint on the test set of a config, or predicts a folder of images that have no labels.
+
+    The last line of the log says by which protocol. An evaluation writes to ``cfg.work_dir``: ``metrics.json``, the
+    metrics with the protocol and the names of the classes that are absent; and by :class:`ExactIoUMetric`
+    ``per_class.csv``, ``confusion.npy`` and ``confusion.png``, see :func:`write_report`.
+
+    Args:
+        cfg: a full config, see :func:`load_config`; changed in place.
+        checkpoint: the weights; a path or what else :func:`load_source` takes.
+        out: folder for the predictions as 8-bit PNG, in the dataset's own label convention: for ADE20K that of its
+            benchmark, classes from 1. Default: none, but with ``no_gt`` ``predictions`` in ``cfg.work_dir``.
+        show_dir: folder for the predictions painted over the images.
+        tta: the same as ``protocol='ms'``.
+        fuse_model: fold the norms into the convolutions first, see :func:`mmseg_inceptionnext.fuse`.
+        trust_checkpoint: run what is inside the checkpoint, if it holds more than data.
+        protocol: ``ss``, ``ms`` or ``paper``, see :func:`apply_protocol`.
+        no_gt: folder that is searched through for images; they are predicted, and nothing is evaluated.
+
+    Raises:
+        ConfigError: if an option cannot be applied to this config.
+        CheckpointError: if the checkpoint cannot be had or read, holds more than data, or does not fit the model.
+        LabelError: if a label of the test set is none of its classes.
+
+    Returns:
+        The metrics in percent, such as ``{'aAcc': 81.2, 'mIoU': 45.6, 'mAcc': 57.1, 'IoU/wall': 70.3, ...}``; NaN where
+        nothing can be divided. Empty with ``no_gt``.
+    """
+    applied = apply_protocol(cfg, 'ms' if tta else protocol)
+    if no_gt:
+        out = out or osp.join(cfg.work_dir, 'predictions')
+        images = _predict_only(cfg, no_gt, out)
+    _apply_options(cfg, out, show_dir)
+    cfg.load_from, cfg.resume = checkpoint, False
+    with safe_checkpoints(trust_checkpoint, cfg):
+        runner = build_runner(cfg)
+        runner.register_hook(WholeCheckpointHook())
+        if fuse_model:
+            runner.register_hook(FuseHook())
+        metrics = runner.test()
+    if no_gt:
+        print_log(f'{images} predictions in {out}, by protocol {applied}', logger='current')
+        return {}
+    means = ', '.join(f'{key} {value:.2f}' for key, value in metrics.items())
+    for metric in runner.test_evaluator.metrics:
+        metrics.update(getattr(metric, 'per_class', {}))
+    if is_main_process():
+        _write_results(runner, metrics, applied, cfg.work_dir)
+    print_log(f'{means} by protocol {applied}', logger='current')
+    return metrics
+
+
+def _write_results(runner: Runner, metrics: Dict[str, float], protocol: Protocol, work_dir: str) -> None:
+    content: Dict[str, Any] = {key: None if isinstance(value, float) and math.isnan(value) else value
+                               for key, value in metrics.items()}  # JSON has no NaN
+    files = [osp.join(work_dir, 'metrics.json')]
+    for metric in runner.test_evaluator.metrics:
+        report, prefix = getattr(metric, 'report', None), metric.prefix
+        if report is not None:
+            content[f'{prefix}/absent_classes' if prefix else 'absent_classes'] = report.absent
+            files += write_report(report, work_dir, f'{prefix}_' if prefix else '')
+    content['protocol'] = protocol._asdict()
+    with open(files[0], 'w') as file:
+        json.dump(content, file, indent=2)
+    print_log(f'written: {", ".join(files)}', logger='current')
+
+
+def _apply_options(cfg: Config, out: Optional[str], show_dir: Optional[str]) -> None:
+    if show_dir:
+        if 'visualization' not in cfg.get('default_hooks', {}):
+            raise ConfigError("--show-dir needs default_hooks.visualization; add visualization=dict("
+                              "type='SegVisualizationHook') to default_hooks in the config")
+        cfg.default_hooks.visualization.update(draw=True, interval=1)
+        cfg.visualizer.save_dir = show_dir
+    if out:
+        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+        for evaluator in evaluators:
+            evaluator.output_dir = out
+
+
+def _predict_only(cfg: Config, folder: str, out: str) -> int:
+    """Puts a folder of images in the place of the test set; returns how many there are.
+
+    Classes, colours and label convention stay those of the test set.
+    """
+    names = _images(folder, out)
+    dataset, pipeline = cfg.test_dataloader.dataset, own_pipeline(cfg, '--no-gt')
+    init_default_scope(cfg.get('default_scope') or 'mmseg')
+    metainfo = DATASETS.build(dict(dataset, lazy_init=True, pipeline=[])).metainfo
+    cfg.test_dataloader.dataset = dict(
+        type='BaseSegDataset',
+        data_prefix=dict(img_path=folder),
+        img_suffix=tuple(sorted({osp.splitext(name)[1] for name in names})),
+        metainfo=dict(classes=metainfo['classes'], palette=metainfo['palette']),
+        reduce_zero_label=metainfo.get('reduce_zero_label', False),
+        pipeline=without_labels(pipeline))
+    cfg.test_evaluator = dict(type='ExactIoUMetric', format_only=True)
+    return len(names)
+
+
+def _images(folder: str, out: str) -> List[str]:
+    """Names of the images in a folder, of which each can have a PNG of its own in ``out``."""
+    if not osp.isdir(folder):
+        raise ConfigError(f'--no-gt {folder}: no such folder')
+    if (osp.realpath(out) + osp.sep).startswith(osp.realpath(folder) + osp.sep):
+        raise ConfigError(f'--out {out} is in {folder}, where the PNGs could overwrite images or be taken for some; '
+                          'choose a folder elsewhere')
+    names = [name for name in list_dir_or_file(folder, list_dir=False, recursive=True)
+             if name.lower().endswith(IMAGE_SUFFIXES)]
+    if not names:
+        raise ConfigError(f'--no-gt {folder} holds no image; files that end in {" ".join(IMAGE_SUFFIXES)} are taken')
+    stems = defaultdict(list)
+    for name in sorted(names):
+        stems[osp.splitext(osp.basename(name))[0]].append(name)
+    for stem, same in stems.items():
+        if len(same) > 1:
+            raise ConfigError(f'{same[0]} and {same[1]} in {folder} would both be written to {stem}.png; rename one, '
+                              'or give the folders one by one with an --out each')
+    return names
