@@ -1,5 +1,6 @@
 """InceptionNeXt for MMSegmentation. Importing this package registers its classes."""
 import sys
+from contextlib import redirect_stdout
 
 from .stack import error_message, inspect_stack
 from .version import __version__
@@ -9,7 +10,8 @@ _problem = error_message(inspect_stack())
 if _problem and sys.argv[:1] != ['-m']:
     raise ImportError(_problem)
 if not _problem:
-    from . import datasets, engine, evaluation, models  # noqa: F401 (registers the classes)
-    from .models import fuse
+    with redirect_stdout(sys.stderr):  # onedl-mmsegmentation prints lines on import; standard output is for results
+        from . import datasets, engine, evaluation, models  # noqa: F401 (registers the classes)
+        from .models import fuse
 
 __all__ = ['__version__', 'fuse']

@@ -9,10 +9,23 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 
+from mmseg_inceptionnext.apis import load_config
 from mmseg_inceptionnext.apis.compare_stock import randomise
 
 ROOT = Path(__file__).resolve().parents[1]
 TOY = 'configs/fpn_inceptionnext_a_toy.py'
+
+
+def short_config(toy_root, work_dir, max_iters=3, val_interval=3, **options):
+    """The toy config for a short run in this process: a checkpoint and a line of the log in every iteration."""
+    cfg = load_config(str(ROOT / TOY), options, str(work_dir))
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.update(num_workers=0, persistent_workers=False)
+        loader.dataset.data_root = str(toy_root)
+    cfg.train_cfg.update(max_iters=max_iters, val_interval=val_interval)
+    cfg.default_hooks.logger.interval = 1
+    cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=-1)
+    return cfg
 
 
 def save_checkpoint(config, path, with_meta=True, **meta):

@@ -67,7 +67,8 @@ def compare_configs(args):
         found = throughput.measure_throughput(args.configs, settings._replace(mode=mode), args.runs, not args.no_memory)
         for result in found:
             table.add_row([
-                throughput.model_name(result.config), mode, result.batch_size, result.memory_format, *_seconds(result),
+                throughput.model_name(result.config, args.backbone_only), mode, result.batch_size,
+                result.memory_format, *_seconds(result),
                 f'{result.images_per_second:.2f}', f'{result.images_per_second / found[0].images_per_second:.2f}x',
                 '' if result.memory is None else f'{result.memory / 2**20:.0f}'])
         results += found
@@ -82,8 +83,8 @@ def compare_configs(args):
         left_out = [throughput.model_name(config) for config, value in accuracy.items() if value is None]
         if left_out:
             print('not in the plot, since the paper has no accuracy of them:', ', '.join(left_out))
-        measure = 'ImageNet-1K top-1 (%)' if args.backbone_only else 'ADE20K mIoU (%)'
-        throughput.plot(results, {config: value for config, value in accuracy.items() if value}, measure, args.plot)
+        known = {config: value for config, value in accuracy.items() if value is not None}
+        throughput.plot(results, known, args.backbone_only, args.plot)
 
 
 def compare_with_stock(args):

@@ -6,7 +6,7 @@ import sys
 from mmengine.config import DictAction
 
 from mmseg_inceptionnext.apis import ConfigError, load_config, test
-from mmseg_inceptionnext.datasets import MissingDatasetError
+from mmseg_inceptionnext.datasets import MissingDatasetError, SampleError
 from mmseg_inceptionnext.engine import CheckpointError
 
 
@@ -36,7 +36,7 @@ def main():
     try:
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
         test(cfg, args.checkpoint, args.out, args.show_dir, args.tta, args.fuse, args.trust_checkpoint)
-    except (CheckpointError, ConfigError, MissingDatasetError) as error:
+    except (ConfigError, MissingDatasetError, SampleError, CheckpointError) as error:
         sys.exit(str(error))
 
 

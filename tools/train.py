@@ -5,19 +5,28 @@ import sys
 
 from mmengine.config import DictAction
 
-from mmseg_inceptionnext.apis import ConfigError, load_config, train
-from mmseg_inceptionnext.datasets import MissingDatasetError
-from mmseg_inceptionnext.engine import CheckpointError
+from mmseg_inceptionnext.apis import ConfigError, load_config, seeds_table, train, train_seeds
+from mmseg_inceptionnext.datasets import MissingDatasetError, SampleError
+from mmseg_inceptionnext.engine import CheckpointError, NonFiniteLossError
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description='Train a segmentor')
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/CONFIG_NAME)')
-    parser.add_argument('--resume', action='store_true', help='go on from the latest checkpoint in the work dir')
-    parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument(
+        '--resume', action='store_true', help='go on from the newest checkpoint in the work dir that reads whole')
+    parser.add_argument('--amp', nargs='?', const='fp16', choices=['fp16', 'bf16'],
+                        help='train in mixed precision (default: fp16)')
+    batch = parser.add_mutually_exclusive_group()
+    batch.add_argument(
         '--auto-scale-lr', action='store_true', help="scale the learning rate by this run's batch over the recipe's")
+    batch.add_argument(
+        '--match-batch', action='store_true',
+        help="accumulate gradients up to the recipe's batch, with all intervals to match")
+    parser.add_argument('--deterministic', action='store_true', help='deterministic algorithms only: slower')
+    parser.add_argument('--seeds', type=lambda text: [int(seed) for seed in text.split(',')], metavar='0,1,2',
+                        help='train once with each seed, in work-dir/seed_N, and print mean and standard deviation')
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='run what is inside the checkpoint, if it holds more than data')
     parser.add_argument(
@@ -34,8 +43,14 @@ def main():
     args = parse_args()
     try:
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-        train(cfg, args.resume, args.amp, args.auto_scale_lr, args.trust_checkpoint)
-    except (ConfigError, MissingDatasetError, CheckpointError) as error:
+        options = dict(
+            resume=args.resume, amp=args.amp, auto_scale_lr=args.auto_scale_lr, trust_checkpoint=args.trust_checkpoint,
+            deterministic=args.deterministic, accumulate=args.match_batch)
+        if args.seeds:
+            print(seeds_table(train_seeds(cfg, args.seeds, **options)))
+        else:
+            train(cfg, **options)
+    except (ConfigError, MissingDatasetError, SampleError, CheckpointError, NonFiniteLossError) as error:
         sys.exit(str(error))
 
 

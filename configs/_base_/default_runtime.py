@@ -10,5 +10,5 @@ log_processor = dict(by_epoch=False)
 log_level = 'INFO'
 load_from = None
 resume = False
-custom_hooks = [dict(type='BatchSizeHook')]
+custom_hooks = [dict(type='BatchSizeHook'), dict(type='SkippedSamplesHook')]
 tta_model = dict(type='RunningSumTTAModel')

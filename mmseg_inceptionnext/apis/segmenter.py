@@ -13,6 +13,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmseg.registry import DATASETS
 from PIL import Image
 
+from mmseg_inceptionnext.datasets.files import read, why_unreadable
+from mmseg_inceptionnext.datasets.folders import loaders
 from mmseg_inceptionnext.engine import (
     check_segmentor,
     guarded_build,
@@ -142,6 +144,12 @@ class Segmenter:
         if not osp.isfile(path):
             raise ValueError(f'{path}: no such file')
         try:
+            read(path)  # what is cut off or damaged would be made up
             return self._load(dict(img_path=path))
+        except ValueError as error:
+            raise ValueError(f'{path}: cannot be read as an image: it {error}') from error
         except Exception as error:  # OpenCV, mmcv and the file system each have their own errors for a bad file
-            raise ValueError(f'{path}: cannot be read as an image ({type(error).__name__})') from error
+            loader = loaders(self._load).get('img_path')
+            reason = loader and why_unreadable(path, loader)
+            raise ValueError(f'{path}: cannot be read as an image: '
+                             f'{f"it {reason}" if reason else type(error).__name__}') from error

@@ -169,22 +169,23 @@ def to_json(results: Sequence[Throughput], settings: Settings, path: str) -> Non
         json.dump(content, file, indent=2)
 
 
-def plot(results: Sequence[Throughput], accuracy: Dict[str, float], measure: str, path: str) -> None:
+def plot(results: Sequence[Throughput], accuracy: Dict[str, float], backbone_only: bool, path: str) -> None:
     """Draws the paper's accuracy against the measured throughput, as its figure 1 does.
 
     Args:
         results: what was measured, in one mode.
-        accuracy: by config; those that are not in it are left out.
-        measure: what the accuracy is, for the axis.
+        accuracy: by config, mIoU or a backbone's top-1; configs that are not in it are left out.
+        backbone_only: whether backbones were measured.
         path: the picture to write; its suffix says which kind.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
     figure = Figure(figsize=(7, 5), layout='constrained')
     axes = figure.add_subplot()
     families: Dict[str, List[Throughput]] = {}
     for result in results:
         if result.config in accuracy:
-            families.setdefault(model_name(result.config).rpartition('_')[0], []).append(result)
+            families.setdefault(model_name(result.config, backbone_only).rpartition('_')[0], []).append(result)
     for family, members in families.items():
         members = sorted(members, key=lambda result: accuracy[result.config])
         x, y = [m.images_per_second for m in members], [accuracy[m.config] for m in members]
@@ -192,13 +193,18 @@ def plot(results: Sequence[Throughput], accuracy: Dict[str, float], measure: str
         for member, left, low in zip(members, x, y):
             axes.annotate(model_name(member.config).rpartition('_')[2].upper(), (left, low), (5, 5),
                           textcoords='offset points')
-    axes.set(xlabel=f'images / s, {results[0].mode}, measured', ylabel=f"{measure}, the paper's")
+    measure = 'ImageNet-1K top-1 (%)' if backbone_only else 'ADE20K mIoU (%)'
+    axes.set(xlabel=f'images / s, {results[0].mode}, measured', ylabel=f"{measure}, the paper's", xscale='log')
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter('{x:g}')
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_title(machine(), fontsize='small')
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=150)
 
 
-def model_name(config: str) -> str:
-    """``upernet_inceptionnext_t`` for ``configs/upernet_inceptionnext_t_ade20k.py``."""
-    return osp.splitext(osp.basename(config))[0].rpartition('_')[0]
+def model_name(config: str, backbone_only: bool = False) -> str:
+    """``upernet_inceptionnext_t``, or ``inceptionnext_t``, for ``configs/upernet_inceptionnext_t_ade20k.py``."""
+    name = osp.splitext(osp.basename(config))[0].rpartition('_')[0]
+    return name.partition('_')[2] if backbone_only else name

@@ -1,8 +1,19 @@
-"""A dataset that says which folder it misses and where to get it."""
-from typing import List
+"""A dataset that names what is missing or broken in it."""
+import logging
+from typing import Any, Dict, List
 
+import torch
+from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.fileio import isdir
+from mmengine.logging import print_log
 from mmseg.datasets import BaseSegDataset
+from mmseg.datasets.transforms import LoadAnnotations
+
+from mmseg_inceptionnext.engine.reproducible import Draw, seed_everything
+
+from .files import BrokenSampleError, SampleError, broken, check_file, why_unreadable
+
+MOST_REPLACEMENTS = 100  # broken samples in a row after which the data, and not a sample, is broken
 
 
 class MissingDatasetError(FileNotFoundError):
@@ -10,12 +21,41 @@ class MissingDatasetError(FileNotFoundError):
 
 
 class FolderDataset(BaseSegDataset):
-    """``BaseSegDataset`` whose missing folders and empty lists end in one clear message.
+    """``BaseSegDataset`` that says in one clear message what is missing or broken.
 
-    Subclasses say in ``SOURCE`` where the data is published and how it is laid out.
+    Missing folders and empty lists raise :class:`MissingDatasetError`. A file that is missing, cut off or damaged
+    raises :class:`BrokenSampleError`, also where a decoder would make up the rest of it. Samples carry ``num_classes``
+    and ``ignore_index`` for ``CheckLabels``. Subclasses say in ``SOURCE`` where the data is published and how it is
+    laid out.
+
+    Args:
+        on_error: ``raise``, or ``skip``: a sample with a broken file is replaced by the next one that is whole, so that
+            the same index always gives the same sample. It is logged, and counted for ``SkippedSamplesHook``. For
+            training only: an evaluation would count the next image twice.
+        **kwargs: the arguments of ``BaseSegDataset``.
+
+    Raises:
+        ValueError: if ``on_error`` is none of these, or ``skip`` with ``test_mode``.
     """
 
     SOURCE = ''
+
+    def __init__(self, on_error: str = 'raise', **kwargs) -> None:
+        if on_error not in ('raise', 'skip'):
+            raise ValueError(f"on_error={on_error!r}: allowed are 'raise' and 'skip'")
+        if on_error == 'skip' and kwargs.get('test_mode'):
+            raise ValueError("on_error='skip' is for training: an evaluation must see each image once")
+        self.on_error = on_error
+        super().__init__(**kwargs)
+
+    def full_init(self) -> None:
+        """Lists the samples; see ``BaseDataset``."""
+        if self._fully_initialized:
+            return
+        super().full_init()
+        if self.on_error == 'skip':
+            # How often each sample was skipped. In shared memory, as every worker process has a copy of the dataset.
+            self._skipped = torch.zeros(len(self), dtype=torch.int32).share_memory_()
 
     def load_data_list(self) -> List[dict]:
         """Lists the pairs of image and annotation.
@@ -32,9 +72,76 @@ class FolderDataset(BaseSegDataset):
                 self._message(f'{self.data_prefix["img_path"]} holds no file that ends in {self.img_suffix}'))
         return data_list
 
+    def get_data_info(self, idx: int) -> dict:
+        """The paths of a sample and what ``CheckLabels`` must know about it."""
+        classes = self._metainfo.get('classes')
+        return dict(super().get_data_info(idx), num_classes=len(classes) if classes else None,
+                    ignore_index=self.ignore_index)
+
+    def prepare_data(self, idx: int) -> Any:
+        """A sample after the pipeline, or with ``on_error='skip'`` the next one that is whole.
+
+        If ``ResumableSampler`` drew it, its randomness is that of the place in the run.
+
+        Raises:
+            BrokenSampleError: if a file is broken, or with ``on_error='skip'`` those of many samples in a row.
+            LabelError: if a label does not fit the image or the settings of the dataset.
+        """
+        tries = min(len(self), MOST_REPLACEMENTS)
+        for step in range(tries):
+            candidate = (idx + step) % len(self)
+            if isinstance(idx, Draw):
+                seed_everything(idx.seed)
+            try:
+                return self._load(candidate)
+            except BrokenSampleError as error:
+                if self.on_error == 'raise':
+                    raise
+                self._note(candidate, error)
+        raise BrokenSampleError(f'{tries} samples in a row are broken, the last of them '
+                                f'{self.get_data_info(candidate)["img_path"]}: python tools/check_dataset.py CONFIG '
+                                'says what is wrong with each')
+
+    def _load(self, idx: int) -> Any:
+        info = self.get_data_info(idx)
+        for key in loaders(self.pipeline):
+            check_file(info[key], key == 'seg_map_path', self.backend_args)
+        try:
+            return self.pipeline(info)
+        except SampleError:
+            raise
+        except Exception:
+            for key, loader in loaders(self.pipeline).items():
+                problem = why_unreadable(info[key], loader, self.backend_args)
+                if problem:
+                    raise broken(info[key], problem) from None
+            raise
+
+    def _note(self, idx: int, error: BrokenSampleError) -> None:
+        if not self._skipped[idx]:
+            print_log(f'skipped: {error}', logger='current', level=logging.WARNING)
+        self._skipped[idx] += 1
+
+    def skipped_samples(self) -> Dict[str, int]:
+        """How often each broken sample was replaced in this process and its workers, by the path of its image."""
+        if self.on_error == 'raise' or not self._fully_initialized:
+            return {}
+        return {self.get_data_info(idx)['img_path']: int(self._skipped[idx])
+                for idx in self._skipped.nonzero().flatten().tolist()}
+
     def _message(self, problem: str) -> str:
         return (f'{type(self).__name__}: {problem}\n'
                 f'{self.SOURCE}\n'
                 f'If the data lies elsewhere, give its folder: --cfg-options data_root=DIR (now {self.data_root})\n'
                 'To try the plugin without it: python tools/make_toy_ade20k.py, then '
                 'python tools/train.py configs/fpn_inceptionnext_a_toy.py')
+
+
+def loaders(pipeline: Any) -> Dict[str, BaseTransform]:
+    """The steps of a pipeline that read files in MMSegmentation's own way, by the key of the path that they read."""
+    kinds = {LoadImageFromFile: 'img_path', LoadAnnotations: 'seg_map_path'}
+    found = {kinds[type(pipeline)]: pipeline} if type(pipeline) in kinds else {}
+    for name in ('transforms', 'subroutines'):  # of Compose and of the wrappers of transforms, as TestTimeAug
+        for step in getattr(pipeline, name, None) or ():
+            found.update(loaders(step))
+    return found

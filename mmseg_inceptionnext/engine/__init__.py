@@ -1,15 +1,21 @@
+from .atomic import AtomicCheckpointHook, choose_checkpoint
 from .checkpoint import check_segmentor
 from .embedded_config import guarded_build, parse_embedded_config
 from .errors import ConfigError
-from .hooks import BatchSizeHook
+from .hooks import BatchSizeHook, SkippedSamplesHook
+from .match_batch import match_batch
+from .nonfinite import NonFiniteLossError, NonFiniteLossHook
 from .optim import LayerDecayOptimWrapperConstructor
 from .pretrained import load_pretrained
+from .reproducible import ResumableSampler
 from .runner import CPURunner, build_runner
 from .safe_reading import CheckpointError, UnsafeCheckpointError, trusting
 from .sources import load_source, safe_checkpoints
 
 __all__ = [
-    'BatchSizeHook', 'CPURunner', 'CheckpointError', 'ConfigError', 'LayerDecayOptimWrapperConstructor',
-    'UnsafeCheckpointError', 'build_runner', 'check_segmentor', 'guarded_build', 'load_pretrained', 'load_source',
-    'parse_embedded_config', 'safe_checkpoints', 'trusting'
+    'AtomicCheckpointHook', 'BatchSizeHook', 'CPURunner', 'CheckpointError', 'ConfigError',
+    'LayerDecayOptimWrapperConstructor', 'NonFiniteLossError', 'NonFiniteLossHook', 'ResumableSampler',
+    'SkippedSamplesHook', 'UnsafeCheckpointError', 'build_runner', 'check_segmentor', 'choose_checkpoint',
+    'guarded_build', 'load_pretrained', 'load_source', 'match_batch', 'parse_embedded_config', 'safe_checkpoints',
+    'trusting'
 ]

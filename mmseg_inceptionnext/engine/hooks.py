@@ -2,11 +2,14 @@
 import logging
 import os
 import os.path as osp
+from collections import Counter
 
+from mmengine.dist import all_gather_object
 from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
+from torch.utils.data import Dataset
 
 from .checkpoint import check_segmentor, compare, describe, segmentor_weights, unwrap
 
@@ -29,7 +32,7 @@ class BatchSizeHook(Hook):
         actual = runner.world_size * per_process * accumulated
         parts = f'{runner.world_size} process{"es" * (runner.world_size > 1)} x {per_process} images'
         if accumulated > 1:
-            parts += f' x {accumulated} accumulated steps'
+            parts += f' x {accumulated} accumulated steps; BatchNorm sees {per_process} images at once'
         line = f'batch: the recipe has {base}, this run has {actual} ({parts})'
         scale = runner.world_size * per_process / base if recipe.get('enable') else 1  # MMEngine ignores accumulation
         if recipe.get('enable'):
@@ -39,6 +42,26 @@ class BatchSizeHook(Hook):
                      'learning rate with --auto-scale-lr')
         fits = actual == base and scale == 1
         print_log(line, logger=runner.logger, level=logging.INFO if fits else logging.WARNING)
+
+
+@HOOKS.register_module()
+class SkippedSamplesHook(Hook):
+    """Says at the end of training which broken samples were replaced, and how often.
+
+    That is, by the datasets of this package that have ``on_error='skip'``, in all workers of all processes.
+    """
+
+    MOST_NAMES = 20
+
+    def after_train(self, runner: Runner) -> None:
+        total = Counter()
+        for counts in all_gather_object(_skipped(runner.train_dataloader.dataset)):
+            total.update(counts)
+        if total:
+            names = [f'{path} ({count} times)' for path, count in total.most_common(self.MOST_NAMES)]
+            names += [f'and {len(total) - self.MOST_NAMES} more'] * (len(total) > self.MOST_NAMES)
+            print_log(f'skipped: {len(total)} broken samples, replaced {sum(total.values())} times by the next one: '
+                      f'{", ".join(names)}', logger=runner.logger, level=logging.WARNING)
 
 
 class WholeCheckpointHook(Hook):
@@ -79,6 +102,15 @@ class FuseHook(Hook):
         # EMAHook would exchange parameters that are not there any more. The checkpoint's own are the averaged ones.
         runner._hooks = [hook for hook in runner.hooks if not isinstance(hook, EMAHook)]
         fuse(unwrap(runner.model), inplace=True)
+
+
+def _skipped(dataset: Dataset) -> Counter:
+    """How often each sample was replaced, also in the datasets that one joins or repeats."""
+    total = Counter(dataset.skipped_samples() if hasattr(dataset, 'skipped_samples') else {})
+    for inner in [*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)]:
+        if inner is not None:
+            total += _skipped(inner)
+    return total
 
 
 def _drop_foreign_paths(runner: Runner, checkpoint: dict) -> None:

@@ -98,7 +98,7 @@ def test_the_batch_is_halved_until_it_fits(monkeypatch):
 def test_from_the_command_line(tmp_path):
     text = run_tool('tools/benchmark.py', ATTO, FPN, '--shape', 64, 64, '--runs', 1, '--memory-format', 'nchw',
                     '--json', tmp_path / 'b.json', '--plot', tmp_path / 'b.png', '--fuse', '--backbone-only').stdout
-    assert 'upernet_inceptionnext_a' in text and '1.00x' in text and 'backbones, 64 x 64 (H x W), fuse' in text
+    assert '| inceptionnext_a ' in text and '1.00x' in text and 'backbones, 64 x 64 (H x W), fuse' in text
     found = json.loads((tmp_path / 'b.json').read_text())
     assert [result['batch_size'] for result in found['results']] == [1, 1] and found['settings']['fused'] is True
     assert all(0 < result['memory'] < 2**30 for result in found['results'])

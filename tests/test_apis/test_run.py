@@ -8,30 +8,19 @@ import torch
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
-from mmseg_inceptionnext.apis import Segmenter, check_checkpoint, load_config, publish_checkpoint, train
+from mmseg_inceptionnext.apis import Segmenter, check_checkpoint, publish_checkpoint, train
 from mmseg_inceptionnext.apis import test as evaluate
 from mmseg_inceptionnext.engine import UnsafeCheckpointError
 from mmseg_inceptionnext.models import InceptionNeXt
 
-from utils import EVIL_CONFIGS, ROOT, TOY, poison
-
-
-def in_process(toy_root, work_dir, **options):
-    """The config of a short run in this process."""
-    cfg = load_config(str(ROOT / TOY), options, str(work_dir))
-    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        loader.update(num_workers=0, persistent_workers=False)
-        loader.dataset.data_root = str(toy_root)
-    cfg.train_cfg.update(max_iters=3, val_interval=3)
-    cfg.default_hooks.checkpoint.interval = cfg.default_hooks.logger.interval = 1
-    return cfg
+from utils import EVIL_CONFIGS, ROOT, TOY, poison, short_config
 
 
 @pytest.fixture(scope='module')
 def trained(toy_root, tmp_path_factory):
     """Two iterations on drawn scenes: the work dir."""
     work_dir = tmp_path_factory.mktemp('work')
-    cfg = in_process(toy_root, work_dir)
+    cfg = short_config(toy_root, work_dir)
     cfg.train_cfg.update(max_iters=2, val_interval=2)
     train(cfg)
     return work_dir
@@ -54,7 +43,7 @@ def test_resuming_restores_everything_under_safe_reading(trained, toy_root, tmp_
     shutil.copy(trained / 'iter_2.pth', tmp_path)
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_2.pth'))
     StateRecorder.seen.clear()
-    cfg = in_process(toy_root, tmp_path, custom_hooks=[dict(type='StateRecorder')])
+    cfg = short_config(toy_root, tmp_path, custom_hooks=[dict(type='StateRecorder')])
     train(cfg, resume=True)
     seen, = StateRecorder.seen
     saved = torch.load(tmp_path / 'iter_2.pth', weights_only=False)
@@ -79,10 +68,10 @@ def test_malicious_checkpoints_are_refused_wherever_they_are_read(trained, toy_r
     (tmp_path / 'last_checkpoint').write_text(str(bad))
     pretrained = dict(type='Pretrained', checkpoint=str(bad))
     attempts = [
-        lambda: train(in_process(toy_root, tmp_path), resume=True),
-        lambda: train(in_process(toy_root, tmp_path, load_from=str(bad))),
-        lambda: train(in_process(toy_root, tmp_path, **{'model.backbone.init_cfg': pretrained})),
-        lambda: evaluate(in_process(toy_root, tmp_path), str(bad)),
+        lambda: train(short_config(toy_root, tmp_path), resume=True),
+        lambda: train(short_config(toy_root, tmp_path, load_from=str(bad))),
+        lambda: train(short_config(toy_root, tmp_path, **{'model.backbone.init_cfg': pretrained})),
+        lambda: evaluate(short_config(toy_root, tmp_path), str(bad)),
         lambda: Segmenter(str(bad)),
         lambda: Segmenter(str(bad), str(ROOT / TOY)),
         lambda: check_checkpoint(str(bad)),
@@ -98,19 +87,19 @@ def test_malicious_checkpoints_are_refused_wherever_they_are_read(trained, toy_r
 def test_stock_weights_evaluate_to_the_same(toy_root, tmp_path):
     """Trained in MMSegmentation's own class; evaluated in it, in ours, fused, and with views, whole and sliding."""
     stock = {'model.type': 'EncoderDecoder'}
-    cfg = in_process(toy_root, tmp_path / 'train', param_scheduler=[], randomness=dict(seed=0), **stock)
+    cfg = short_config(toy_root, tmp_path / 'train', param_scheduler=[], randomness=dict(seed=0), **stock)
     cfg.train_cfg.update(max_iters=25, val_interval=25)
     cfg.default_hooks.checkpoint.interval = 25
     train(cfg)
     checkpoint = str(tmp_path / 'train/iter_25.pth')
     slide = {'model.test_cfg.mode': 'slide', 'model.test_cfg.crop_size': (96, 96), 'model.test_cfg.stride': (64, 64)}
     for options in ({}, slide):
-        expected = evaluate(in_process(toy_root, tmp_path / 'a', **stock, **options), checkpoint)['mIoU']
+        expected = evaluate(short_config(toy_root, tmp_path / 'a', **stock, **options), checkpoint)['mIoU']
         assert expected > 1
         for fused in (False, True):
-            result = evaluate(in_process(toy_root, tmp_path / 'b', **options), checkpoint, fuse_model=fused)['mIoU']
+            result = evaluate(short_config(toy_root, tmp_path / 'b', **options), checkpoint, fuse_model=fused)['mIoU']
             assert result == pytest.approx(expected, abs=1e-3)
-        by_views = [evaluate(in_process(toy_root, tmp_path / 'c', **options, **views), checkpoint, tta=True)['mIoU']
+        by_views = [evaluate(short_config(toy_root, tmp_path / 'c', **options, **views), checkpoint, tta=True)['mIoU']
                     for views in ({**stock, 'tta_model.type': 'SegTTAModel'}, {})]
         assert by_views[1] == pytest.approx(by_views[0], abs=1e-3)
 
@@ -118,24 +107,24 @@ def test_stock_weights_evaluate_to_the_same(toy_root, tmp_path):
 def test_averaged_weights_are_evaluated_fused_too(toy_root, tmp_path):
     """EMAHook exchanges parameters before an evaluation, and a fused model has others."""
     ema = dict(param_scheduler=[], randomness=dict(seed=0), custom_hooks=[dict(type='EMAHook', momentum=0.2)])
-    cfg = in_process(toy_root, tmp_path / 'train', **ema)
+    cfg = short_config(toy_root, tmp_path / 'train', **ema)
     cfg.train_cfg.update(max_iters=25, val_interval=25)
     train(cfg)
     checkpoint = str(tmp_path / 'train/iter_25.pth')
-    expected = evaluate(in_process(toy_root, tmp_path / 'a', **ema), checkpoint)['mIoU']
+    expected = evaluate(short_config(toy_root, tmp_path / 'a', **ema), checkpoint)['mIoU']
     assert expected > 1
-    assert evaluate(in_process(toy_root, tmp_path / 'b', **ema), checkpoint, fuse_model=True)['mIoU'] == pytest.approx(
-        expected, abs=1e-3)
+    fused = evaluate(short_config(toy_root, tmp_path / 'b', **ema), checkpoint, fuse_model=True)['mIoU']
+    assert fused == pytest.approx(expected, abs=1e-3)
 
 
 def test_averaging_goes_on_where_it_was_when_training_resumes(toy_root, tmp_path):
     """In a checkpoint of EMAHook ``state_dict`` is the average, ``ema_state_dict`` what is trained."""
     options = dict(param_scheduler=[], custom_hooks=[dict(type='EMAHook', momentum=0.3), dict(type='StateRecorder')])
-    cfg = in_process(toy_root, tmp_path, **options)
+    cfg = short_config(toy_root, tmp_path, **options)
     cfg.train_cfg.update(max_iters=2, val_interval=2)
     train(cfg)
     StateRecorder.seen.clear()
-    train(in_process(toy_root, tmp_path, **options), resume=True)
+    train(short_config(toy_root, tmp_path, **options), resume=True)
     before, after = (torch.load(tmp_path / f'iter_{i}.pth', weights_only=False) for i in (2, 3))
     seen, = StateRecorder.seen
     names = [key[len('module.'):] for key in before['ema_state_dict'] if key.endswith(('weight', 'bias', 'gamma'))]

@@ -5,6 +5,7 @@ test_pipeline = [
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
     dict(type='ResizeToMultiple', size_divisor=32),
     dict(type='LoadAnnotations'),  # after Resize: scored at the original size
+    dict(type='CheckLabels'),
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(batch_size=4)

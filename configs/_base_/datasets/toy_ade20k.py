@@ -4,6 +4,7 @@ data_root = 'data/toy_ade20k'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
+    dict(type='CheckLabels'),
     dict(type='RandomResize', scale=(256, 192), ratio_range=(0.75, 1.5), keep_ratio=True),
     dict(type='RandomCrop', crop_size=(128, 128), cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
@@ -14,6 +15,7 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='ResizeToMultiple', size_divisor=32),
     dict(type='LoadAnnotations'),  # after Resize: scored at the original size
+    dict(type='CheckLabels'),
     dict(type='PackSegInputs'),
 ]
 tta_pipeline = [
@@ -25,6 +27,7 @@ tta_pipeline = [
             [dict(type='RandomFlip', prob=0., direction='horizontal'),
              dict(type='RandomFlip', prob=1., direction='horizontal')],
             [dict(type='LoadAnnotations')],
+            [dict(type='CheckLabels')],
             [dict(type='PackSegInputs')],
         ]),
 ]
@@ -32,7 +35,7 @@ train_dataloader = dict(
     batch_size=6,
     num_workers=2,
     persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
+    sampler=dict(type='ResumableSampler', shuffle=True),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,

@@ -1,0 +1,223 @@
+"""Checkpoints that are there whole or not at all, whatever happens while they are written."""
+import errno
+import glob
+import logging
+import os
+import os.path as osp
+import re
+import zipfile
+from contextlib import contextmanager
+from typing import Any, Iterator, List, Optional, Tuple
+
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+
+from .safe_reading import CheckpointError
+
+TEMPORARY = '.{name}.tmp'
+NO_RENAME = {errno.EPERM, errno.EACCES, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBUSY}
+
+
+def write_atomically(content: bytes, path: str) -> None:
+    """Writes a file under a temporary name beside it, forces it to the disk, and renames it.
+
+    Where the file system cannot rename, the file is written in its place, once the temporary one has shown that there
+    is room.
+
+    Raises:
+        OSError: if it cannot be written; what was at ``path`` before is still there.
+    """
+    folder, name = osp.split(osp.abspath(path))
+    temporary = osp.join(folder, TEMPORARY.format(name=name))
+    try:
+        _write(content, temporary)
+        try:
+            os.replace(temporary, path)
+        except OSError as error:
+            if error.errno not in NO_RENAME:
+                raise
+            os.remove(temporary)
+            _write(content, path)
+    finally:
+        if osp.exists(temporary):
+            os.remove(temporary)
+    _sync_folder(folder)
+
+
+def _write(content: bytes, path: str) -> None:
+    with open(path, 'wb') as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: str) -> None:
+    """Makes the new name last through a power failure, where the system knows how."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
+@register_backend('atomic')
+class AtomicBackend(LocalBackend):
+    """MMEngine's backend for local files, with :func:`write_atomically`."""
+
+    def put(self, obj: bytes, filepath) -> None:
+        os.makedirs(osp.dirname(osp.abspath(filepath)), exist_ok=True)
+        write_atomically(obj, str(filepath))
+
+
+class _HeldRemovals:
+    """A backend whose removals wait until what replaces the removed files has been written."""
+
+    def __init__(self, backend: LocalBackend) -> None:
+        self.backend, self.held = backend, []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def remove(self, path) -> None:
+        self.held.append((self.backend.remove, path))
+
+    def rmtree(self, path) -> None:
+        self.held.append((self.backend.rmtree, path))
+
+    def remove_now(self, but: Optional[str]) -> None:
+        for remove, path in self.held:
+            if path != but and self.backend.exists(path):
+                remove(path)
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """MMEngine's CheckpointHook, with nothing lost when a save is interrupted or the disk is full.
+
+    A checkpoint is written under a temporary name, forced to the disk, and renamed; then ``last_checkpoint`` is written
+    in the same way; only then are outdated checkpoints, and the best one so far, removed. Takes the arguments of
+    ``CheckpointHook``.
+
+    Raises:
+        CheckpointError: if a checkpoint cannot be written; names those that are whole.
+    """
+
+    def __init__(self, *args, backend_args: Optional[dict] = None, **kwargs) -> None:
+        super().__init__(*args, backend_args=backend_args or dict(backend='atomic'), **kwargs)
+
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        if is_main_process():
+            for path in glob.glob(osp.join(glob.escape(str(self.out_dir)), TEMPORARY.format(name='*.pth'))):
+                os.remove(path)  # of a run that was killed while it saved
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        outdated = self._keep(runner, step)
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        with self._explained(self.last_ckpt):
+            runner.save_checkpoint(
+                self.out_dir, name, self.file_client_args, save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler, meta=meta, by_epoch=self.by_epoch,
+                backend_args=self.backend_args, **self.args)
+            if is_main_process():
+                write_atomically(self.last_ckpt.encode(), osp.join(runner.work_dir, 'last_checkpoint'))
+        if outdated is not None and is_main_process():
+            if self.file_backend.isfile(outdated):
+                self.file_backend.remove(outdated)
+            elif self.file_backend.isdir(outdated):  # of several files, as sharded training writes them
+                self.file_backend.rmtree(outdated)
+
+    def _keep(self, runner: Runner, step: int) -> Optional[str]:
+        """Notes that a checkpoint is to be kept; returns the one that is then one too many."""
+        if self.max_keep_ckpts <= 0 or (self.keep_ckpt_ids and self.keep_ckpt_ids[-1] == step):
+            return None
+        outdated = None
+        if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+            name = self.filename_tmpl.format(self.keep_ckpt_ids.popleft())
+            outdated = self.file_backend.join_path(self.out_dir, name)
+        self.keep_ckpt_ids.append(step)
+        runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        return outdated
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        backend, self.file_backend = self.file_backend, _HeldRemovals(self.file_backend)
+        try:
+            with self._explained('the best checkpoint'):
+                super()._save_best_checkpoint(runner, metrics)
+            self.file_backend.remove_now(but=self.best_ckpt_path)
+        finally:
+            self.file_backend = backend
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            whole = [path for path in checkpoints_in(str(self.out_dir)) if not why_broken(path)]
+            raise CheckpointError(
+                f'{what} could not be written: {error}. Whole are {", ".join(map(osp.basename, whole)) or "none"} in '
+                f'{self.out_dir}; mend the cause, such as a full disk, and go on with --resume') from error
+
+
+def checkpoints_in(folder: str) -> List[str]:
+    """The regular checkpoints of a folder, ``iter_N.pth`` and ``epoch_N.pth``, the one of the largest N first."""
+    found = [(int(match.group(1)), path) for path in glob.glob(osp.join(glob.escape(folder), '*.pth'))
+             for match in [re.fullmatch(r'(?:iter|epoch)_(\d+)\.pth', osp.basename(path))] if match]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def why_broken(path: str) -> str:
+    """Why a checkpoint cannot be read whole; an empty string if it can. Every byte is compared with its checksum."""
+    if osp.isdir(path):
+        return ''  # of several files, which their own reader checks
+    if osp.getsize(path) == 0:
+        return 'it is empty'
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+    except (OSError, zipfile.BadZipFile, EOFError) as error:
+        return f'it is cut off or no checkpoint ({error})'
+    return f'{damaged} in it is damaged' if damaged else ''
+
+
+def newest_whole_checkpoint(folder: str) -> Tuple[Optional[str], List[str]]:
+    """The newest checkpoint of a folder that reads whole, and a line for each newer one that was passed over.
+
+    Raises:
+        CheckpointError: if there are checkpoints and none of them reads whole.
+    """
+    passed_over = []
+    for path in checkpoints_in(folder):
+        reason = why_broken(path)
+        if not reason:
+            return path, passed_over
+        passed_over.append(f'{path} was passed over: {reason}')
+    if passed_over:
+        raise CheckpointError('\n'.join(['no checkpoint to go on from:', *passed_over,
+                                         'Give a good one with --cfg-options load_from=FILE beside --resume, or train '
+                                         'anew in another --work-dir']))
+    return None, []
+
+
+def choose_checkpoint(folder: str) -> Optional[str]:
+    """:func:`newest_whole_checkpoint`, which says what it found."""
+    path, passed_over = newest_whole_checkpoint(folder)
+    for line in passed_over:
+        print_log(f'resume: {line}', logger='current', level=logging.WARNING)
+    if path is None:
+        print_log(f'resume: there is no checkpoint in {folder} yet, so training starts from the beginning',
+                  logger='current', level=logging.WARNING)
+    return path

@@ -1,0 +1,104 @@
+"""Runs whose randomness is a function of the seed and of where they are, so that a resumed one goes on exactly."""
+import itertools
+import logging
+import random
+from typing import Any, Iterator, Tuple
+
+import numpy as np
+import torch
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import IterBasedTrainLoop, Runner
+from mmseg.registry import DATA_SAMPLERS
+from torch.utils.data import DataLoader
+
+
+def derived_seed(*numbers: int) -> int:
+    """One 32-bit seed from several numbers, all of which change it."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, NumPy and PyTorch on all devices."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+class Draw(int):
+    """The index of a sample, and the seed for what happens to it at this place of the run."""
+
+    def __new__(cls, index: int, seed: int) -> 'Draw':
+        draw = super().__new__(cls, index)
+        draw.seed = seed
+        return draw
+
+    def __getnewargs__(self) -> Tuple[int, int]:
+        return int(self), self.seed
+
+
+@DATA_SAMPLERS.register_module()
+class ResumableSampler(InfiniteSampler):
+    """MMEngine's InfiniteSampler, in the same order, from any place on, with a seed for each sample it draws.
+
+    The datasets of this package seed their augmentations by it, so that they depend on the place in the run and not on
+    the worker process that happens to load the sample. Takes the arguments of ``InfiniteSampler``.
+    """
+
+    start = 0
+
+    def skip(self, num_samples: int) -> None:
+        """Starts after so many samples of this process."""
+        self.start = num_samples
+
+    def __iter__(self) -> Iterator[Draw]:
+        indices = itertools.islice(self._indices_of_rank(), self.start, None)
+        for place, index in enumerate(indices, self.start):
+            yield Draw(index, derived_seed(self.seed, place * self.world_size + self.rank))
+
+
+class _ResumedIterator:
+    """What the training loop takes its batches from, starting where the checkpoint was made.
+
+    MMEngine skips what has been trained already: from version 0.10.12 on by ``skip_iter``, before by taking the batches
+    and throwing them away. Neither loads anything here.
+    """
+
+    def __init__(self, dataloader: DataLoader, skipped: int) -> None:
+        dataloader.sampler.skip(skipped * dataloader.batch_size)
+        self._iterator, self._skipped = iter(dataloader), skipped
+
+    def skip_iter(self, num_iters: int) -> None:
+        self._skipped -= num_iters
+
+    def __next__(self) -> Any:
+        if self._skipped > 0:
+            self._skipped -= 1
+            return None
+        return next(self._iterator)
+
+
+class ReproducibleRunHook(Hook):
+    """Seeds each iteration, and starts a resumed run at the sample after the last.
+
+    A run that was stopped and resumed then ends with the same weights as one that was not: exactly so on one process
+    with deterministic algorithms, with :class:`ResumableSampler` and a dataset of this package.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        loop = runner.train_loop
+        if runner.iter == 0 or not isinstance(loop, IterBasedTrainLoop):
+            return
+        sampler = loop.dataloader.sampler
+        if isinstance(sampler, ResumableSampler):
+            sampler.seed = runner.seed  # that of the checkpoint
+            loop.dataloader_iterator = _ResumedIterator(loop.dataloader, runner.iter)
+        else:
+            print_log(f'resume: with train_dataloader.sampler.type {type(sampler).__name__} the augmentations differ '
+                      'from those of a run that was not stopped; ResumableSampler keeps them', logger=runner.logger,
+                      level=logging.WARNING)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+        seed_everything(derived_seed(runner.seed, runner.iter, get_rank()))

@@ -1,0 +1,235 @@
+"""Runs that are stopped, lose their disk or their loss, or have fewer devices than the recipe."""
+import json
+import os
+import resource
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
+from mmseg.registry import HOOKS
+
+from mmseg_inceptionnext.apis import ConfigError, run, seeds_table, train, train_seeds
+from mmseg_inceptionnext.datasets import ADEChallengeDataset
+from mmseg_inceptionnext.engine import CheckpointError, NonFiniteLossError, atomic, choose_checkpoint
+from mmseg_inceptionnext.engine.atomic import checkpoints_in, why_broken
+from mmseg_inceptionnext.evaluation import ExactIoUMetric
+from mmseg_inceptionnext.models import MemoryEfficientEncoderDecoder
+
+from utils import short_config
+
+
+@pytest.fixture(autouse=True)
+def any_algorithm():
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def content(path):
+    return torch.load(path, weights_only=False)
+
+
+def assert_same(a, b):
+    """Two checkpoints have the same weights and the same optimizer, bit for bit."""
+    a, b = content(a), content(b)
+    assert a['state_dict'].keys() == b['state_dict'].keys() and len(a['optimizer']['state']) > 50
+    assert all(torch.equal(value, b['state_dict'][key]) for key, value in a['state_dict'].items())
+    for key, state in a['optimizer']['state'].items():
+        assert all(torch.equal(value, b['optimizer']['state'][key][name]) for name, value in state.items())
+    assert a['optimizer']['param_groups'] == b['optimizer']['param_groups']
+
+
+def with_randomness(toy_root, work_dir, workers=0):
+    cfg = short_config(toy_root, work_dir, max_iters=5, val_interval=2)
+    cfg.model.backbone.drop_path_rate = 0.5
+    cfg.train_dataloader.update(batch_size=2, num_workers=workers, persistent_workers=workers > 0)
+    return cfg
+
+
+@pytest.fixture(scope='module')
+def straight(toy_root, tmp_path_factory):
+    """Five iterations without a stop, with a validation between."""
+    cfg = with_randomness(toy_root, tmp_path_factory.mktemp('straight'))
+    cfg.randomness = dict(seed=5)
+    train(cfg, deterministic=True)
+    return Path(cfg.work_dir)
+
+
+@pytest.mark.parametrize('workers,stop', [(0, 1), (0, 2), (2, 3)])
+def test_a_resumed_run_ends_bit_for_bit_the_same(straight, toy_root, tmp_path, monkeypatch, workers, stop):
+    shutil.copy(straight / f'iter_{stop}.pth', tmp_path)
+    (tmp_path / 'iter_4.pth').write_bytes((straight / 'iter_4.pth').read_bytes()[:-1000])  # cut off
+    loaded, load = [], ADEChallengeDataset.prepare_data
+    monkeypatch.setattr(ADEChallengeDataset, 'prepare_data', lambda self, idx: loaded.append(idx) or load(self, idx))
+    cfg = with_randomness(toy_root, tmp_path, workers)
+    cfg.randomness = dict(seed=5)
+    train(cfg, resume=True, deterministic=True)
+    assert_same(tmp_path / 'iter_5.pth', straight / 'iter_5.pth')
+    if workers == 0:
+        drawn = [index for index in loaded if hasattr(index, 'seed')]
+        assert len(drawn) == 2 * (5 - stop)  # no sample is loaded again
+
+
+def test_a_run_without_a_seed_resumes_with_its_own(toy_root, tmp_path, straight):
+    shutil.copy(straight / 'iter_3.pth', tmp_path)
+    train(with_randomness(toy_root, tmp_path), resume=True, deterministic=True)
+    assert_same(tmp_path / 'iter_5.pth', straight / 'iter_5.pth')
+
+
+def test_resuming_nothing_is_said(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(atomic, 'print_log', lambda line, **kwargs: lines.append(line))
+    assert choose_checkpoint(str(tmp_path)) is None
+    assert lines == [f'resume: there is no checkpoint in {tmp_path} yet, so training starts from the beginning']
+
+
+@HOOKS.register_module()
+class FillDisk(Hook):
+    """From an iteration on no file may grow beyond 100 kB."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if batch_idx == self.at:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def test_a_full_disk_leaves_what_was_there(toy_root, tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    cfg = short_config(toy_root, tmp_path, max_iters=3, custom_hooks=[dict(type='FillDisk', at=2)])
+    cfg.default_hooks.checkpoint.update(max_keep_ckpts=1, save_best=None)
+    try:
+        with pytest.raises(CheckpointError) as error:
+            train(cfg)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert 'iter_3.pth could not be written' in str(error.value) and 'Whole are iter_2.pth' in str(error.value)
+    path, = checkpoints_in(str(tmp_path))
+    assert path.endswith('iter_2.pth') and not why_broken(path) and not list(tmp_path.glob('.*'))
+    assert (tmp_path / 'last_checkpoint').read_text() == path
+    (tmp_path / '.iter_3.pth.tmp').write_bytes(b'of a run that was killed')
+    cfg = short_config(toy_root, tmp_path, max_iters=3)
+    cfg.default_hooks.checkpoint.update(max_keep_ckpts=1)
+    train(cfg, resume=True)
+    assert [os.path.basename(path) for path in checkpoints_in(str(tmp_path))] == ['iter_3.pth']
+    assert not list(tmp_path.glob('.*.tmp'))
+
+
+def test_the_best_checkpoint_is_removed_after_the_better_one_is_there(toy_root, tmp_path, monkeypatch):
+    cfg = short_config(toy_root, tmp_path, max_iters=2, val_interval=1)
+    existing, write = [], atomic.write_atomically
+
+    def watch(data, path):
+        existing.append((os.path.basename(path), sorted(p.name for p in tmp_path.glob('best*.pth'))))
+        write(data, path)
+
+    monkeypatch.setattr(atomic, 'write_atomically', watch)
+    scores = iter([10., 20.])
+    monkeypatch.setattr(ExactIoUMetric, 'compute_metrics', lambda self, results: dict(mIoU=next(scores)))
+    train(cfg)
+    assert ('best_mIoU_iter_2.pth', ['best_mIoU_iter_1.pth']) in existing
+    assert [p.name for p in tmp_path.glob('best*.pth')] == ['best_mIoU_iter_2.pth']
+
+
+def poisoned(monkeypatch, iterations, value=float('nan')):
+    """The model's loss is not finite in some iterations, counted from 0; also its BatchNorms see infinite maps."""
+    count, loss = iter(range(10**6)), MemoryEfficientEncoderDecoder.loss
+
+    def poisoned_loss(self, inputs, samples):
+        bad = next(count) in iterations
+        losses = loss(self, inputs * value if bad else inputs, samples)
+        return losses
+
+    monkeypatch.setattr(MemoryEfficientEncoderDecoder, 'loss', poisoned_loss)
+
+
+def test_a_loss_that_is_not_finite_changes_nothing(toy_root, tmp_path, monkeypatch):
+    poisoned(monkeypatch, {1, 2})
+    train(short_config(toy_root, tmp_path, max_iters=4, val_interval=10))
+    before, after = (content(tmp_path / f'iter_{i}.pth')['state_dict'] for i in (1, 3))
+    assert all(torch.equal(after[key], value) for key, value in before.items() if 'num_batches' not in key)
+    end = content(tmp_path / 'iter_4.pth')['state_dict']
+    assert all(torch.isfinite(value).all() for value in end.values())
+    assert any(not torch.equal(end[key], value) for key, value in after.items())
+    report = json.loads((tmp_path / 'nonfinite_iter_2_rank0.json').read_text())
+    assert report['iter'] == 2 and report['loss_terms']['decode.loss_ce'] == 'nan' and len(report['files']) == 6
+    assert all(os.path.isfile(path) for path in report['files'])
+    kept = content(tmp_path / 'nonfinite_iter_2.pth')['state_dict']
+    assert all(torch.equal(kept[key], value) for key, value in before.items() if 'num_batches' not in key)
+
+
+def test_three_in_a_row_stop_the_run(toy_root, tmp_path, monkeypatch):
+    poisoned(monkeypatch, {1, 3, 4, 5, 6}, value=float('inf'))
+    with pytest.raises(NonFiniteLossError) as error:
+        train(short_config(toy_root, tmp_path, max_iters=9, val_interval=10))
+    for words in ('3 iterations in a row, up to 6', 'loss=nan', 'nonfinite_iter_6.pth', '--amp bf16', '--resume'):
+        assert words in str(error.value), error.value
+    assert zipfile.ZipFile(tmp_path / 'nonfinite_iter_6.pth').testzip() is None
+
+
+def test_patience_is_a_setting(toy_root, tmp_path, monkeypatch):
+    poisoned(monkeypatch, {0})
+    with pytest.raises(NonFiniteLossError, match='1 iterations in a row'):
+        train(short_config(toy_root, tmp_path, max_iters=2, custom_hooks=[dict(type='NonFiniteLossHook', patience=1)]))
+
+
+@pytest.fixture
+def rates(monkeypatch):
+    """The learning rate of every step of the optimizer."""
+    found, step = [], OptimWrapper.step
+
+    def recorded(self, **kwargs):
+        found.append(self.get_lr()['lr'][0])
+        step(self, **kwargs)
+
+    monkeypatch.setattr(OptimWrapper, 'step', recorded)
+    return found
+
+
+def with_schedule(toy_root, work_dir, batch_size):
+    cfg = short_config(toy_root, work_dir, max_iters=6, val_interval=100)
+    cfg.param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=3),
+                           dict(type='PolyLR', power=0.9, eta_min=0., by_epoch=False, begin=3, end=6)]
+    cfg.train_dataloader.batch_size = batch_size
+    cfg.default_hooks.checkpoint.interval = 100
+    return cfg
+
+
+def test_matched_batches_have_the_recipes_rates(toy_root, tmp_path, rates):
+    train(with_schedule(toy_root, tmp_path / 'recipe', 6))
+    recipe = rates.copy()
+    assert len(recipe) == 6 and len(set(recipe)) == 5
+    rates.clear()
+    train(with_schedule(toy_root, tmp_path / 'matched', 2), accumulate=True)
+    assert rates == recipe
+    rates.clear()
+    train(with_schedule(toy_root, tmp_path / 'scaled', 2), auto_scale_lr=True)
+    assert rates == pytest.approx([rate / 3 for rate in recipe])
+
+
+def test_two_ways_to_the_batch_exclude_each_other(toy_root, tmp_path):
+    with pytest.raises(ConfigError, match='give one of them'):
+        train(short_config(toy_root, tmp_path), auto_scale_lr=True, accumulate=True)
+
+
+@pytest.mark.parametrize('amp,dtype,scale', [('fp16', 'float16', 'dynamic'), ('bf16', 'bfloat16', 1.)])
+def test_mixed_precision_settings(monkeypatch, toy_root, tmp_path, amp, dtype, scale):
+    monkeypatch.setattr(run, 'get_device', lambda: 'cuda')
+    cfg = short_config(toy_root, tmp_path)
+    run._mix_precision(cfg, amp)
+    wrapper = cfg.optim_wrapper
+    assert (wrapper.type, wrapper.dtype, wrapper.loss_scale) == ('AmpOptimWrapper', dtype, scale)
+
+
+def test_seeds_in_turn(toy_root, tmp_path):
+    results = train_seeds(short_config(toy_root, tmp_path, max_iters=1, val_interval=1), [4, 7])
+    assert list(results) == [4, 7] and results[4] != results[7]
+    for seed, metrics in results.items():
+        assert content(tmp_path / f'seed_{seed}' / 'iter_1.pth')['meta']['seed'] == seed and 0 <= metrics['mIoU'] <= 100
+    text = seeds_table({1: dict(mIoU=40., mAcc=50., aAcc=60.), 2: dict(mIoU=44., mAcc=50., aAcc=60.)})
+    assert [line.split()[1::2] for line in text.splitlines() if ' sd ' in line] == [['sd', '2.83', '0.00', '0.00']]
+    assert [line.split()[3] for line in text.splitlines() if ' mean ' in line] == ['42.00']

@@ -1,0 +1,52 @@
+"""Accumulated gradients take the recipe's steps at the recipe's learning rates."""
+import pytest
+from mmengine.config import Config
+
+from mmseg_inceptionnext.engine import ConfigError, match_batch
+
+
+def recipe(batch_size=2, base=16, **kwargs):
+    return Config(dict(
+        auto_scale_lr=dict(base_batch_size=base) if base else {}, train_dataloader=dict(batch_size=batch_size),
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=100, val_interval=10),
+        optim_wrapper=dict(type='OptimWrapper'),
+        default_hooks=dict(checkpoint=dict(interval=20), logger=dict(interval=5), param_scheduler=dict(type='X')),
+        custom_hooks=[dict(type='BatchSizeHook'), dict(type='EMAHook', begin_iter=3)], **kwargs))
+
+
+def test_what_counts_iterations_grows():
+    cfg = recipe()
+    assert match_batch(cfg) == 8 and cfg.optim_wrapper.accumulative_counts == 8
+    assert (cfg.train_cfg.max_iters, cfg.train_cfg.val_interval) == (800, 80)
+    assert (cfg.default_hooks.checkpoint.interval, cfg.default_hooks.logger.interval) == (160, 40)
+    assert cfg.default_hooks.param_scheduler.type == 'AccumulatedParamSchedulerHook'
+    assert cfg.custom_hooks[1] == dict(type='EMAHook', begin_iter=24, interval=8)
+
+
+def test_the_recipes_batch_is_left_alone():
+    cfg = recipe(batch_size=16)
+    before = cfg.pretty_text
+    assert match_batch(cfg) == 1 and cfg.pretty_text == before
+
+
+def test_processes_count(monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '4')
+    assert match_batch(recipe(launcher='pytorch')) == 2 and match_batch(recipe(launcher='none')) == 8
+
+
+@pytest.mark.parametrize('cfg,words', [
+    (recipe(batch_size=3), ['batch of 16', '3 images', '(1 x 3)', 'batch_size=16', '1, 2, 4, 8, 16']),
+    (recipe(batch_size=32), ['no multiple of the 32']),
+    (recipe(base=None), ['base_batch_size=16']),
+    (Config(dict(recipe(), train_cfg=dict(type='EpochBasedTrainLoop'))), ['EpochBasedTrainLoop']),
+])
+def test_what_does_not_fit_is_said(cfg, words):
+    with pytest.raises(ConfigError) as error:
+        match_batch(cfg)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_too_many_processes(monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '32')
+    with pytest.raises(ConfigError, match='use fewer processes'):
+        match_batch(recipe(launcher='pytorch'))
