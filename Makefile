@@ -1,6 +1,8 @@
-# make demo   trains, evaluates and segments on drawn scenes, in minutes on a CPU
-# make test   lints and runs the tests
-# Both make .venv first, with the default stack at the versions of requirements/constraints.txt.
+# make demo             trains, evaluates and segments on drawn scenes, in minutes on a CPU
+# make test             lints and runs the tests
+# make test-openmmlab   runs the tests on the second stack, with PyTorch 2.1 and a compiled MMCV
+# The first two make .venv before, with the default stack at the versions of requirements/constraints.txt, the last
+# .venv-openmmlab, at those of requirements/constraints-openmmlab.txt.
 
 # The default stack needs Python 3.10 or newer; the first one found is taken. Another: make demo PYTHON=/path/to/python
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
@@ -10,7 +12,14 @@ DEMO := work_dirs/demo
 DEMO_CONFIG := configs/fpn_inceptionnext_a_toy.py
 VALIDATION := data/toy_ade20k/images/validation
 
-.PHONY: demo test lint
+# PyTorch 2.1 is there for Python 3.8 to 3.11.
+PYTHON_OPENMMLAB ?= $(shell for p in python3.11 python3.10 python3 python3.9; do \
+	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
+OPENMMLAB := .venv-openmmlab
+INSTALL_OPENMMLAB := $(OPENMMLAB)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation \
+	-c requirements/constraints-openmmlab.txt
+
+.PHONY: demo test test-openmmlab lint
 
 .venv/installed: setup.cfg pyproject.toml requirements/constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.10 or newer found (python3 is $$(python3 -V 2>&1)); install one with" \
@@ -33,3 +42,19 @@ lint: .venv/installed
 
 test: lint
 	$(RUN) -m pytest -q
+
+# MMCV has no wheel of its operators for this PyTorch on a CPU: pip compiles them against the PyTorch that is installed
+# before, once, and keeps the wheel for the next time.
+$(OPENMMLAB)/installed: setup.cfg pyproject.toml requirements/constraints-openmmlab.txt
+	@test -n "$(PYTHON_OPENMMLAB)" || { echo "no Python 3.9 to 3.11 found (python3 is $$(python3 -V 2>&1)); install one" \
+		"with its venv module, or name it: make test-openmmlab PYTHON_OPENMMLAB=/path/to/python" >&2; exit 1; }
+	$(PYTHON_OPENMMLAB) -m venv $(OPENMMLAB)
+	$(INSTALL_OPENMMLAB) torch torchvision numpy setuptools wheel ninja psutil
+	@echo "MMCV: compiling its operators takes about eleven minutes on two cores, and a C++ compiler"
+	MMCV_WITH_OPS=1 FORCE_CUDA=0 $(INSTALL_OPENMMLAB) mmcv
+	$(INSTALL_OPENMMLAB) -e '.[openmmlab,dev]'
+	$(OPENMMLAB)/bin/python -m mmseg_inceptionnext
+	touch $@
+
+test-openmmlab: $(OPENMMLAB)/installed
+	$(OPENMMLAB)/bin/python -m pytest -q
