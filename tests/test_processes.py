@@ -104,8 +104,10 @@ def test_two_processes_find_the_gradients_of_one(outcome):
 
 def test_evaluation_does_not_depend_on_the_processes(outcome, toy_root, tmp_path):
     folder, _, _ = outcome
-    alone = {images: evaluate(toy_config(toy_root, tmp_path, images, 'none'), str(folder / 'toy.pth'))
-             for images in IMAGES}
+    alone = {}
+    for images in IMAGES:
+        evaluate(toy_config(toy_root, tmp_path / str(images), images, 'none'), str(folder / 'toy.pth'))
+        alone[images] = json.loads((tmp_path / str(images) / 'metrics.json').read_text())
     assert all(0 < metrics['mIoU'] < 100 for metrics in alone.values())
     assert alone[2]['aAcc'] != alone[3]['aAcc'] and alone[2]['mIoU'] != alone[3]['mIoU']  # every image shows
     for images, metrics in alone.items():
