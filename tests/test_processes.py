@@ -11,11 +11,12 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import distributed, multiprocessing
 
-from mmseg_inceptionnext.apis import load_config
+from mmseg_inceptionnext.apis import load_config, train
 from mmseg_inceptionnext.apis import test as evaluate
 from mmseg_inceptionnext.engine import CPURunner, build_runner
+from mmseg_inceptionnext.models import MemoryEfficientEncoderDecoder
 
-from utils import ROOT, TOY, randomise, run_script, save_checkpoint, total_loss
+from utils import ROOT, TOY, randomise, run_script, save_checkpoint, short_config, total_loss
 
 UPERNET = 'configs/upernet_inceptionnext_a_ade20k.py'
 NARROW = {'model.decode_head.channels': 16, 'model.auxiliary_head.channels': 16, 'model.backbone.drop_path_rate': 0.,
@@ -56,8 +57,23 @@ def half_the_gradients(rank, folder, data):
         torch.save({name: p.grad for name, p in parallel.module.named_parameters()}, f'{folder}/gradients.pth')
 
 
+def train_with_a_bad_loss(rank, folder, toy_root):
+    """Three iterations; in the second the loss of the second process is NaN."""
+    count, loss = iter(range(3)), MemoryEfficientEncoderDecoder.loss
+
+    def loss_once_bad(self, inputs, samples):
+        return loss(self, inputs * float('nan') if next(count) == 1 and rank == 1 else inputs, samples)
+
+    cfg = short_config(toy_root, f'{folder}/bad_loss', val_interval=100)
+    cfg.launcher = 'pytorch'
+    cfg.train_dataloader.batch_size = 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryEfficientEncoderDecoder, 'loss', loss_once_bad)
+        train(cfg)
+
+
 def process(rank, folder, toy_root):
-    """One of three processes: in a group of 2, then of 3, they evaluate; the 2 also find gradients."""
+    """One of three processes: in a group of 2, then of 3, they evaluate; the 2 also find gradients and train."""
     os.chdir(folder)  # MMEngine collects results in the current folder
     torch.set_num_threads(1)
     for count in COUNTS:
@@ -70,6 +86,7 @@ def process(rank, folder, toy_root):
             evaluate(cfg, f'{folder}/toy.pth')
         if count == 2:
             half_the_gradients(rank, folder, torch.load(f'{folder}/data.pth'))
+            train_with_a_bad_loss(rank, folder, toy_root)
         distributed.destroy_process_group()
 
 
@@ -115,6 +132,16 @@ def test_evaluation_does_not_depend_on_the_processes(outcome, toy_root, tmp_path
             assert json.loads((folder / f'{count}_{images}' / 'metrics.json').read_text()) == metrics, (count, images)
 
 
+def test_a_loss_that_is_bad_in_one_process_changes_nothing_in_any(outcome):
+    folder = outcome[0] / 'bad_loss'
+    states = [torch.load(folder / f'iter_{i}.pth', weights_only=False)['state_dict'] for i in (1, 2, 3)]
+    assert all(torch.equal(states[1][key], value) for key, value in states[0].items())
+    assert all(torch.isfinite(value).all() for value in states[2].values())
+    assert any(not torch.equal(states[2][key], value) for key, value in states[1].items())
+    report, = folder.glob('nonfinite*.json')
+    assert report.name == 'nonfinite_iter_2_rank1.json' and len(json.loads(report.read_text())['files']) == 2
+
+
 LOST = '''
 import os, signal, time
 from mmengine.dist import get_rank
@@ -131,15 +158,15 @@ class LostHook(Hook):
 '''
 
 
-@pytest.mark.parametrize('action,words', [
-    ('os.kill(os.getpid(), signal.SIGKILL)', 'SIGKILL'), ('time.sleep(1000)', 'imed out'),
+@pytest.mark.parametrize('action,timeout,words', [
+    ('os.kill(os.getpid(), signal.SIGKILL)', 1800, 'SIGKILL'), ('time.sleep(1000)', 12, 'imed out'),
 ], ids=['killed', 'hanging'])
-def test_a_lost_process_ends_the_others(toy_root, tmp_path, action, words):
+def test_a_lost_process_ends_the_others(toy_root, tmp_path, action, timeout, words):
     """Two processes train, and one is lost in the second iteration."""
     (tmp_path / 'lost.py').write_text(LOST.format(file=str(tmp_path / 'time'), action=action))
     (tmp_path / 'config.py').write_text(
         f"_base_ = '{ROOT / TOY}'\ncustom_imports = dict(imports=['mmseg_inceptionnext', 'lost'])\n"
-        "custom_hooks = [dict(type='LostHook')]\nenv_cfg = dict(dist_cfg=dict(timeout=8))\n")
+        f"custom_hooks = [dict(type='LostHook')]\nenv_cfg = dict(dist_cfg=dict(timeout={timeout}))\n")
     result = run_script(
         'dist_train.sh', tmp_path / 'config.py', 2, '--work-dir', tmp_path / 'work', '--cfg-options',
         f'data_root={toy_root}', 'train_dataloader.num_workers=1', check=False, PYTHONPATH=f'{ROOT}:{tmp_path}',

@@ -3,7 +3,6 @@ import csv
 import json
 import re
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -13,12 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from utils import ROOT, TOY, load_model, mean_of_views, poison, run_script, run_tool, save_checkpoint
+from utils import ROOT, SHORT, TOY, load_model, mean_of_views, poison, printed_miou, run_tool, save_checkpoint
 
 UPERNET = 'configs/upernet_inceptionnext_t_ade20k.py'
-SHORT = ('train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=1',
-         'default_hooks.logger.interval=1', 'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0',
-         'train_dataloader.persistent_workers=False', 'val_dataloader.persistent_workers=False')
 
 
 def numpy_confusion(predictions, annotations, num_classes=150):
@@ -39,10 +35,6 @@ def numpy_miou(predictions, annotations):
     confusion = numpy_confusion(predictions, annotations)
     union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
     return 100 * (confusion.diagonal()[union > 0] / union[union > 0]).mean()
-
-
-def printed_miou(text):
-    return float(re.findall(r'mIoU: ([\d.]+)', text)[-1])
 
 
 @pytest.fixture(scope='module')
@@ -218,55 +210,6 @@ def test_images_without_labels_are_predicted(trained, toy_root, tmp_path):
         assert image.mode == 'L'
         np.testing.assert_array_equal(np.array(image), np.array(Image.open(tmp_path / 'infer' / path.name)) + 1)
     assert not (tmp_path / 'work/metrics.json').exists() and 'got empty' not in text
-
-
-def test_the_launchers_run_two_processes(toy_root, tmp_path):
-    """Training on one machine, evaluation on two of which both are this one."""
-    options = (f'data_root={toy_root}', *SHORT)
-    env = dict(OMP_NUM_THREADS='1', PORT='29617', CUDA_VISIBLE_DEVICES='')
-    text = run_script('dist_train.sh', TOY, 2, '--work-dir', tmp_path, '--cfg-options', *options, **env).stdout
-    assert 'the recipe has 6, this run has 12 (2 processes x 6 images)' in text
-    assert 'SyncBN is reverted to BatchNorm' in text and (tmp_path / 'iter_2.pth').is_file()
-
-    def on_machine(number):
-        return run_script('dist_test.sh', TOY, tmp_path / 'iter_2.pth', 1, '--work-dir', tmp_path, '--cfg-options',
-                          *options, NNODES='2', NODE_RANK=number, MASTER_ADDR='127.0.0.1', **env).stdout
-
-    with ThreadPoolExecutor() as pool:
-        texts = list(pool.map(on_machine, '01'))
-    alone = run_tool('tools/test.py', TOY, tmp_path / 'iter_2.pth', '--work-dir', tmp_path / 'alone', '--cfg-options',
-                     *options).stdout
-    assert printed_miou(texts[0]) == printed_miou(alone)
-    for name in ('metrics.json', 'per_class.csv', 'confusion.npy'):  # three images: one process sees one of them twice
-        assert (tmp_path / name).read_bytes() == (tmp_path / 'alone' / name).read_bytes()
-    assert 'Iter(test) [2/2]' in texts[0] and 'Iter(test)' not in texts[1]  # two of the three images each, one once
-
-
-@pytest.mark.parametrize('script,args', [('dist_train.sh', ['cfg.py']), ('dist_test.sh', ['cfg.py', 'w.pth'])])
-def test_a_machine_of_several_needs_a_number_and_the_first_ones_address(script, args):
-    for env, missing in ((dict(MASTER_ADDR='node0'), 'NODE_RANK'), (dict(NODE_RANK='1'), 'MASTER_ADDR')):
-        result = run_script(script, *args, 8, NNODES='2', check=False, **env)
-        assert result.returncode == 1 and f'{missing}: ' in result.stdout and 'NNODES=2 machines' in result.stdout
-    usage = run_script(script, check=False)
-    assert usage.returncode == 2 and f'tools/{script} CONFIG' in usage.stdout and 'PORT in' in usage.stdout
-
-
-@pytest.mark.parametrize('script,args,words', [
-    ('slurm_train.sh', ['gpu', 'job', 'cfg.py'],
-     ['-p gpu --job-name=job', 'train.py cfg.py --launcher slurm']),
-    ('slurm_test.sh', ['gpu', 'job', 'cfg.py', 'w.pth'], ['test.py cfg.py w.pth --launcher slurm']),
-])
-def test_slurm_scripts_hand_everything_on(tmp_path, script, args, words):
-    srun = tmp_path / 'srun'
-    srun.write_text('#!/bin/sh\necho "$@"\n')
-    srun.chmod(0o755)
-    path = f'{tmp_path}:/usr/bin:/bin'
-    text = run_script(script, *args, '--cfg-options', 'a=b c', GPUS='16', PATH=path).stdout
-    assert all(word in text for word in [*words, '--gres=gpu:8 --ntasks=16 --ntasks-per-node=8',
-                                         '--cfg-options a=b c']), text
-    assert '--gres=gpu:4 --ntasks=4 --ntasks-per-node=4' in run_script(script, *args, GPUS='4', PATH=path).stdout
-    usage = run_script(script, check=False)
-    assert usage.returncode == 2 and f'tools/{script} PARTITION' in usage.stdout
 
 
 def test_stock_tools_need_only_the_config(toy_root, tmp_path):

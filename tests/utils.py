@@ -1,5 +1,6 @@
 """Helpers of several tests."""
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,9 @@ from mmseg_inceptionnext.apis.compare_stock import randomise
 
 ROOT = Path(__file__).resolve().parents[1]
 TOY = 'configs/fpn_inceptionnext_a_toy.py'
+SHORT = ('train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=1',
+         'default_hooks.logger.interval=1', 'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0',
+         'train_dataloader.persistent_workers=False', 'val_dataloader.persistent_workers=False')
 
 
 def short_config(toy_root, work_dir, max_iters=3, val_interval=3, **options):
@@ -91,6 +95,18 @@ def run(*command, check=True, cwd=ROOT, **env) -> subprocess.CompletedProcess:
     return result
 
 
+def assert_equal_stages(model, reference, sizes=((2, (97, 131)), (1, (64, 96)))):
+    """The maps of a backbone are those of timm's, in float64; ``sizes`` are batches, and heights and widths."""
+    for batch, size in sizes:
+        x = torch.randn(batch, 3, *size, dtype=torch.float64)
+        with torch.no_grad():
+            expected = reference.forward_intermediates(x, intermediates_only=True)
+            outs = model(x)
+        assert len(outs) == len(expected) == 4
+        for out, value in zip(outs, expected):
+            torch.testing.assert_close(out, value, rtol=1e-10, atol=1e-10)
+
+
 def total_loss(losses: dict) -> torch.Tensor:
     return sum(value for key, value in losses.items() if 'loss' in key)
 
@@ -134,3 +150,8 @@ def poison(checkpoint, path, name, mark):
         content['meta']['cfg'] += '\n' + EVIL_CONFIGS[name][0].format(mark=mark)
         content['meta']['config'] = content['meta']['cfg']  # this one MMEngine runs when it resumes
     torch.save(content, path)
+
+
+def printed_miou(text: str) -> float:
+    """The last mIoU in what a tool printed, in percent."""
+    return float(re.findall(r'mIoU: ([\d.]+)', text)[-1])

@@ -1,8 +1,2 @@
-_base_ = './fpn_resnet_50_ade20k.py'
-model = dict(
-    backbone=dict(
-        type='ResNeXt',
-        depth=101,
-        groups=64,
-        base_width=4,
-        init_cfg=dict(checkpoint='open-mmlab://resnext101_64x4d')))
+_base_ = './fpn_resnext_101-32x4d_ade20k.py'
+model = dict(backbone=dict(groups=64, init_cfg=dict(checkpoint='open-mmlab://resnext101_64x4d')))

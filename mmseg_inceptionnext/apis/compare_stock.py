@@ -147,8 +147,8 @@ def compare_with_stock(config: str, mode: str, runs: int, with_memory: bool = Tr
     rows, agree = in_fresh_process('compare_stock:_compare', config, mode, runs)
     rows = [Row(*row) for row in rows]
     if with_memory:
-        rows = [row._replace(memory=in_fresh_process('compare_stock:_peak_memory', config, mode, row.name))
-                for row in rows]
+        rows = [row._replace(memory=in_fresh_process(
+            'compare_stock:_peak_memory', config, mode, row.name, returns_memory=True)) for row in rows]
     return rows, agree
 
 

@@ -3,11 +3,10 @@ from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from .config import build_model
 from .stock import stock_model_cfg
 
 
@@ -66,11 +65,13 @@ def count_complexity(cfg: Config, shape: Tuple[int, int], depth: int = 1) -> Lis
         shape: height and width of the image, in pixels.
         depth: 1 for backbone, neck and heads; 2 for their modules too, and so on.
 
+    Raises:
+        ConfigError: if the model cannot be built.
+
     Returns:
         The modules that have parameters or MACs, each after the one that holds it, and last their ``total``.
     """
-    init_default_scope(cfg.get('default_scope', 'mmseg'))
-    model = MODELS.build(stock_model_cfg(cfg.model))
+    model = build_model(Config(dict(model=stock_model_cfg(cfg.model))), cfg.filename or 'the config')
     inputs = (1, cfg.model.backbone.get('in_channels', 3), *shape)
     found = count_modules(model, lambda x: model.decode_head(model.extract_feat(x)), inputs)
     total = found.pop('')

@@ -26,7 +26,6 @@ def test(cfg: Config,
          checkpoint: str,
          out: Optional[str] = None,
          show_dir: Optional[str] = None,
-         tta: bool = False,
          fuse_model: bool = False,
          trust_checkpoint: bool = False,
          protocol: str = 'ss',
@@ -43,7 +42,6 @@ def test(cfg: Config,
         out: folder for the predictions as 8-bit PNG, in the dataset's own label convention: for ADE20K that of its
             benchmark, classes from 1. Default: none, but with ``no_gt`` ``predictions`` in ``cfg.work_dir``.
         show_dir: folder for the predictions painted over the images.
-        tta: the same as ``protocol='ms'``.
         fuse_model: fold the norms into the convolutions first, see :func:`mmseg_inceptionnext.fuse`.
         trust_checkpoint: run what is inside the checkpoint, if it holds more than data.
         protocol: ``ss``, ``ms`` or ``paper``, see :func:`apply_protocol`.
@@ -58,7 +56,7 @@ def test(cfg: Config,
         The metrics in percent, such as ``{'aAcc': 81.2, 'mIoU': 45.6, 'mAcc': 57.1, 'IoU/wall': 70.3, ...}``; NaN where
         nothing can be divided. Empty with ``no_gt``.
     """
-    applied = apply_protocol(cfg, 'ms' if tta else protocol)
+    applied = apply_protocol(cfg, protocol)
     if no_gt:
         out = out or osp.join(cfg.work_dir, 'predictions')
         images = _predict_only(cfg, no_gt, out)
@@ -120,7 +118,7 @@ def _predict_only(cfg: Config, folder: str, out: str) -> int:
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     metainfo = DATASETS.build(dict(dataset, lazy_init=True, pipeline=[])).metainfo
     cfg.test_dataloader.dataset = dict(
-        type='BaseSegDataset',
+        type='FolderDataset',
         data_prefix=dict(img_path=folder),
         img_suffix=tuple(sorted({osp.splitext(name)[1] for name in names})),
         metainfo=dict(classes=metainfo['classes'], palette=metainfo['palette']),

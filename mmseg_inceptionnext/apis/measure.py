@@ -74,17 +74,19 @@ def macs_of(function: Callable[[], object]) -> int:
     return counter.get_total_flops() // 2
 
 
-def in_fresh_process(function: str, *args):
+def in_fresh_process(function: str, *args, returns_memory: bool = False):
     """Calls a function, given as ``module:name`` of this package's ``apis``, in a new process.
 
-    What it takes and returns is data for JSON. glibc is told to give freed memory back at once there, where memory is
-    measured (names with ``memory``); what it would keep differs between runs.
+    Args:
+        function: what to call.
+        *args: data for JSON, as is what it returns.
+        returns_memory: let glibc give freed memory back at once; what it would keep differs between runs.
 
     Raises:
         RuntimeError: if it fails, with the end of its error.
     """
     env = dict(os.environ)
-    if 'memory' in function:
+    if returns_memory:
         env.update(MALLOC_MMAP_THRESHOLD_=str(2**20), MALLOC_TRIM_THRESHOLD_=str(2**20))
     result = subprocess.run([sys.executable, '-m', __name__, function, json.dumps(args)], capture_output=True,
                             text=True, env=env)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmseg_inceptionnext.models import fuse
 
 from .compare_stock import randomise
-from .config import build_model, load_config
+from .config import ConfigError, build_model, load_config
 from .measure import alternate, backbone_pass, in_fresh_process, machine, peak_memory, prediction, train_step
 
 MODES = ('infer', 'train')
@@ -74,8 +74,7 @@ def measure_throughput(configs: Sequence[str], settings: Settings, runs: int = 7
         One for each config, of its faster memory format.
 
     Raises:
-        ConfigError: if a config is missing, or its model cannot be built.
-        RuntimeError: if not even one image fits.
+        ConfigError: if a config is missing, its model cannot be built, or not even one image fits into memory.
     """
     formats = list(FORMATS) if settings.memory_format == 'best' else [settings.memory_format]
     calls, batches = {}, {}
@@ -90,7 +89,8 @@ def measure_throughput(configs: Sequence[str], settings: Settings, runs: int = 7
         best = max(found, key=lambda result: result.images_per_second)
         if with_memory:
             best = best._replace(memory=in_fresh_process(
-                'throughput:_peak_memory', config, settings._replace(batch_size=best.batch_size), best.memory_format))
+                'throughput:_peak_memory', config, settings._replace(batch_size=best.batch_size), best.memory_format,
+                returns_memory=True))
         results.append(best)
     return results
 
@@ -109,8 +109,8 @@ def _fitting_call(config: str, settings: Settings, memory_format: str) -> Tuple[
                 raise
         if batch == 1:
             height, width = settings.shape
-            raise RuntimeError(f'{config} does not fit into memory at {height} x {width} (H x W), not even one image: '
-                               'give a smaller --shape')
+            raise ConfigError(f'{config} does not fit into memory at {height} x {width} (H x W), not even one image: '
+                              'give a smaller --shape')
         batch //= 2
 
 

@@ -8,6 +8,7 @@ from mmengine.fileio import isdir
 from mmengine.logging import print_log
 from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
+from mmseg.registry import DATASETS
 
 from mmseg_inceptionnext.engine.reproducible import Draw, seed_everything
 
@@ -20,6 +21,7 @@ class MissingDatasetError(FileNotFoundError):
     """A folder of the dataset is missing or empty; the message says where the data is published."""
 
 
+@DATASETS.register_module()
 class FolderDataset(BaseSegDataset):
     """``BaseSegDataset`` that says in one clear message what is missing or broken.
 

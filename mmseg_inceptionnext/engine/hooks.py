@@ -40,8 +40,9 @@ class BatchSizeHook(Hook):
         if recipe.get('enable'):
             line += f'; learning rate scaled by {scale:g}'
         elif actual != base:
-            line += ('; accuracy may differ: use more GPUs or another train_dataloader.batch_size, or scale the '
-                     'learning rate with --auto-scale-lr')
+            line += ('; accuracy may differ: use more GPUs or another train_dataloader.batch_size, accumulate '
+                     "gradients up to the recipe's batch with --match-batch, or scale the learning rate with "
+                     '--auto-scale-lr')
         fits = actual == base and scale == 1
         print_log(line, logger=runner.logger, level=logging.INFO if fits else logging.WARNING)
 

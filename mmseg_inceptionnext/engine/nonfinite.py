@@ -1,11 +1,12 @@
 """Watches the loss, and stops a run that is lost."""
 import json
 import logging
+import os
 import os.path as osp
 from typing import Dict, List
 
 import torch
-from mmengine.dist import all_reduce, get_rank
+from mmengine.dist import all_reduce, get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
@@ -21,10 +22,12 @@ class NonFiniteLossError(RuntimeError):
 class NonFiniteLossHook(Hook):
     """Leaves out the step of a loss that is NaN or infinite, writes down what led to it, and stops if it stays so.
 
-    Weights, optimizer and BatchNorm statistics stay as they were before the batch. Two files in the work dir tell of
-    each such iteration N: ``nonfinite_iter_N_rankR.json`` of each process whose loss it was, with the batch's file
-    names and the terms of the loss, and the checkpoint ``nonfinite_iter_N.pth``. Steps that mixed precision leaves out
-    because its gradients overflow do not count: their loss is finite. Training registers this hook by itself.
+    Weights, optimizer and BatchNorm statistics stay as they were before the batch. In the work dir
+    ``nonfinite_iter_N_rankR.json`` tells of such an iteration N, from each process whose loss it was: the batch's
+    file names and the terms of the loss. The checkpoint ``nonfinite_iter_N.pth`` holds the weights before it; only
+    the newest is kept, and that of the first such iteration in a row, as the others have the same weights. Steps
+    that mixed precision leaves out because its gradients overflow do not count: their loss is finite. Training
+    registers this hook by itself.
 
     Args:
         patience: iterations in a row after which the run stops.
@@ -36,9 +39,10 @@ class NonFiniteLossHook(Hook):
                              'more')
         self.patience, self.in_a_row = patience, 0
         self._left_out = self._own = False
+        self._saved = ''
 
     def before_train(self, runner: Runner) -> None:
-        self._statistics = [buffer for buffer in runner.model.buffers() if buffer.is_floating_point()]
+        self._statistics = list(runner.model.buffers())
         self._kept = [buffer.clone() for buffer in self._statistics]
         wrapper = runner.optim_wrapper
         update = wrapper.update_params
@@ -73,18 +77,24 @@ class NonFiniteLossHook(Hook):
         for kept, buffer in zip(self._kept, self._statistics):
             buffer.copy_(kept)
         number = runner.iter + 1
-        name = f'nonfinite_iter_{number}.pth'
-        runner.save_checkpoint(runner.work_dir, name, by_epoch=False, backend_args=dict(backend='atomic'))
+        if self.in_a_row == 1:
+            self._save(runner, number)
         terms = {key: float(value) for key, value in (outputs or {}).items()}
         if self._own:
             self._report(runner, number, terms, _files(data_batch))
         if self.in_a_row >= self.patience:
             raise NonFiniteLossError(
                 f'the loss was not finite in {self.in_a_row} iterations in a row, up to {number}: {_text(terms)}. '
-                f'{runner.work_dir} has the files of each batch in nonfinite_iter_N_rankR.json, and in {name} the '
-                'weights, which no such step has changed. Look at those images and labels; a lower learning rate, '
+                f'{runner.work_dir} has the files of each batch in nonfinite_iter_N_rankR.json, and in {self._saved} '
+                'the weights, which no such step has changed. Look at those images and labels; a lower learning rate, '
                 'optim_wrapper.clip_grad=dict(max_norm=1), or --amp bf16 in the place of fp16 may help. Then go on '
                 'with --resume')
+
+    def _save(self, runner: Runner, number: int) -> None:
+        previous, self._saved = self._saved, f'nonfinite_iter_{number}.pth'
+        runner.save_checkpoint(runner.work_dir, self._saved, by_epoch=False, backend_args=dict(backend='atomic'))
+        if previous and is_main_process():
+            os.remove(osp.join(runner.work_dir, previous))
 
     def _report(self, runner: Runner, number: int, terms: Dict[str, float], files: List[str]) -> None:
         path = osp.join(runner.work_dir, f'nonfinite_iter_{number}_rank{get_rank()}.json')

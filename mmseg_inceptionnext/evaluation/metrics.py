@@ -135,6 +135,6 @@ class ExactIoUMetric(IoUMetric):
             table.add_row([self.report.classes[i], *(f'{100 * value[i]:.2f}' for value in self.report.ratios.values())])
         note, absent = '', [name.strip() for name in self.report.absent]
         if absent:
-            text = f'{len(absent)} more classes occur neither in the labels nor in the predictions: {", ".join(absent)}'
-            note = '\n' + textwrap.fill(text, 120)
+            count = f'{len(absent)} of {len(self.report.classes)} classes'
+            note = '\n' + textwrap.fill(f'absent from labels and predictions, {count}: {", ".join(absent)}', 120)
         print_log(f'per class, in percent:\n{table}{note}', logger='current')

@@ -91,7 +91,7 @@ def test_the_batch_is_halved_until_it_fits(monkeypatch):
     monkeypatch.setattr(throughput, '_call', call)
     assert throughput._fitting_call(ATTO, TINY._replace(batch_size=9), 'nchw')[0] == 2
     monkeypatch.setattr(throughput, '_call', lambda *args: call(*args[:3], (9, )))
-    with pytest.raises(RuntimeError, match='not even one image: give a smaller --shape'):
+    with pytest.raises(ConfigError, match='not even one image: give a smaller --shape'):
         throughput._fitting_call(ATTO, TINY, 'nchw')
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mmseg_inceptionnext.apis import ConfigError, apply_protocol, load_config
 from mmseg_inceptionnext.apis import test as evaluate
+from mmseg_inceptionnext.datasets.files import BrokenSampleError
 
 from utils import ROOT, TOY, load_model, mean_of_views, save_checkpoint
 
@@ -153,3 +154,11 @@ def test_folders_that_cannot_be_predicted_are_refused(toy_root, tmp_path, checkp
     with pytest.raises(ConfigError, match='a.jpg and more/a.png in .* would both be written to a.png'):
         without_labels(tmp_path / 'work', checkpoint, tmp_path / 'photos')
     assert not (tmp_path / 'work').exists()
+
+
+def test_an_image_that_is_cut_off_is_named(toy_root, tmp_path, checkpoint):
+    (tmp_path / 'photos').mkdir()
+    content = (toy_root / 'images/validation/toy_validation_00000.jpg').read_bytes()
+    (tmp_path / 'photos/a.jpg').write_bytes(content[:len(content) // 2])
+    with pytest.raises(BrokenSampleError, match='photos/a.jpg: is cut off'):
+        without_labels(tmp_path / 'work', checkpoint, tmp_path / 'photos')

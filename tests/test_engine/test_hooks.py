@@ -34,7 +34,8 @@ def test_the_recipes_batch_is_information(batch_size, world_size, accumulated):
 def test_another_batch_is_a_warning_that_says_what_to_do():
     (level, text), = line_of(dict(base_batch_size=16, enable=False), 2)
     assert level == 'WARNING'
-    assert 'the recipe has 16, this run has 2 (1 process x 2 images)' in text and '--auto-scale-lr' in text
+    assert 'the recipe has 16, this run has 2 (1 process x 2 images)' in text
+    assert '--match-batch' in text and '--auto-scale-lr' in text
 
 
 def test_a_scaled_learning_rate_is_said():

@@ -8,7 +8,7 @@ from mmseg.registry import MODELS
 from mmseg_inceptionnext import fuse
 from mmseg_inceptionnext.models import IsotropicMetaNeXt, MetaNeXt
 
-from utils import randomise
+from utils import assert_equal_stages, randomise
 
 SMALL = dict(depths=(1, 2, 1, 1), dims=(16, 24, 32, 48), token_mixer=dict(type='PartialDWConv2d', kernel_size=5))
 MIXERS = [dict(type='InceptionDWConv2d'), dict(type='PartialDWConv2d', conv_ratio=0.25),
@@ -32,14 +32,7 @@ def test_convnext_is_a_metanext():
     model = MetaNeXt((3, 3, 9, 3), (96, 192, 384, 768), dict(type='PartialDWConv2d', kernel_size=7, conv_ratio=1.),
                      norm_cfg=dict(type='LN', eps=1e-6), out_norm_cfg=None).double().eval()
     model.load_state_dict(as_metanext(reference.state_dict()))
-    for shape in ((2, 3, 97, 131), (1, 3, 64, 96)):
-        x = torch.randn(shape, dtype=torch.float64)
-        with torch.no_grad():
-            expected = reference.forward_intermediates(x, intermediates_only=True)
-            outs = model(x)
-        assert len(outs) == len(expected) == 4
-        for out, value in zip(outs, expected):
-            torch.testing.assert_close(out, value, rtol=1e-10, atol=1e-10)
+    assert_equal_stages(model, reference)
 
 
 @pytest.mark.parametrize('norm_cfg', [dict(type='BN'), dict(type='LN'), dict(type='LN', eps=1e-6, requires_grad=True)])
