@@ -12,6 +12,7 @@ if _problem and sys.argv[:1] != ['-m']:
 if not _problem:
     with redirect_stdout(sys.stderr):  # onedl-mmsegmentation prints lines on import; standard output is for results
         from . import datasets, engine, evaluation, models  # noqa: F401 (registers the classes)
+        from .inference import Segmenter
         from .models import fuse
 
-__all__ = ['__version__', 'fuse']
+__all__ = ['Segmenter', '__version__', 'fuse']

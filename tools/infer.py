@@ -2,8 +2,8 @@
 import argparse
 import sys
 
-from mmseg_inceptionnext.apis import Segmenter, infer
 from mmseg_inceptionnext.engine import CheckpointError
+from mmseg_inceptionnext.inference import Segmenter, infer
 
 
 def parse_args():

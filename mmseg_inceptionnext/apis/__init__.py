@@ -2,13 +2,11 @@ from .checkpoints import check_checkpoint, publish_checkpoint
 from .complexity import count_complexity
 from .config import ConfigError, load_config
 from .evaluate import test
-from .infer import infer
 from .protocol import PROTOCOLS, Protocol, apply_protocol
 from .run import train
 from .seeds import seeds_table, train_seeds
-from .segmenter import SegmentationResult, Segmenter
 
 __all__ = [
-    'PROTOCOLS', 'ConfigError', 'Protocol', 'SegmentationResult', 'Segmenter', 'apply_protocol', 'check_checkpoint',
-    'count_complexity', 'infer', 'load_config', 'publish_checkpoint', 'seeds_table', 'test', 'train', 'train_seeds'
+    'PROTOCOLS', 'ConfigError', 'Protocol', 'apply_protocol', 'check_checkpoint',
+    'count_complexity', 'load_config', 'publish_checkpoint', 'seeds_table', 'test', 'train', 'train_seeds'
 ]

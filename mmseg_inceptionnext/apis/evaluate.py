@@ -13,12 +13,12 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 
+from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
 from mmseg_inceptionnext.engine import build_runner, safe_checkpoints
 from mmseg_inceptionnext.engine.hooks import FuseHook, WholeCheckpointHook
 from mmseg_inceptionnext.evaluation import write_report
 
 from .config import ConfigError
-from .infer import IMAGE_SUFFIXES
 from .protocol import Protocol, apply_protocol, own_pipeline, without_labels
 
 

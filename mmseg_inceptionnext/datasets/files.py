@@ -12,6 +12,7 @@ from mmcv.transforms import BaseTransform
 from mmengine import fileio
 from PIL import Image, UnidentifiedImageError
 
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')  # of what is taken from a folder
 JPEG, PNG = b'\xff\xd8', b'\x89PNG\r\n\x1a\n'
 _MARKER = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')  # neither an FF of the coded data, a restart marker, nor a fill byte
 

@@ -8,7 +8,8 @@ import timm
 import torch
 from mmengine.config import Config
 
-from mmseg_inceptionnext.apis import Segmenter, check_checkpoint, publish_checkpoint
+from mmseg_inceptionnext import Segmenter
+from mmseg_inceptionnext.apis import check_checkpoint, publish_checkpoint
 from mmseg_inceptionnext.engine import CheckpointError, load_source
 from mmseg_inceptionnext.version import __version__
 

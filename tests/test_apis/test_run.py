@@ -10,7 +10,8 @@ from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 from PIL import Image
 
-from mmseg_inceptionnext.apis import ConfigError, Segmenter, check_checkpoint, publish_checkpoint, train
+from mmseg_inceptionnext import Segmenter
+from mmseg_inceptionnext.apis import ConfigError, check_checkpoint, publish_checkpoint, train
 from mmseg_inceptionnext.apis import test as evaluate
 from mmseg_inceptionnext.datasets.files import LabelError
 from mmseg_inceptionnext.engine import UnsafeCheckpointError

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.fileio.backends import LocalBackend
 from mmseg.registry import DATASETS
 
-from mmseg_inceptionnext.apis import Segmenter
+from mmseg_inceptionnext import Segmenter
 from mmseg_inceptionnext.datasets import BrokenSampleError, LabelError, check_dataset
 
 from broken_files import IMAGES, LABELS, is_locked, put_good_files, resolved, table

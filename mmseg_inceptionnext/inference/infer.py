@@ -7,9 +7,9 @@ from mmengine.utils import mkdir_or_exist
 from PIL import Image
 from tqdm import tqdm
 
-from .segmenter import Segmenter
+from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
+from .segmenter import Segmenter
 
 
 def infer(segmenter: Segmenter, inputs: Sequence[str], out_dir: str, opacity: float = 0.5

@@ -13,6 +13,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmseg.registry import DATASETS
 from PIL import Image
 
+from mmseg_inceptionnext.apis.config import build_model, load_config
 from mmseg_inceptionnext.datasets.files import read, why_unreadable
 from mmseg_inceptionnext.datasets.folders import loaders
 from mmseg_inceptionnext.engine import (
@@ -25,7 +26,6 @@ from mmseg_inceptionnext.engine import (
 from mmseg_inceptionnext.engine.checkpoint import segmentor_weights
 from mmseg_inceptionnext.models import fuse
 
-from .config import build_model, load_config
 from .overlay import class_share, draw_overlay
 
 

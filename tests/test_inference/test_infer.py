@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from mmseg_inceptionnext.apis.infer import infer, plan_outputs
-from mmseg_inceptionnext.apis.overlay import class_share, draw_overlay
+from mmseg_inceptionnext.inference.infer import infer, plan_outputs
+from mmseg_inceptionnext.inference.overlay import class_share, draw_overlay
 
 CLASSES = ('sky', 'road', 'never')
 PALETTE = [[0, 0, 255], [255, 0, 0], [0, 255, 0]]
