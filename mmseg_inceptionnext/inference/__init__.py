@@ -1,4 +1,5 @@
-from .infer import infer
+from .infer import Summary, infer
+from .outputs import Output
 from .segmenter import SegmentationResult, Segmenter
 
-__all__ = ['SegmentationResult', 'Segmenter', 'infer']
+__all__ = ['Output', 'SegmentationResult', 'Segmenter', 'Summary', 'infer']

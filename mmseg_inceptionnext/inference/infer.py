@@ -1,84 +1,146 @@
-"""Segments image files and folders and writes the results as files."""
-import os
+"""Segments files and writes the results as files."""
 import os.path as osp
-from typing import Dict, List, Sequence, Tuple
+import time
+from dataclasses import dataclass, field, replace
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
-from mmengine.utils import mkdir_or_exist
-from PIL import Image
+import numpy as np
 from tqdm import tqdm
 
-from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
+from .inputs import is_video, plan_outputs
+from .outputs import ENDINGS, Output, find_classes, make_folder
+from .read_ahead import read_ahead
+from .segmenter import Outcome, SegmentationResult, Segmenter
+from .video import Video, segment_video, video_paths
 
-from .segmenter import Segmenter
+
+@dataclass
+class Summary:
+    """What was done.
+
+    Attributes:
+        images: number of images and frames that were segmented.
+        seconds: from the first image read to the last result written.
+        skipped: number of inputs whose results were there.
+        failures: a sentence for each input that failed.
+        written: the results of each input that was segmented, without suffix.
+        share: share of the pixels of each class, over all images, largest first.
+        interrupted: whether it was stopped before its end.
+    """
+    images: int = 0
+    seconds: float = 0.
+    skipped: int = 0
+    failures: List[str] = field(default_factory=list)
+    written: List[str] = field(default_factory=list)
+    share: Dict[str, float] = field(default_factory=dict)
+    interrupted: bool = False
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / self.seconds if self.images else 0.
+
+    def as_dict(self) -> dict:
+        """For JSON."""
+        return dict(vars(self), images_per_second=self.images_per_second)
+
+    def __str__(self) -> str:
+        lines = [f'{self.images} image{"s" * (self.images != 1)} in {self.seconds:.1f} s, '
+                 f'{self.images_per_second:.2f} images a second']
+        lines += [f'{self.skipped} with results already there' for _ in range(bool(self.skipped))]
+        lines += [f'{100 * share:5.1f} %  {name}' for name, share in self.share.items()]
+        return '\n'.join(lines)
 
 
-def infer(segmenter: Segmenter, inputs: Sequence[str], out_dir: str, opacity: float = 0.5
-          ) -> Tuple[List[str], List[str]]:
-    """Segments images and writes ``NAME.png`` (class ids) and ``NAME_overlay.jpg`` for each.
+def infer(segmenter: Segmenter, inputs: Sequence[str], out_dir: str, output: Optional[Output] = None,
+          skip_existing: bool = False, listed: Iterable[str] = ()) -> Summary:
+    """Segments images and videos and writes the results of each.
 
-    A file that cannot be read is reported by name and the rest go on.
+    Files are read and written in threads while the model runs. A file that cannot be read is reported by name and the
+    rest go on. Ctrl-C ends it with what was done; no result is half written.
 
     Args:
-        segmenter: the model.
-        inputs: image files, and folders, which are searched through.
+        segmenter: the model; with ``probabilities`` if they are to be saved.
+        inputs: see :func:`plan_outputs`.
         out_dir: folder for the results; subfolders of an input folder are kept.
-        opacity: of the classes painted over the image, from 0 to 1.
-
-    Returns:
-        The overlays written, and one sentence for each input that failed.
+        output: what is written of each image. Default: ``Output()``.
+        skip_existing: leave inputs out whose results are all there.
+        listed: the paths that ``-`` stands for.
 
     Raises:
-        ValueError: before anything is written, if ``opacity`` is out of range or :func:`plan_outputs` refuses.
+        ValueError: before anything is written, if :func:`plan_outputs` refuses or the classes to show are unknown.
     """
-    if not 0 <= opacity <= 1:
-        raise ValueError(f'--opacity {opacity}: allowed is 0 (only the image) to 1 (only the classes)')
-    targets = plan_outputs(inputs, out_dir)
-    written, failures = [], []
-    for path, target in tqdm(targets.items(), desc='segmenting', unit='image'):
+    output = output or Output()
+    if output.classes:
+        output = replace(output, classes=find_classes(output.classes, segmenter.classes))
+    targets = plan_outputs(inputs, out_dir, listed, [ENDINGS[kind] for kind in output.save])
+    todo = [path for path, target in targets.items() if not (skip_existing and _is_done(path, target, output))]
+    run = _Run(segmenter, output, {path: targets[path] for path in todo}, Summary(skipped=len(targets) - len(todo)))
+    return run()
+
+
+def _is_done(path: str, target: str, output: Output) -> bool:
+    paths = video_paths(output, target) if is_video(path) else output.paths(target).values()
+    return all(map(osp.exists, paths))
+
+
+class _Run:
+    """One call of :func:`infer`, after its inputs were checked."""
+
+    def __init__(self, segmenter: Segmenter, output: Output, targets: Dict[str, str], summary: Summary) -> None:
+        self.segmenter, self.output, self.targets, self.summary = segmenter, output, targets, summary
+        self.pixels = np.zeros(len(segmenter.classes), np.int64)
+
+    def __call__(self) -> Summary:
+        start = time.perf_counter()
         try:
-            result = segmenter(path)
-        except (ValueError, RuntimeError) as error:  # RuntimeError: out of memory
-            failures.append(str(error) if str(error).startswith(path) else f'{path}: {error}')
-            tqdm.write(failures[-1])
-            continue
-        mkdir_or_exist(osp.dirname(target) or '.')
-        Image.fromarray(result.mask).save(f'{target}.png')
-        result.overlay(opacity).save(f'{target}_overlay.jpg', quality=92)
-        written.append(f'{target}_overlay.jpg')
-    return written, failures
+            self._segment_images([path for path in self.targets if not is_video(path)])
+            for path in filter(is_video, self.targets):
+                self._segment_video(path)
+        except KeyboardInterrupt:
+            self.summary.interrupted = True
+        self.summary.seconds = time.perf_counter() - start
+        order = [i for i in np.argsort(-self.pixels, kind='stable') if self.pixels[i]]
+        self.summary.share = {self.segmenter.classes[i]: float(self.pixels[i] / self.pixels.sum()) for i in order}
+        return self.summary
 
+    def _segment_images(self, paths: List[str]) -> None:
+        outcomes = tqdm(zip(paths, self.segmenter.outcomes(paths)), desc='segmenting', unit='image', total=len(paths),
+                        disable=not paths)
+        for _ in read_ahead(self._write, self._good(outcomes), depth=4):
+            pass
 
-def plan_outputs(inputs: Sequence[str], out_dir: str) -> Dict[str, str]:
-    """Maps each image to the path of its results, without suffix, so that no file is lost.
+    def _good(self, outcomes: Iterable[Tuple[str, Outcome]]) -> Iterator[Tuple[str, SegmentationResult]]:
+        for path, outcome in outcomes:
+            if isinstance(outcome, Exception):
+                self._fail(path, outcome)
+                continue
+            self.summary.written.append(self.targets[path])
+            self._count(outcome)
+            yield self.targets[path], outcome
 
-    Raises:
-        ValueError: if a folder holds no image, or if results would overwrite each other or stand beside the inputs,
-            where they could overwrite an image or its labels.
-    """
-    targets: Dict[str, str] = {}
-    for source in inputs:
-        root = source if osp.isdir(source) else osp.dirname(source)
-        paths = _images_in(source, out_dir) if osp.isdir(source) else [source]
-        if not paths:
-            raise ValueError(f'no image in {source}; files that end in {" ".join(IMAGE_SUFFIXES)} are taken')
-        for path in paths:
-            targets[path] = osp.join(out_dir, osp.splitext(osp.relpath(path, root or '.'))[0])
-    input_folders = {osp.realpath(osp.dirname(path)) for path in targets}
-    taken: Dict[str, str] = {}
-    for path, target in targets.items():
-        if osp.realpath(osp.dirname(target)) in input_folders:
-            raise ValueError(f'the result of {path} would be written beside the input images and could overwrite '
-                             'one of their files; nothing was done: choose another --out-dir')
-        if target in taken:
-            raise ValueError(f'{path} and {taken[target]} would both be written to {target}.png; nothing was done: '
-                             'choose another --out-dir for one of them or rename it')
-        taken[target] = path
-    return targets
+    def _write(self, target_and_result: Tuple[str, SegmentationResult]) -> None:
+        target, result = target_and_result
+        make_folder(target)
+        self.output.write(result, target)
 
+    def _segment_video(self, path: str) -> None:
+        try:
+            video = Video(path)
+            make_folder(self.targets[path])
+            frames = segment_video(self.segmenter, video, self.targets[path], self.output)
+            for result in tqdm(frames, desc=osp.basename(path), unit='frame', total=video.frames or None):
+                self._count(result)
+            if video.problem:
+                self._fail(path, video.problem)
+            else:
+                self.summary.written.append(self.targets[path])
+        except (ValueError, RuntimeError) as error:
+            self._fail(path, error)
 
-def _images_in(folder: str, out_dir: str) -> List[str]:
-    found = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if osp.realpath(osp.join(root, name)) != osp.realpath(out_dir))
-        found += [osp.join(root, name) for name in sorted(names) if name.lower().endswith(IMAGE_SUFFIXES)]
-    return found
+    def _count(self, result: SegmentationResult) -> None:
+        self.summary.images += 1
+        self.pixels += np.bincount(result.mask.ravel(), minlength=len(self.pixels))
+
+    def _fail(self, path: str, error: Union[Exception, str]) -> None:
+        self.summary.failures.append(str(error) if str(error).startswith(path) else f'{path}: {error}')
+        tqdm.write(self.summary.failures[-1])

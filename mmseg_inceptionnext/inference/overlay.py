@@ -1,6 +1,7 @@
 """Paints a class map over its image, with a legend."""
-from typing import Dict, Sequence
+from typing import Collection, Dict, Optional, Sequence
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -16,9 +17,9 @@ def class_share(mask: np.ndarray, classes: Sequence[str]) -> Dict[str, float]:
     return {classes[i]: float(counts[i] / mask.size) for i in np.argsort(-counts, kind='stable') if counts[i]}
 
 
-def draw_overlay(image: np.ndarray, mask: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]],
-                 opacity: float = 0.5) -> Image.Image:
-    """Paints the classes over the image and lists those present, with their share, on the right.
+def paint(image: np.ndarray, mask: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]],
+          opacity: float = 0.5, shown: Optional[Collection[str]] = None) -> np.ndarray:
+    """Paints classes over an image.
 
     Args:
         image: H x W x 3, uint8, RGB.
@@ -26,13 +27,29 @@ def draw_overlay(image: np.ndarray, mask: np.ndarray, classes: Sequence[str], pa
         classes: name of each class.
         palette: colour of each class, RGB from 0 to 255.
         opacity: of the paint, from 0 (the image) to 1 (the class map).
+        shown: the classes to paint; the image stays as it is elsewhere. Default: all.
+
+    Returns:
+        H x W x 3, uint8, RGB.
+    """
+    painted = cv2.addWeighted(image, 1 - opacity, np.asarray(palette, np.uint8)[mask], opacity, 0)
+    if shown is None:
+        return painted
+    return np.where(np.isin(classes, list(shown))[mask][..., None], painted, image)
+
+
+def draw_overlay(image: np.ndarray, mask: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]],
+                 opacity: float = 0.5, shown: Optional[Collection[str]] = None) -> Image.Image:
+    """Paints classes over an image, see :func:`paint`, and lists those present, with their share, on the right.
 
     Returns:
         A picture of H x (W + legend); a legend with more rows than H holds makes it taller.
     """
-    colors = np.asarray(palette, np.uint8)[mask]
-    painted = Image.fromarray(np.round((1 - opacity) * image + opacity * colors).astype(np.uint8))
-    legend = _legend(class_share(mask, classes), dict(zip(classes, palette)))
+    painted = Image.fromarray(paint(image, mask, classes, palette, opacity, shown))
+    share = {name: part for name, part in class_share(mask, classes).items() if shown is None or name in shown}
+    if not share:
+        return painted
+    legend = _legend(share, dict(zip(classes, palette)))
     canvas = Image.new('RGB', (painted.width + legend.width, max(painted.height, legend.height)), 'white')
     canvas.paste(painted, (0, 0))
     canvas.paste(legend, (painted.width, 0))

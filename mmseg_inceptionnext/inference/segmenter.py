@@ -1,73 +1,64 @@
-"""Segments images with a checkpoint, through the config's own test pipeline."""
+"""Segments images with a checkpoint or an exported file."""
+import os
 import os.path as osp
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Dict, Optional, Sequence
+from typing import Any, Iterable, Iterator, List, NamedTuple, Optional, Union
 
 import numpy as np
-import torch
-from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
-from mmengine.device import get_device
-from mmengine.model import revert_sync_batchnorm
-from mmseg.registry import DATASETS
-from PIL import Image
+from mmengine.dataset import Compose
+from PIL import Image, ImageOps
 
-from mmseg_inceptionnext.apis.config import build_model, load_config
 from mmseg_inceptionnext.datasets.files import read, why_unreadable
 from mmseg_inceptionnext.datasets.folders import loaders
-from mmseg_inceptionnext.engine import (
-    check_segmentor,
-    guarded_build,
-    load_source,
-    parse_embedded_config,
-    safe_checkpoints,
-)
-from mmseg_inceptionnext.engine.checkpoint import segmentor_weights
-from mmseg_inceptionnext.models import fuse
 
-from .overlay import class_share, draw_overlay
+from .onnx_backend import OnnxBackend
+from .read_ahead import read_ahead
+from .result import SegmentationResult
+from .torch_backend import TorchBackend
+
+Source = Union[str, os.PathLike, np.ndarray, Image.Image]
+Outcome = Union[SegmentationResult, Exception]
 
 
-@dataclass
-class SegmentationResult:
-    """The classes of one image.
-
-    Attributes:
-        image: H x W x 3, uint8, RGB, at the original size.
-        mask: H x W, the class id of each pixel, from 0; uint8, or uint16 above 256 classes.
-        classes: name of each class id.
-        palette: colour of each class id, RGB from 0 to 255.
-    """
-    image: np.ndarray
-    mask: np.ndarray
-    classes: Sequence[str]
-    palette: Sequence[Sequence[int]]
-
-    def overlay(self, opacity: float = 0.5) -> Image.Image:
-        """The image painted with its classes and a legend of those present."""
-        return draw_overlay(self.image, self.mask, self.classes, self.palette, opacity)
-
-    def share(self) -> Dict[str, float]:
-        """Share of the pixels of each class present, largest first."""
-        return class_share(self.mask, self.classes)
+class _Prepared(NamedTuple):
+    image: np.ndarray  # H x W x 3, RGB
+    data: Any  # as the backend takes it
 
 
 class Segmenter:
-    """A trained segmentor that takes image files.
+    """A trained segmentor that takes images and gives their classes.
+
+    .. code:: python
+
+        segmenter = Segmenter('iter_160000.pth')
+        result = segmenter('street.jpg')        # or an array, or a PIL image
+        results = segmenter(['a.jpg', 'b.jpg'])  # a list
+        for result in segmenter(frames):         # any other iterable: one after the other, none is kept
+            ...
+
+    Files are read by the loading step of the config's test pipeline: turned as EXIF says, 16 bits a channel brought
+    to 8 by dropping the lower half, grey images and palettes turned into RGB, transparency dropped. PIL images are
+    treated alike. Arrays are H x W x 3 or H x W, uint8, in the order RGB; those of OpenCV are turned by
+    ``image[..., ::-1]``. Images are read ahead in threads while the model runs.
+
+    With the same options the classes are those of ``tools/test.py``, bit for bit.
 
     Args:
         checkpoint: file that MMEngine's runner or ``tools/publish_checkpoint.py`` wrote, or what else
-            :func:`mmseg_inceptionnext.engine.load_source` takes.
+            :func:`mmseg_inceptionnext.engine.load_source` takes; or an ``.onnx`` file of ``tools/export_onnx.py``.
         config: config file. Default: the config inside the checkpoint.
         device: such as ``cpu`` or ``cuda:0``. Default: the best there is.
-        fuse_model: fold the norms into the convolutions, see :func:`mmseg_inceptionnext.fuse`.
+        fuse_model: fold the norms into the convolutions, see :func:`mmseg_inceptionnext.fuse`: faster, and the same
+            to rounding.
         trust_checkpoint: run what is inside the checkpoint, if it holds more than data.
+        amp: ``fp16`` or ``bf16`` for mixed precision.
+        tta: average the views of the config's ``tta_pipeline``.
+        batch_size: number of neighbours of the same size that are predicted together.
+        probabilities: give those of all classes, too.
 
     Raises:
         CheckpointError: if the checkpoint cannot be had or read, holds more than data, or does not fit the model.
         ValueError: if it holds no config and none is given, if neither checkpoint nor config name and colour the
-            classes, or if the device is not there.
+            classes, if the device is not there, or if an ``.onnx`` file cannot do what is asked.
     """
 
     def __init__(self,
@@ -75,70 +66,107 @@ class Segmenter:
                  config: Optional[str] = None,
                  device: Optional[str] = None,
                  fuse_model: bool = False,
-                 trust_checkpoint: bool = False) -> None:
-        own_cfg = load_config(config) if config else None
-        with safe_checkpoints(trust_checkpoint, own_cfg):
-            loaded = load_source(checkpoint)
-            meta = loaded.meta
-            self.cfg = own_cfg or self._embedded_config(meta, checkpoint)
-            source = config or f'the config inside {checkpoint}'
-            with nullcontext() if config else guarded_build():
-                self.model = revert_sync_batchnorm(build_model(self.cfg, source))
-                self._build_pipeline(meta, source)
-        check_segmentor(self.model, loaded, checkpoint)
-        self.model.load_state_dict(segmentor_weights(loaded, checkpoint))
-        if len(self.classes) != self.model.num_classes:
-            raise ValueError(f'{checkpoint} names {len(self.classes)} classes, but its model predicts '
-                             f'{self.model.num_classes}; give the config it was trained with by --config')
-        try:
-            self.model.to(device or get_device()).eval()
-            if fuse_model:
-                fuse(self.model, inplace=True)
-        except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch built without CUDA
-            raise ValueError(f'--device {device} cannot be used here: {error}') from error
+                 trust_checkpoint: bool = False,
+                 amp: Optional[str] = None,
+                 tta: bool = False,
+                 batch_size: int = 1,
+                 probabilities: bool = False) -> None:
+        if batch_size < 1:
+            raise ValueError(f'--batch-size {batch_size}: allowed is 1 or more')
+        self.batch_size, self.probabilities = batch_size, probabilities
+        checkpoint = os.fspath(checkpoint)
+        if checkpoint.endswith('.onnx'):
+            if config or amp or tta:
+                raise ValueError(f'{checkpoint} was exported with its config and precision, one view an image; leave '
+                                 '--config, --amp and --tta out, or give the checkpoint in its place')
+            self.backend = OnnxBackend(checkpoint, device)
+            self._load = Compose([dict(type='LoadImageFromFile')])
+        else:
+            self.backend = TorchBackend(checkpoint, config, device, fuse_model, amp, tta, trust_checkpoint)
+            self._load = self.backend.load
+        self.classes, self.palette = self.backend.classes, self.backend.palette
 
-    def _build_pipeline(self, meta: dict, source: str) -> None:
-        if 'test_dataloader' not in self.cfg:
-            raise ValueError(f'{source} has no test_dataloader, whose pipeline reads the images; give the config that '
-                             'the model was trained with by --config')
-        dataset = self.cfg.test_dataloader.dataset
-        self.classes, self.palette = self._classes_of(meta, dataset)
-        steps = [step for step in dataset.pipeline if step['type'] != 'LoadAnnotations']
-        self._load, self._transform = Compose(steps[:1]), Compose(steps[1:])
+    @property
+    def model(self):
+        """The segmentor, of a checkpoint."""
+        return self.backend.model
 
-    @staticmethod
-    def _embedded_config(meta: dict, checkpoint: str) -> Config:
-        if not isinstance(meta.get('cfg'), str):
-            raise ValueError(f'{checkpoint} holds no config; give the one it was trained with by --config')
-        return parse_embedded_config(meta['cfg'], checkpoint)
+    @property
+    def cfg(self):
+        """The config, of a checkpoint."""
+        return self.backend.cfg
 
-    @staticmethod
-    def _classes_of(meta: dict, dataset: dict):
-        metainfo = meta['dataset_meta']
-        if not metainfo.get('classes'):
-            metainfo = DATASETS.build(dict(dataset, lazy_init=True, pipeline=[])).metainfo
-        if not metainfo.get('classes'):
-            raise ValueError('neither the checkpoint nor the dataset of the config names the classes; add '
-                             'metainfo=dict(classes=(...), palette=[...]) to the dataset of the config')
-        classes, palette = tuple(metainfo['classes']), [list(color) for color in metainfo.get('palette', ())]
-        if len(palette) != len(classes):
-            raise ValueError(f'{len(classes)} classes are named and {len(palette)} colours; give each class one in '
-                             'metainfo=dict(classes=(...), palette=[...]) of the dataset, and the config by --config')
-        return classes, palette
-
-    @torch.no_grad()
-    def __call__(self, path: str) -> SegmentationResult:
-        """Segments one image file, as the config's test pipeline reads it.
+    def __call__(self, images: Union[Source, Iterable[Source]]
+                 ) -> Union[SegmentationResult, List[SegmentationResult], Iterator[SegmentationResult]]:
+        """Segments an image, a list of images, or any other iterable of images as results are taken.
 
         Raises:
-            ValueError: if the file is missing or is no image that can be read.
+            ValueError: if a file is missing or is no image that can be read, or an array is no image.
         """
-        loaded = self._read(path)
-        image = loaded['img'].copy()
-        data = pseudo_collate([self._transform(loaded)])
-        prediction = self.model.test_step(data)[0].pred_sem_seg.data.squeeze(0)
-        dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
-        return SegmentationResult(image[..., ::-1], prediction.cpu().numpy().astype(dtype), self.classes, self.palette)
+        if isinstance(images, (str, os.PathLike, np.ndarray, Image.Image)):
+            return next(self._results([images]))
+        return list(self._results(images)) if isinstance(images, (list, tuple)) else self._results(images)
+
+    def _results(self, sources: Iterable[Source]) -> Iterator[SegmentationResult]:
+        for outcome in self.outcomes(sources):
+            if isinstance(outcome, Exception):
+                raise outcome
+            yield outcome
+
+    def outcomes(self, sources: Iterable[Source]) -> Iterator[Outcome]:
+        """For each image its result, or the error that there is none: what fails does not keep the others back."""
+        batch: List[_Prepared] = []
+        for prepared in read_ahead(self._try_to_prepare, sources, depth=self.batch_size + 1):
+            failed = isinstance(prepared, Exception)
+            if batch and (failed or len(batch) == self.batch_size or not self._alike(batch[0], prepared)):
+                yield from self._predict(batch)
+                batch = []
+            if failed:
+                yield prepared
+            else:
+                batch.append(prepared)
+        if batch:
+            yield from self._predict(batch)
+
+    def _alike(self, one: _Prepared, other: _Prepared) -> bool:
+        return self.backend.shape_of(one.data) == self.backend.shape_of(other.data)
+
+    def _predict(self, batch: List[_Prepared]) -> Iterator[Outcome]:
+        try:
+            predictions = self.backend.predict([prepared.data for prepared in batch], self.probabilities)
+        except RuntimeError as error:  # out of memory
+            if len(batch) == 1:
+                yield error
+            else:
+                for prepared in batch:
+                    yield from self._predict([prepared])
+            return
+        for prepared, (mask, probabilities) in zip(batch, predictions):
+            yield SegmentationResult(prepared.image, mask, self.classes, self.palette, probabilities)
+
+    def _try_to_prepare(self, source: Source) -> Union[_Prepared, Exception]:
+        try:
+            loaded = self._read(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else self._take(source)
+            image = loaded['img'] if loaded['img'].ndim == 3 else np.repeat(loaded['img'][..., None], 3, axis=2)
+            image = image[..., ::-1].astype(np.uint8)  # a copy: the pipeline may change what was loaded
+            return _Prepared(image, self.backend.prepare(loaded))
+        except (ValueError, TypeError, RuntimeError) as error:
+            return error
+
+    def _take(self, image: Union[np.ndarray, Image.Image]) -> dict:
+        """An image from memory, as the loading step gives it."""
+        if isinstance(image, Image.Image):
+            image = _rgb(image)
+        if not isinstance(image, np.ndarray):
+            raise TypeError(f'{type(image).__name__}: allowed are the path of an image, a PIL image, a NumPy array, '
+                            'and lists and other iterables of these')
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3, )) or not image.size:
+            raise ValueError(f'an array of shape {image.shape} and {image.dtype}: allowed are height x width x 3, RGB, '
+                             'and height x width, both uint8, of at least one pixel')
+        bgr = image[..., ::-1] if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+        dtype = np.float32 if getattr(self._load.transforms[0], 'to_float32', False) else np.uint8
+        return dict(img=np.ascontiguousarray(bgr, dtype), img_path=None, img_shape=bgr.shape[:2],
+                    ori_shape=bgr.shape[:2])
 
     def _read(self, path: str) -> dict:
         if not osp.isfile(path):
@@ -153,3 +181,11 @@ class Segmenter:
             reason = loader and why_unreadable(path, loader)
             raise ValueError(f'{path}: cannot be read as an image: '
                              f'{f"it {reason}" if reason else type(error).__name__}') from error
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    """A PIL image as OpenCV reads its file."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith('I'):  # 16 bits, which Pillow would clip
+        return (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
+    return np.asarray(image.convert('RGB'))

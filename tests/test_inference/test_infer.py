@@ -1,70 +1,229 @@
-"""Where results go, and what an overlay shows."""
+"""What is written of images and videos, and what is left of a run that fails or is stopped."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from mmseg_inceptionnext.inference.infer import infer, plan_outputs
-from mmseg_inceptionnext.inference.overlay import class_share, draw_overlay
+from mmseg_inceptionnext import Segmenter
+from mmseg_inceptionnext.inference import Output, infer
+from mmseg_inceptionnext.inference.outputs import find_classes
+from mmseg_inceptionnext.inference.read_ahead import read_ahead
 
-CLASSES = ('sky', 'road', 'never')
-PALETTE = [[0, 0, 255], [255, 0, 0], [0, 255, 0]]
-
-
-def touch(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b'')
-    return str(path)
+from utils import ROOT, TOY, run, run_tool, save_checkpoint
 
 
-def test_files_and_folders_are_planned(tmp_path):
-    single = touch(tmp_path / 'one/a.jpg')
-    nested = touch(tmp_path / 'many/sub/b.PNG')
-    touch(tmp_path / 'many/notes.txt')
-    out = str(tmp_path / 'out')
-    assert plan_outputs([single, str(tmp_path / 'many')], out) == {single: f'{out}/a', nested: f'{out}/sub/b'}
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    return save_checkpoint(TOY, tmp_path_factory.mktemp('checkpoint') / 'toy.pth')
 
 
-def test_results_inside_an_input_folder_are_not_inputs(tmp_path):
-    image = touch(tmp_path / 'a.jpg')
-    touch(tmp_path / 'out/a_overlay.jpg')
-    touch(tmp_path / 'out/a.png')
-    assert list(plan_outputs([str(tmp_path)], str(tmp_path / 'out'))) == [image]
+@pytest.fixture(scope='module')
+def segmenter(checkpoint):
+    return Segmenter(checkpoint, probabilities=True)
 
 
-@pytest.mark.parametrize('names,inputs,out,words', [
-    (['x/a.jpg', 'y/a.jpg'], ['x/a.jpg', 'y/a.jpg'], 'out', 'would both be written to .*out/a.png'),
-    (['x/a.jpg', 'x/a.png'], ['x'], 'out', 'would both be written to'),
-    (['x/a.png'], ['x'], 'x', 'could overwrite'),  # a result over its input
-    (['x/a.jpg', 'x/a.png'], ['x/a.jpg'], 'x', 'could overwrite'),  # and over the label beside it
+@pytest.fixture
+def images(toy_root):
+    return toy_root / 'images/validation'
+
+
+def test_every_kind_of_result(segmenter, images, tmp_path):
+    output = Output(['index', 'color', 'overlay', 'prob', 'conf'], opacity=0.25)
+    summary = infer(segmenter, [str(images)], str(tmp_path), output)
+    assert summary.images == 3 and not summary.failures and not summary.interrupted
+    assert len(list(tmp_path.iterdir())) == 15
+    pixels = np.zeros(150)
+    for path in images.iterdir():
+        result = segmenter(path)
+        stem = tmp_path / path.stem
+        index = np.array(Image.open(f'{stem}.png'))
+        np.testing.assert_array_equal(index, result.mask)
+        np.testing.assert_array_equal(np.array(Image.open(f'{stem}_color.png')), np.array(result.palette)[index])
+        probabilities = np.load(f'{stem}_prob.npz')['probabilities']
+        assert probabilities.dtype == np.float16
+        np.testing.assert_allclose(probabilities, result.probabilities, atol=5e-4)
+        np.testing.assert_allclose(result.probabilities.sum(0), 1, atol=1e-5)
+        np.testing.assert_array_equal(result.probabilities.argmax(0), result.mask)
+        np.testing.assert_array_equal(np.array(Image.open(f'{stem}_conf.png')),
+                                      np.round(255 * result.probabilities.max(0)))
+        overlay = np.array(Image.open(f'{stem}_overlay.jpg')).astype(int)
+        assert overlay.shape == np.array(result.overlay()).shape
+        assert np.abs(overlay - np.array(result.overlay(0.25))).mean() < 4  # JPEG
+        pixels += np.bincount(index.ravel(), minlength=150)
+    expected = {segmenter.classes[i]: pixels[i] / pixels.sum() for i in np.flatnonzero(pixels)}
+    assert summary.share == pytest.approx(expected)
+    assert list(summary.share.values()) == sorted(summary.share.values(), reverse=True)
+
+
+def test_what_is_there_is_left_out(segmenter, images, tmp_path):
+    output = Output(['index', 'conf'])
+    infer(segmenter, [str(images)], str(tmp_path), output)
+    kept, lost = tmp_path / 'toy_validation_00000.png', tmp_path / 'toy_validation_00001_conf.png'
+    kept.write_bytes(b'untouched')
+    lost.unlink()
+    summary = infer(segmenter, [str(images)], str(tmp_path), output, skip_existing=True)
+    assert (summary.images, summary.skipped, kept.read_bytes()) == (1, 2, b'untouched') and lost.is_file()
+    assert 'with results already there' in str(summary)
+    assert infer(segmenter, [str(images)], str(tmp_path), output).images == 3 and kept.read_bytes() != b'untouched'
+
+
+@pytest.mark.parametrize('make,words', [
+    (lambda: Output(['index', 'colour']), '--save index,colour: allowed are some of index,color,overlay,prob,conf'),
+    (lambda: Output(opacity=1.5), r'--opacity 1.5: allowed is 0 \(only the image\) to 1'),
+    (lambda: find_classes(['rood'], ['road', 'sky']), '--classes rood: not among the 2 classes .* there is road'),
+    (lambda: find_classes(['xyz'], ['road', 'sky']), '--classes xyz: .* there is road, sky'),
+    (lambda: find_classes(['xyz'], [f'class {i}' for i in range(30)]), 'and none is similar'),
 ])
-def test_nothing_is_overwritten(tmp_path, names, inputs, out, words):
-    for name in names:
-        touch(tmp_path / name)
-    with pytest.raises(ValueError, match=f'{words}.* nothing was done: choose another --out-dir'):
-        plan_outputs([str(tmp_path / name) for name in inputs], str(tmp_path / out))
+def test_wrong_options_are_explained(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
 
 
-def test_no_image_at_all_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r'no image in .*\.jpg'):
-        plan_outputs([str(tmp_path)], 'out')
+def test_class_names_with_spaces_are_found():
+    assert find_classes(['bed', ' sky'], ['bed ', 'sky']) == ['bed ', 'sky']  # MMSegmentation has 'bed '
 
 
-def test_opacity_is_checked():
-    with pytest.raises(ValueError, match='--opacity 1.5: allowed is 0'):
-        infer(None, ['a.jpg'], 'out', opacity=1.5)
+def write_video(path, rate=12.5, frames=7, size=(97, 64), codec='mp4v'):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), rate, size)
+    generator = np.random.default_rng(0)
+    for _ in range(frames):
+        colors = generator.integers(0, 255, (2, 3, 3), np.uint8)
+        writer.write(cv2.resize(colors, size, interpolation=cv2.INTER_NEAREST))
+    writer.release()
 
 
-def test_shares_add_up_and_leave_absent_classes_out():
-    mask = np.array([[0, 0, 0, 1]], np.uint8)
-    assert class_share(mask, CLASSES) == {'sky': 0.75, 'road': 0.25}
+def read_video(path):
+    capture = cv2.VideoCapture(str(path))
+    rate, frames = capture.get(cv2.CAP_PROP_FPS), []
+    while True:
+        there, frame = capture.read()
+        if not there:
+            return rate, frames
+        frames.append(frame[..., ::-1])
 
 
-@pytest.mark.parametrize('opacity', [0., 0.25, 1.])
-def test_the_overlay_blends_and_lists_the_classes(opacity):
-    image = np.full((60, 40, 3), 100, np.uint8)
-    mask = np.zeros((60, 40), np.uint8)
-    mask[:, 20:] = 1
-    picture = np.array(draw_overlay(image, mask, CLASSES, PALETTE, opacity))
-    expected = np.round((1 - opacity) * image + opacity * np.array(PALETTE)[mask])
-    np.testing.assert_array_equal(picture[:60, :40], expected)
-    legend = {tuple(color) for color in picture[:, 40:].reshape(-1, 3)}
-    assert {(0, 0, 255), (255, 0, 0)} <= legend and (0, 255, 0) not in legend
+@pytest.mark.parametrize('suffix,codec', [('mp4', 'mp4v'), ('avi', 'MJPG')])
+def test_videos_keep_frames_rate_and_size(segmenter, tmp_path, suffix, codec):
+    source = tmp_path / f'film.{suffix}'
+    write_video(source, codec=codec)
+    out = tmp_path / 'out'
+    summary = infer(segmenter, [str(source)], str(out), Output(['index', 'overlay', 'color', 'conf']))
+    assert summary.images == 7 and not summary.failures
+    _, frames = read_video(source)
+    assert sorted(path.name for path in out.iterdir()) == ['film', 'film_color.mp4', 'film_overlay.mp4']
+    assert len(list((out / 'film').iterdir())) == 14
+    results = segmenter(frames)
+    for kind, opacity in (('overlay', 0.5), ('color', 1.)):
+        rate, written = read_video(out / f'film_{kind}.mp4')
+        assert rate == pytest.approx(12.5) and len(written) == 7 and written[0].shape == (64, 96, 3)
+        expected = [(1 - opacity) * result.image + opacity * np.array(result.palette)[result.mask]
+                    for result in results]
+        for i, frame in enumerate(written):
+            errors = [np.abs(frame - picture[:, :96]).mean() for picture in expected]
+            assert np.argmin(errors) == i and errors[i] < 20  # the codec halves the colours' resolution
+    for i, result in enumerate(results):
+        np.testing.assert_array_equal(np.array(Image.open(out / f'film/{i:06d}.png')), result.mask)
+    assert infer(segmenter, [str(source)], str(out), Output(['index', 'overlay']), skip_existing=True).skipped == 1
+
+
+def test_videos_that_cannot_be_read_are_named(segmenter, tmp_path):
+    write_video(tmp_path / 'film.avi', frames=60, codec='MJPG')
+    content = (tmp_path / 'film.avi').read_bytes()
+    (tmp_path / 'cut.avi').write_bytes(content[:len(content) // 3])
+    (tmp_path / 'text.mp4').write_text('no video')
+    summary = infer(segmenter, [str(tmp_path / name) for name in ('cut.avi', 'text.mp4', 'none.mov', 'film.avi')],
+                    str(tmp_path / 'out'))
+    cut, text, none = summary.failures
+    assert 'of its 60 frames could be read, the file is cut off or damaged; the results hold these' in cut
+    assert text == f'{tmp_path}/text.mp4: cannot be read as a video by this OpenCV'
+    assert none == f'{tmp_path}/none.mov: no such file'
+    assert summary.written == [str(tmp_path / 'out/film')]
+    assert 0 < len(list((tmp_path / 'out/cut').iterdir())) < 60
+
+
+def test_nothing_is_left_of_a_video_that_fails(segmenter, tmp_path, monkeypatch):
+    write_video(tmp_path / 'film.mp4')
+    calls = []
+
+    def fail_late(*args):
+        calls.append(args)
+        if len(calls) > 3:
+            raise RuntimeError('out of memory')
+        return predict(*args)
+
+    predict = segmenter.backend.predict
+    monkeypatch.setattr(segmenter.backend, 'predict', fail_late)
+    summary = infer(segmenter, [str(tmp_path / 'film.mp4')], str(tmp_path / 'out'))
+    assert summary.failures == [f'{tmp_path}/film.mp4: out of memory']
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_the_tool(checkpoint, images, tmp_path):
+    """A list on standard input, some classes, JSON, and what failed."""
+    shutil.copytree(images, tmp_path / 'in')
+    (tmp_path / 'in/bad.jpg').write_text('no image')
+    names = '\n'.join(str(path) for path in sorted((tmp_path / 'in').iterdir()))
+    (tmp_path / 'list.txt').write_text(names)
+    result = run('bash', '-c', f'{sys.executable} tools/infer.py {checkpoint} - --out-dir {tmp_path}/out --json '
+                 f'--classes sky,road --batch-size 2 --save index,color,conf < {tmp_path}/list.txt', check=False)
+    assert result.returncode == 1 and '1 of 4 inputs failed' in result.stdout and 'Traceback' not in result.stdout
+    line, = (line for line in result.stdout.splitlines() if line.startswith('{'))
+    summary = json.loads(line)
+    assert summary['images'] == 3 and len(summary['failures']) == 1
+    assert sum(summary['share'].values()) == pytest.approx(1)
+    segmenter = Segmenter(checkpoint, fuse_model=True)
+    for path in images.iterdir():
+        result = segmenter(path)
+        index = np.array(Image.open(tmp_path / f'out/{path.stem}.png'))
+        assert (index == result.mask).mean() > 0.9999
+        shown = np.isin(index, [segmenter.classes.index('sky'), segmenter.classes.index('road')])
+        expected = np.where(shown[..., None], np.array(segmenter.palette)[index], 0)
+        np.testing.assert_array_equal(np.array(Image.open(tmp_path / f'out/{path.stem}_color.png')), expected)
+
+
+def test_stopping_leaves_whole_files_and_a_way_on(checkpoint, images, tmp_path):
+    (tmp_path / 'in').mkdir()
+    for i in range(300):
+        shutil.copy(images / 'toy_validation_00000.jpg', tmp_path / f'in/{i}.jpg')
+    command = [sys.executable, 'tools/infer.py', str(checkpoint), str(tmp_path / 'in'), '--out-dir',
+               str(tmp_path / 'out'), '--save', 'index', '--skip-existing']
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while process.poll() is None and len(list(tmp_path.glob('out/*.png'))) < 5:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    text = process.communicate(timeout=60)[0]
+    assert process.returncode == 130 and 'stopped; --skip-existing goes on from here' in text
+    assert 'Traceback' not in text, text
+    done = list(tmp_path.glob('out/*.png'))
+    assert f'{len(done)} images in' in text
+    assert 5 <= len(done) < 300 and len(list((tmp_path / 'out').iterdir())) == len(done)
+    first = np.array(Image.open(done[0]))
+    for path in done:
+        np.testing.assert_array_equal(np.array(Image.open(path)), first)
+    text = run_tool(*command[1:]).stdout
+    assert f'{len(done)} with results already there' in text and len(list(tmp_path.glob('out/*.png'))) == 300
+
+
+def test_read_ahead_keeps_the_order_and_the_distance():
+    taken = []
+
+    def items():
+        for i in range(20):
+            taken.append(i)
+            yield i
+
+    results = read_ahead(lambda i: (time.sleep(0.01 * (i % 3)), i)[1], items(), depth=3)
+    assert next(results) == 0 and len(taken) == 4
+    assert list(results) == list(range(1, 20))
+    failing = read_ahead(lambda i: 1 // i, [1, 0, 1], depth=3)
+    assert next(failing) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(failing)

@@ -14,8 +14,9 @@ from .memory_efficient_encoder_decoder import MemoryEfficientEncoderDecoder
 class RunningSumTTAModel(SegTTAModel):
     """SegTTAModel that adds up the views' probabilities as they come; the stock one keeps the logits of them all.
 
-    Its predictions are the stock ones, ties aside. A module other than :class:`MemoryEfficientEncoderDecoder` runs the
-    stock way.
+    Its predictions are the stock ones, ties aside. With ``return_logits=True`` in the ``test_cfg`` of the module they
+    come with ``seg_logits``, the mean probabilities, (classes, H, W). A module other than
+    :class:`MemoryEfficientEncoderDecoder` runs the stock way.
     """
 
     def test_step(self, data: dict) -> SampleList:
@@ -48,4 +49,6 @@ class RunningSumTTAModel(SegTTAModel):
             else:
                 classes = (total[..., 0] / len(views) > module.decode_head.threshold).to(total)
             result.pred_sem_seg = PixelData(data=classes)
+            if (module.test_cfg or {}).get('return_logits'):
+                result.seg_logits = PixelData(data=total.permute(2, 0, 1) / len(views))
         return results

@@ -1,0 +1,82 @@
+"""Which files are segmented, and where the results of each go."""
+import glob
+import os
+import os.path as osp
+from typing import Collection, Dict, Iterable, List, Sequence, Tuple
+
+from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
+
+VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
+
+
+def plan_outputs(inputs: Sequence[str], out_dir: str, listed: Iterable[str] = (), endings: Collection[str] = ('.png', )
+                 ) -> Dict[str, str]:
+    """Maps each image and video to the path of its results, without suffix, so that no file is lost.
+
+    Args:
+        inputs: files; folders, which are searched through; patterns such as ``photos/**/*.jpg``; and ``-`` for what
+            is ``listed``. Subfolders of a folder, and those under the fixed part of a pattern, are kept.
+        out_dir: folder for the results.
+        listed: lines with a path each; subfolders of the folder that holds all of them are kept.
+        endings: what is added to the path of the results, such as ``.png`` and ``_overlay.jpg``.
+
+    Raises:
+        ValueError: if there is nothing to do for an input, or if results would overwrite each other or stand beside
+            the inputs, where they could overwrite an image or its labels.
+    """
+    targets: Dict[str, str] = {}
+    for source in inputs:
+        root, paths = _listed(listed) if source == '-' else _search(source, out_dir)
+        for path in paths:
+            targets[path] = osp.join(out_dir, osp.splitext(osp.relpath(path, root or '.'))[0])
+    input_folders = {osp.realpath(osp.dirname(path)) for path in targets}
+    taken: Dict[str, str] = {}
+    for path, target in targets.items():
+        if osp.realpath(osp.dirname(target)) in input_folders:
+            raise ValueError(f'the result of {path} would be written beside the input images and could overwrite '
+                             'one of their files; nothing was done: choose another --out-dir')
+        for file in (target + ending for ending in endings):
+            if file in taken:
+                raise ValueError(f'{path} and {taken[file]} would both be written to {file}; nothing was done: '
+                                 'choose another --out-dir for one of them or rename it')
+            taken[file] = path
+    return targets
+
+
+def is_video(path: str) -> bool:
+    return path.lower().endswith(VIDEO_SUFFIXES)
+
+
+def _search(source: str, out_dir: str) -> Tuple[str, List[str]]:
+    """The folder that results are relative to, and the files."""
+    if osp.isdir(source):
+        root, paths = source, _files_in(source, out_dir)
+    elif osp.exists(source) or not glob.has_magic(source):
+        return osp.dirname(source), [source]
+    else:
+        fixed = source[:min(source.find(sign) for sign in '*?[' if sign in source)]
+        root = osp.dirname(fixed)
+        paths = sorted(path for path in glob.glob(source, recursive=True) if _is_wanted(path) and osp.isfile(path))
+    if not paths:
+        raise ValueError(f'no image or video in {source}; files that end in '
+                         f'{" ".join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)} are taken')
+    return root, paths
+
+
+def _listed(lines: Iterable[str]) -> Tuple[str, List[str]]:
+    paths = [line.rstrip('\n') for line in lines if line.strip()]
+    if not paths:
+        raise ValueError('standard input, which - reads, names no file; one path a line is expected')
+    return osp.commonpath([osp.dirname(osp.abspath(path)) for path in paths]), paths
+
+
+def _files_in(folder: str, out_dir: str) -> List[str]:
+    found = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if osp.realpath(osp.join(root, name)) != osp.realpath(out_dir))
+        found += [osp.join(root, name) for name in sorted(names) if _is_wanted(name)]
+    return found
+
+
+def _is_wanted(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES) or is_video(name)

@@ -1,0 +1,98 @@
+"""Writes what was predicted, as files."""
+import io
+import os.path as osp
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Dict, List, Optional, Sequence
+
+import numpy as np
+from mmengine.utils import mkdir_or_exist
+from PIL import Image
+
+from mmseg_inceptionnext.engine.atomic import write_atomically
+
+from .overlay import paint
+from .result import SegmentationResult
+
+ENDINGS = dict(index='.png', color='_color.png', overlay='_overlay.jpg', prob='_prob.npz', conf='_conf.png')
+VIDEO_ENDINGS = dict(color='_color.mp4', overlay='_overlay.mp4')  # the others: a file for each frame
+
+
+@dataclass
+class Output:
+    """What is written of each image.
+
+    - ``index``: PNG, the class id of each pixel, from 0; 16 bits above 256 classes.
+    - ``color``: PNG, the palette's colour of each pixel.
+    - ``overlay``: JPEG, the image painted with its classes, and a legend.
+    - ``prob``: NPZ with ``probabilities``, classes x H x W, float16.
+    - ``conf``: grey PNG, the probability of the most probable class, 255 for 1.
+
+    Args:
+        save: the kinds that are written.
+        opacity: of the classes painted over an image, from 0 to 1.
+        classes: the classes that are painted in ``color`` and ``overlay``. Default: all.
+    """
+    save: Sequence[str] = ('index', 'overlay')
+    opacity: float = 0.5
+    classes: Optional[Sequence[str]] = None
+
+    def __post_init__(self) -> None:
+        unknown = [kind for kind in self.save if kind not in ENDINGS]
+        if unknown or not self.save:
+            raise ValueError(f'--save {",".join(self.save)}: allowed are some of {",".join(ENDINGS)}')
+        if not 0 <= self.opacity <= 1:
+            raise ValueError(f'--opacity {self.opacity}: allowed is 0 (only the image) to 1 (only the classes)')
+
+    @property
+    def needs_probabilities(self) -> bool:
+        return 'prob' in self.save or 'conf' in self.save
+
+    def paths(self, target: str) -> Dict[str, str]:
+        """The file of each kind, for an image."""
+        return {kind: target + ENDINGS[kind] for kind in self.save}
+
+    def write(self, result: SegmentationResult, target: str, kinds: Optional[Sequence[str]] = None) -> None:
+        """Writes the files of an image, each whole or not at all."""
+        for kind in self.save if kinds is None else kinds:
+            write_atomically(self._encode(kind, result), target + ENDINGS[kind])
+
+    def picture(self, kind: str, result: SegmentationResult) -> np.ndarray:
+        """``color`` or ``overlay`` at the size of the image, without a legend: H x W x 3, RGB."""
+        image, opacity = (result.image, self.opacity) if kind == 'overlay' else (np.zeros_like(result.image), 1.)
+        return paint(image, result.mask, result.classes, result.palette, opacity, self.classes)
+
+    def _encode(self, kind: str, result: SegmentationResult) -> bytes:
+        file = io.BytesIO()
+        if kind == 'index':
+            Image.fromarray(result.mask).save(file, 'PNG')
+        elif kind == 'color':
+            Image.fromarray(self.picture(kind, result)).save(file, 'PNG')
+        elif kind == 'overlay':
+            result.overlay(self.opacity, self.classes).save(file, 'JPEG', quality=92)
+        elif kind == 'prob':
+            np.savez_compressed(file, probabilities=result.probabilities.astype(np.float16))
+        else:
+            confidence = np.round(255 * result.probabilities.max(0))
+            Image.fromarray(confidence.astype(np.uint8)).save(file, 'PNG')
+        return file.getvalue()
+
+
+def find_classes(names: Sequence[str], classes: Sequence[str]) -> List[str]:
+    """The classes of these names; spaces around a name do not count.
+
+    Raises:
+        ValueError: if a name is none of the classes.
+    """
+    known = {name.strip(): name for name in classes}
+    for name in names:
+        if name.strip() not in known:
+            close = get_close_matches(name, known) or (list(known) if len(known) <= 20 else [])
+            hint = f'; there is {", ".join(close)}' if close else ', and none is similar'
+            raise ValueError(f'--classes {name}: not among the {len(known)} classes of this model{hint}')
+    return [known[name.strip()] for name in names]
+
+
+def make_folder(target: str) -> None:
+    """The folder of a file."""
+    mkdir_or_exist(osp.dirname(target) or '.')

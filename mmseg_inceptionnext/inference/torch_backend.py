@@ -1,0 +1,134 @@
+"""Predicts with a checkpoint, through the config's own test pipeline."""
+from contextlib import nullcontext
+from typing import List, Optional, Tuple
+
+import numpy as np
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.device import get_device
+from mmengine.model import revert_sync_batchnorm
+from mmseg.registry import DATASETS, MODELS
+from torch import Tensor
+
+from mmseg_inceptionnext.apis.config import build_model, load_config
+from mmseg_inceptionnext.apis.protocol import apply_protocol, without_labels
+from mmseg_inceptionnext.engine import (
+    check_segmentor,
+    guarded_build,
+    load_source,
+    parse_embedded_config,
+    safe_checkpoints,
+)
+from mmseg_inceptionnext.engine.checkpoint import segmentor_weights
+from mmseg_inceptionnext.models import fuse
+
+AMP_DTYPES = dict(fp16=torch.float16, bf16=torch.bfloat16)
+
+
+class TorchBackend:
+    """A segmentor in PyTorch; see :class:`mmseg_inceptionnext.Segmenter` for the arguments.
+
+    Attributes:
+        cfg: its config.
+        model: the segmentor.
+        classes: name of each class id.
+        palette: colour of each class id.
+        load: the pipeline's step that reads a file.
+    """
+
+    def __init__(self, checkpoint: str, config: Optional[str], device: Optional[str], fuse_model: bool,
+                 amp: Optional[str], tta: bool, trust_checkpoint: bool) -> None:
+        if amp not in (None, *AMP_DTYPES):
+            raise ValueError(f'--amp {amp}: allowed are {", ".join(AMP_DTYPES)}')
+        self.amp = amp
+        own_cfg = load_config(config) if config else None
+        source = config or f'the config inside {checkpoint}'
+        with safe_checkpoints(trust_checkpoint, own_cfg):
+            loaded = load_source(checkpoint)
+            self.cfg = own_cfg or self._embedded_config(loaded.meta, checkpoint)
+            with nullcontext() if config else guarded_build():
+                self.model = revert_sync_batchnorm(build_model(self.cfg, source))
+                self._build_pipeline(loaded.meta, source, tta)
+        check_segmentor(self.model, loaded, checkpoint)
+        self.model.load_state_dict(segmentor_weights(loaded, checkpoint))
+        if len(self.classes) != self.model.num_classes:
+            raise ValueError(f'{checkpoint} names {len(self.classes)} classes, but its model predicts '
+                             f'{self.model.num_classes}; give the config it was trained with by --config')
+        try:
+            self.model.to(device or get_device()).eval()
+            if fuse_model:
+                fuse(self.model, inplace=True)
+        except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch built without CUDA
+            raise ValueError(f'--device {device} cannot be used here: {error}') from error
+        self._predictor = self.model
+        if tta:
+            self._predictor = MODELS.build(dict(self.cfg.tta_model, module=self.model)).eval()
+
+    def _build_pipeline(self, meta: dict, source: str, tta: bool) -> None:
+        cfg = self.cfg
+        if 'test_dataloader' not in cfg:
+            raise ValueError(f'{source} has no test_dataloader, whose pipeline reads the images; give the config that '
+                             'the model was trained with by --config')
+        self.classes, self.palette = self._classes_of(meta, cfg.test_dataloader.dataset)
+        if tta:
+            cfg = Config(cfg.to_dict())
+            apply_protocol(cfg, 'ms')
+        load, *steps = without_labels(cfg.test_dataloader.dataset.pipeline)
+        self.load, self._transform = Compose([load]), Compose(steps)
+
+    @staticmethod
+    def _embedded_config(meta: dict, checkpoint: str) -> Config:
+        if not isinstance(meta.get('cfg'), str):
+            raise ValueError(f'{checkpoint} holds no config; give the one it was trained with by --config')
+        return parse_embedded_config(meta['cfg'], checkpoint)
+
+    @staticmethod
+    def _classes_of(meta: dict, dataset: dict) -> Tuple[tuple, list]:
+        metainfo = meta['dataset_meta']
+        if not metainfo.get('classes'):
+            metainfo = DATASETS.build(dict(dataset, lazy_init=True, pipeline=[])).metainfo
+        if not metainfo.get('classes'):
+            raise ValueError('neither the checkpoint nor the dataset of the config names the classes; add '
+                             'metainfo=dict(classes=(...), palette=[...]) to the dataset of the config')
+        classes, palette = tuple(metainfo['classes']), [list(color) for color in metainfo.get('palette', ())]
+        if len(palette) != len(classes):
+            raise ValueError(f'{len(classes)} classes are named and {len(palette)} colours; give each class one in '
+                             'metainfo=dict(classes=(...), palette=[...]) of the dataset, and the config by --config')
+        return classes, palette
+
+    def prepare(self, loaded: dict) -> dict:
+        """What the pipeline makes of an image that was read."""
+        return self._transform(loaded)
+
+    @staticmethod
+    def shape_of(prepared: dict) -> tuple:
+        """Images of the same shape, or of the same shapes of their views, can be predicted together."""
+        inputs = prepared['inputs']
+        return tuple(view.shape for view in inputs) if isinstance(inputs, list) else inputs.shape
+
+    @torch.no_grad()
+    def predict(self, prepared: List[dict], probabilities: bool
+                ) -> List[Tuple[np.ndarray, Optional[np.ndarray]]]:
+        """Predicts some images of the same shape.
+
+        Returns:
+            For each its mask (H, W) and its probabilities (classes, H, W), float32, or None.
+        """
+        self.model.test_cfg = ConfigDict(self.model.test_cfg or {}, return_logits=probabilities)
+        device = next(self.model.parameters()).device.type
+        with torch.autocast(device, AMP_DTYPES[self.amp]) if self.amp else nullcontext():
+            samples = self._predictor.test_step(pseudo_collate(prepared))
+        dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
+        return [(sample.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(dtype),
+                 self._probabilities(sample) if probabilities else None) for sample in samples]
+
+    def _probabilities(self, sample) -> np.ndarray:
+        if 'seg_logits' not in sample:
+            raise ValueError(f'{type(self._predictor).__name__} keeps no probabilities; with --tta take '
+                             "tta_model=dict(type='RunningSumTTAModel') in the config")
+        scores: Tensor = sample.seg_logits.data.float()
+        binary = self.model.out_channels == 1
+        if self._predictor is self.model:
+            scores = scores.sigmoid() if binary else scores.softmax(0)
+        return (torch.cat([1 - scores, scores]) if binary else scores).cpu().numpy()

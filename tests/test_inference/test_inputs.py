@@ -1,0 +1,71 @@
+"""Which files are segmented, and where their results go."""
+import pytest
+
+from mmseg_inceptionnext.inference.inputs import plan_outputs
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b'')
+    return str(path)
+
+
+def test_files_and_folders_are_planned(tmp_path):
+    single = touch(tmp_path / 'one/a.jpg')
+    nested = touch(tmp_path / 'many/sub/b.PNG')
+    touch(tmp_path / 'many/notes.txt')
+    out = str(tmp_path / 'out')
+    assert plan_outputs([single, str(tmp_path / 'many')], out) == {single: f'{out}/a', nested: f'{out}/sub/b'}
+
+
+def test_results_inside_an_input_folder_are_not_inputs(tmp_path):
+    image = touch(tmp_path / 'a.jpg')
+    touch(tmp_path / 'out/a_overlay.jpg')
+    touch(tmp_path / 'out/a.png')
+    assert list(plan_outputs([str(tmp_path)], str(tmp_path / 'out'))) == [image]
+
+
+@pytest.mark.parametrize('names,inputs,out,words', [
+    (['x/a.jpg', 'y/a.jpg'], ['x/a.jpg', 'y/a.jpg'], 'out', 'would both be written to .*out/a.png'),
+    (['x/a.jpg', 'x/a.png'], ['x'], 'out', 'would both be written to'),
+    (['x/a.png'], ['x'], 'x', 'could overwrite'),  # a result over its input
+    (['x/a.jpg', 'x/a.png'], ['x/a.jpg'], 'x', 'could overwrite'),  # and over the label beside it
+])
+def test_nothing_is_overwritten(tmp_path, names, inputs, out, words):
+    for name in names:
+        touch(tmp_path / name)
+    with pytest.raises(ValueError, match=f'{words}.* nothing was done: choose another --out-dir'):
+        plan_outputs([str(tmp_path / name) for name in inputs], str(tmp_path / out))
+
+
+@pytest.mark.parametrize('source', ['', '*.jpg'])
+def test_no_image_at_all_is_an_error(tmp_path, source):
+    touch(tmp_path / 'notes.txt')
+    with pytest.raises(ValueError, match=r'no image or video in .*\.jpg .*\.mp4'):
+        plan_outputs([str(tmp_path / source)], 'out')
+
+
+def test_patterns_keep_the_folders_below_their_fixed_part(tmp_path):
+    deep, flat = touch(tmp_path / 'in/x/deep/a.jpg'), touch(tmp_path / 'in/x/b.png')
+    touch(tmp_path / 'in/x/deep/a.txt')
+    out = str(tmp_path / 'out')
+    assert plan_outputs([f'{tmp_path}/in/**/*'], out) == {flat: f'{out}/x/b', deep: f'{out}/x/deep/a'}
+    assert plan_outputs([f'{tmp_path}/in/x/d*/?.jpg'], out) == {deep: f'{out}/deep/a'}
+    odd = touch(tmp_path / 'in/[1].jpg')  # a file of this name comes before the pattern
+    assert plan_outputs([odd], out) == {odd: f'{out}/[1]'}
+
+
+def test_listed_files_keep_the_folders_below_the_one_they_share(tmp_path):
+    paths = [touch(tmp_path / 'in/x/a.jpg'), touch(tmp_path / 'in/y/a.jpg')]
+    out = str(tmp_path / 'out')
+    planned = plan_outputs(['-'], out, [f'{path}\n' for path in paths] + ['\n'])
+    assert planned == {paths[0]: f'{out}/x/a', paths[1]: f'{out}/y/a'}
+    with pytest.raises(ValueError, match='standard input, which - reads, names no file'):
+        plan_outputs(['-'], out, ['\n'])
+
+
+def test_every_kind_of_result_is_kept_apart(tmp_path):
+    paths = [touch(tmp_path / 'in/a.jpg'), touch(tmp_path / 'in/a_color.jpg')]
+    assert len(plan_outputs(paths, str(tmp_path / 'out'))) == 2
+    with pytest.raises(ValueError, match=r'a_color.jpg and .*a.jpg would both be written to .*a_color.png'):
+        plan_outputs(paths, str(tmp_path / 'out'), endings=['.png', '_color.png'])
