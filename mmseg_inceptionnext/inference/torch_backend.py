@@ -9,7 +9,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmseg.registry import DATASETS, MODELS
-from torch import Tensor
+from mmseg.structures import SegDataSample
 
 from mmseg_inceptionnext.apis.config import build_model, load_config
 from mmseg_inceptionnext.apis.protocol import apply_protocol, without_labels
@@ -115,6 +115,10 @@ class TorchBackend:
         Returns:
             For each its mask (H, W) and its probabilities (classes, H, W), float32, or None.
         """
+        if probabilities and self._predictor is not self.model and not getattr(self._predictor, 'keeps_one_sum', False):
+            raise ValueError(f'{type(self._predictor).__name__} over {type(self.model).__name__} gives no mean '
+                             "probabilities; take tta_model=dict(type='RunningSumTTAModel') and "
+                             "model.type='MemoryEfficientEncoderDecoder' in the config, or predict without --tta")
         self.model.test_cfg = ConfigDict(self.model.test_cfg or {}, return_logits=probabilities)
         device = next(self.model.parameters()).device.type
         with torch.autocast(device, AMP_DTYPES[self.amp]) if self.amp else nullcontext():
@@ -123,12 +127,10 @@ class TorchBackend:
         return [(sample.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(dtype),
                  self._probabilities(sample) if probabilities else None) for sample in samples]
 
-    def _probabilities(self, sample) -> np.ndarray:
-        if 'seg_logits' not in sample:
-            raise ValueError(f'{type(self._predictor).__name__} keeps no probabilities; with --tta take '
-                             "tta_model=dict(type='RunningSumTTAModel') in the config")
-        scores: Tensor = sample.seg_logits.data.float()
-        binary = self.model.out_channels == 1
-        if self._predictor is self.model:
-            scores = scores.sigmoid() if binary else scores.softmax(0)
-        return (torch.cat([1 - scores, scores]) if binary else scores).cpu().numpy()
+    def _probabilities(self, sample: SegDataSample) -> np.ndarray:
+        scores = sample.seg_logits.data.float()
+        if self.model.out_channels == 1:  # MMSegmentation gives the second class's probability here
+            scores = torch.cat([1 - scores, scores])
+        elif self._predictor is self.model:
+            scores = scores.softmax(0)
+        return scores.cpu().numpy()

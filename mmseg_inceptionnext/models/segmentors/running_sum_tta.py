@@ -19,6 +19,11 @@ class RunningSumTTAModel(SegTTAModel):
     :class:`MemoryEfficientEncoderDecoder` runs the stock way.
     """
 
+    @property
+    def keeps_one_sum(self) -> bool:
+        """Whether it does not run the stock way."""
+        return isinstance(self.module, MemoryEfficientEncoderDecoder) and self.module.has_stock_predict
+
     def test_step(self, data: dict) -> SampleList:
         """Predicts from all views of a batch of images.
 
@@ -29,9 +34,9 @@ class RunningSumTTAModel(SegTTAModel):
         Returns:
             The first view's data samples with ``pred_sem_seg``: (1, H, W).
         """
-        module = self.module
-        if not isinstance(module, MemoryEfficientEncoderDecoder) or not module.has_stock_predict:
+        if not self.keeps_one_sum:
             return super().test_step(data)
+        module = self.module
         sums: List[Tensor] = []
         results: SampleList = []
         views = list(zip(data['inputs'], data['data_samples']))

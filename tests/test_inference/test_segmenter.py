@@ -1,0 +1,186 @@
+"""What goes into a Segmenter, and that what comes out is what tools/test.py and MMSegmentation predict."""
+import threading
+
+import cv2
+import mmcv
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmseg.apis import MMSegInferencer
+from PIL import Image
+
+from mmseg_inceptionnext import Segmenter
+
+from utils import ROOT, TOY, load_model, mean_of_views, run_tool, save_checkpoint
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    return save_checkpoint(TOY, tmp_path_factory.mktemp('checkpoint') / 'toy.pth')
+
+
+@pytest.fixture(scope='module')
+def segmenter(checkpoint):
+    return Segmenter(checkpoint)
+
+
+@pytest.fixture
+def paths(toy_root):
+    return sorted((toy_root / 'images/validation').iterdir())
+
+
+def test_equals_the_evaluation_bit_for_bit(checkpoint, segmenter, paths, toy_root, tmp_path):
+    run_tool('tools/test.py', TOY, checkpoint, '--work-dir', tmp_path, '--out', tmp_path / 'out', '--cfg-options',
+             f'data_root={toy_root}')
+    for path, result in zip(paths, segmenter(paths)):
+        assert len(np.unique(result.mask)) > 3
+        np.testing.assert_array_equal(result.mask + 1, np.array(Image.open(tmp_path / f'out/{path.stem}.png')))
+        np.testing.assert_array_equal(result.image, np.array(Image.open(path).convert('RGB')))
+
+
+def test_all_kinds_of_input_are_the_same_image(segmenter, paths):
+    expected = segmenter(str(paths[0]))
+    rgb = cv2.imread(str(paths[0]))[..., ::-1]
+    for image in (paths[0], rgb, np.asfortranarray(rgb), Image.fromarray(rgb), Image.open(paths[0])):
+        result = segmenter(image)
+        np.testing.assert_array_equal(result.mask, expected.mask)
+        np.testing.assert_array_equal(result.image, expected.image)
+    assert segmenter([]) == []
+
+
+@pytest.mark.parametrize('make', [
+    lambda rgb: Image.fromarray(rgb).convert('P', palette=Image.Palette.ADAPTIVE),
+    lambda rgb: Image.fromarray(rgb).convert('L'),
+    lambda rgb: Image.fromarray(np.dstack([rgb, rgb[..., :1]])),
+    lambda rgb: Image.fromarray(rgb[..., 0].astype(np.uint16) << 8 | 17),
+    lambda rgb: Image.fromarray(rgb[..., 0] > 100),
+], ids=['palette', 'grey', 'RGBA', '16 bits', '1 bit'])
+def test_unusual_images_are_the_same_from_memory_and_file(segmenter, paths, tmp_path, make):
+    image = make(np.array(Image.open(paths[0]).convert('RGB')))
+    image.save(tmp_path / 'a.png')
+    expected = segmenter(tmp_path / 'a.png')
+    for source in (image, Image.open(tmp_path / 'a.png')):
+        result = segmenter(source)
+        np.testing.assert_array_equal(result.image, expected.image)
+        np.testing.assert_array_equal(result.mask, expected.mask)
+    if image.mode == 'L':
+        np.testing.assert_array_equal(segmenter(np.array(image)).mask, expected.mask)
+
+
+def test_orientation_is_respected(segmenter, paths, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter clockwise
+    image = Image.open(paths[0])
+    image.save(tmp_path / 'turned.jpg', exif=exif, quality=100, subsampling=0)
+    height, width = segmenter(paths[0]).mask.shape
+    for source in (tmp_path / 'turned.jpg', Image.open(tmp_path / 'turned.jpg')):
+        result = segmenter(source)
+        assert result.mask.shape == result.image.shape[:2] == (width, height)
+        upright = np.rot90(result.image).astype(int)
+        assert np.abs(upright - np.array(image)).mean() < 3
+
+
+@pytest.mark.parametrize('image,error,words', [
+    (np.zeros((4, 4, 3), np.float32), ValueError, r'shape \(4, 4, 3\) and float32: allowed are height x width x 3'),
+    (np.zeros((4, 4, 4), np.uint8), ValueError, r'shape \(4, 4, 4\) and uint8: allowed'),
+    (np.zeros((0, 4, 3), np.uint8), ValueError, 'at least one pixel'),
+    ([torch.zeros(3, 4, 4)], TypeError, 'Tensor: allowed are the path of an image, a PIL image'),
+    (['/no/such.jpg'], ValueError, '/no/such.jpg: no such file'),
+])
+def test_what_is_no_image_is_refused(segmenter, image, error, words):
+    with pytest.raises(error, match=words):
+        segmenter(image)
+
+
+def test_iterables_are_taken_as_results_are(segmenter, paths):
+    taken = []
+
+    def frames():
+        for i in range(50):
+            taken.append(i)
+            yield paths[i % 3]
+
+    results = segmenter(frames())
+    expected = segmenter(paths)
+    for i in range(4):
+        np.testing.assert_array_equal(next(results).mask, expected[i % 3].mask)
+    assert len(taken) < 10
+    results.close()
+    assert threading.active_count() < 10
+
+
+def test_batches_give_the_same(checkpoint, segmenter, paths, monkeypatch):
+    """Images of one size side by side, the others alone; what fails in a batch is tried one by one."""
+    batched = Segmenter(checkpoint, batch_size=3)
+    sizes, predict = [], batched.backend.predict
+
+    def record(prepared, probabilities):
+        sizes.append(len(prepared))
+        if len(prepared) > 2:
+            raise RuntimeError('out of memory')
+        return predict(prepared, probabilities)
+
+    monkeypatch.setattr(batched.backend, 'predict', record)
+    small = cv2.imread(str(paths[0]))[:64, :96]
+    first = Image.open(paths[0]).size
+    images = [paths[0], paths[0], small, '/no/such.jpg', small, small, small]
+    outcomes = list(batched.outcomes(images))
+    assert first != (96, 64) and sizes == [2, 1, 3, 1, 1, 1]
+    assert [isinstance(outcome, Exception) for outcome in outcomes] == [False] * 3 + [True] + [False] * 3
+    for image, outcome in zip(images, outcomes):
+        if not isinstance(outcome, Exception):
+            assert (segmenter(image).mask == outcome.mask).mean() > 0.9999
+
+
+def test_views_are_averaged(checkpoint, paths):
+    model, mean, std = load_model(TOY, checkpoint)
+    result = Segmenter(checkpoint, tta=True, probabilities=True)(paths[0])
+    sizes = [tuple(int(side * scale + 0.5) for side in Image.open(paths[0]).size) for scale in (0.75, 1.0, 1.25)]
+    expected = mean_of_views(model, mean, std, paths[0], sizes, divisor=32)
+    assert (result.mask == expected).mean() > 0.9999
+    np.testing.assert_array_equal(result.probabilities.argmax(0), result.mask)
+    np.testing.assert_allclose(result.probabilities.sum(0), 1, atol=1e-5)
+
+
+def test_stock_views_keep_no_probabilities(checkpoint, paths, tmp_path):
+    cfg = Config.fromfile(ROOT / TOY)
+    cfg.tta_model.type = 'SegTTAModel'
+    cfg.dump(tmp_path / 'stock.py')
+    segmenter = Segmenter(checkpoint, str(tmp_path / 'stock.py'), tta=True, probabilities=True)
+    with pytest.raises(ValueError, match="tta_model=dict\\(type='RunningSumTTAModel'\\)"):
+        segmenter(paths[0])
+
+
+def test_one_channel_has_two_probabilities(toy_root, paths, tmp_path):
+    cfg = Config.fromfile(ROOT / TOY)
+    cfg.model.decode_head.update(num_classes=2, out_channels=1, threshold=0.4)
+    cfg.model.decode_head.loss_decode = dict(type='CrossEntropyLoss', use_sigmoid=True)
+    metainfo = dict(classes=('back', 'front'), palette=[[0, 0, 0], [255, 255, 255]])
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.update(type='BaseSegDataset', metainfo=metainfo)
+    cfg.dump(tmp_path / 'binary.py')
+    checkpoint = save_checkpoint(tmp_path / 'binary.py', tmp_path / 'binary.pth')
+    for tta in (False, True):
+        result = Segmenter(checkpoint, tta=tta, probabilities=True)(paths[0])
+        np.testing.assert_allclose(result.probabilities.sum(0), 1, atol=1e-6)
+        np.testing.assert_array_equal(result.probabilities[1] > 0.4, result.mask == 1)
+        assert 0 < result.mask.mean() < 1
+
+
+def test_mixed_precision_is_close(checkpoint, segmenter, paths):
+    results = Segmenter(checkpoint, amp='bf16', fuse_model=True)(paths)
+    same = np.mean([(one.mask == other.mask).mean() for one, other in zip(results, segmenter(paths))])
+    assert 0.7 < same < 1
+    for wrong in (dict(amp='int8'), dict(batch_size=0)):
+        with pytest.raises(ValueError, match='allowed'):
+            Segmenter(checkpoint, **wrong)
+
+
+def test_mmsegmentations_inferencer_takes_our_configs(checkpoint, segmenter, paths):
+    inferencer = MMSegInferencer(str(ROOT / TOY), str(checkpoint), device='cpu')
+    predictions = inferencer([str(path) for path in paths])['predictions']
+    for prediction, path in zip(predictions, paths):
+        np.testing.assert_array_equal(prediction, segmenter(path).mask)
+    prediction = inferencer(mmcv.imread(str(paths[0])))['predictions']
+    np.testing.assert_array_equal(prediction, segmenter(paths[0]).mask)
