@@ -113,6 +113,14 @@ def test_training_in_mixed_precision(toy_root, tmp_path):
             '--amp needs a GPU, and there is none here: train without it')
 
 
+def test_a_file_in_the_place_of_a_folder_is_explained(tmp_path):
+    (tmp_path / 'file').write_text('')
+    for command, words in ((['tools/train.py', TOY, '--work-dir', tmp_path / 'file'], 'file is a file; give a folder'),
+                           (['tools/make_toy_ade20k.py', '--out', tmp_path / 'file'], 'file cannot be written')):
+        result = run_tool(*command, check=False)
+        assert result.returncode == 1 and words in result.stdout and 'Traceback' not in result.stdout
+
+
 def test_options_that_the_config_cannot_serve_are_explained(tmp_path):
     (tmp_path / 'bare.py').write_text(f"_base_ = '{ROOT / TOY}'\nauto_scale_lr = dict(_delete_=True)\n")
     result = run_tool('tools/train.py', tmp_path / 'bare.py', '--work-dir', tmp_path, '--auto-scale-lr', check=False)

@@ -1,5 +1,6 @@
 """Draws the demo's dataset: python tools/make_toy_ade20k.py --out data/toy_ade20k"""
 import argparse
+import sys
 
 from mmseg_inceptionnext.datasets import make_toy_ade20k
 
@@ -17,7 +18,10 @@ def parse_args():
 
 def main():
     args = parse_args()
-    make_toy_ade20k(args.out, args.num_train, args.num_val, args.seed)
+    try:
+        make_toy_ade20k(args.out, args.num_train, args.num_val, args.seed)
+    except OSError as error:
+        sys.exit(f'--out {args.out} cannot be written: {error}')
     print(f'{args.num_train} training and {args.num_val} validation scenes in {args.out}')
 
 

@@ -41,7 +41,7 @@ def load_config(path: str,
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
 
     Raises:
-        ConfigError: if there is no such file.
+        ConfigError: if there is no such file, or the folder is a file.
     """
     if not osp.isfile(path):
         raise ConfigError(f'{path}: no such config file')
@@ -54,6 +54,8 @@ def load_config(path: str,
     cfg.launcher = launcher
     name = osp.splitext(osp.basename(path))[0]
     cfg.work_dir = work_dir or cfg.get('work_dir') or osp.join('work_dirs', name)
+    if osp.exists(cfg.work_dir) and not osp.isdir(cfg.work_dir):
+        raise ConfigError(f'--work-dir {cfg.work_dir} is a file; give a folder')
     return cfg
 
 

@@ -21,9 +21,11 @@ def plan_outputs(inputs: Sequence[str], out_dir: str, listed: Iterable[str] = ()
         endings: what is added to the path of the results, such as ``.png`` and ``_overlay.jpg``.
 
     Raises:
-        ValueError: if there is nothing to do for an input, or if results would overwrite each other or stand beside
-            the inputs, where they could overwrite an image or its labels.
+        ValueError: if there is nothing to do for an input, if ``out_dir`` is a file, or if results would overwrite
+            each other or stand beside the inputs, where they could overwrite an image or its labels.
     """
+    if osp.exists(out_dir) and not osp.isdir(out_dir):
+        raise ValueError(f'--out-dir {out_dir} is a file; give a folder')
     targets: Dict[str, str] = {}
     for source in inputs:
         root, paths = _listed(listed) if source == '-' else _search(source, out_dir)

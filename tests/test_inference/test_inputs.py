@@ -64,6 +64,11 @@ def test_listed_files_keep_the_folders_below_the_one_they_share(tmp_path):
         plan_outputs(['-'], out, ['\n'])
 
 
+def test_the_results_need_a_folder(tmp_path):
+    with pytest.raises(ValueError, match='--out-dir .*a.jpg is a file; give a folder'):
+        plan_outputs([touch(tmp_path / 'a.jpg')], str(tmp_path / 'a.jpg'))
+
+
 def test_every_kind_of_result_is_kept_apart(tmp_path):
     paths = [touch(tmp_path / 'in/a.jpg'), touch(tmp_path / 'in/a_color.jpg')]
     assert len(plan_outputs(paths, str(tmp_path / 'out'))) == 2
