@@ -26,7 +26,8 @@ def parse_args():
 def main():
     args = parse_args()
     subprocess.run(['git', 'clone', '--quiet', ROOT, args.folder], check=True)
-    blocks = re.findall(r'^```(\w+)\n(.*?)^```$', (Path(args.folder) / 'README.md').read_text(), re.MULTILINE | re.DOTALL)
+    readme = (Path(args.folder) / 'README.md').read_text()
+    blocks = re.findall(r'^```(\w+)\n(.*?)^```$', readme, re.MULTILINE | re.DOTALL)
     lines = ''.join(block for name, block in blocks if name == 'bash').replace('\\\n', ' ').splitlines()
     if not args.test:
         lines = [line for line in lines if not line.startswith('make test')]
