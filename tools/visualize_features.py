@@ -1,0 +1,39 @@
+"""Draws what a model looks at: python tools/visualize_features.py CONFIG CHECKPOINT street.jpg --out-dir features"""
+import argparse
+import sys
+
+from mmseg_inceptionnext.engine import CheckpointError
+from mmseg_inceptionnext.inference import Segmenter
+from mmseg_inceptionnext.visualization import visualize_features
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description='Draw Grad-CAM of a stage for a class over images, and the effective receptive field of each '
+        'stage: the mean over the images, or over random inputs if none is given')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('images', nargs='*', metavar='IMAGE', help='image files, or folders to search for images')
+    parser.add_argument('--out-dir', required=True, help='folder for the pictures')
+    parser.add_argument('--stage', type=int, default=4, help='of the backbone, for Grad-CAM, from 1 (default: 4)')
+    parser.add_argument('--class', dest='class_name', metavar='NAME',
+                        help='for Grad-CAM (default: the class that most pixels of the image are predicted as)')
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true', help='run what is inside the checkpoint, if it holds more than data')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    try:
+        segmenter = Segmenter(args.checkpoint, args.config, trust_checkpoint=args.trust_checkpoint)
+        features = visualize_features(segmenter, args.images, args.out_dir, args.stage, args.class_name)
+    except (CheckpointError, ValueError, OSError) as error:
+        sys.exit(str(error))
+    print(*filter(None, [features.table, *features.written]), sep='\n')
+    if features.failures:
+        sys.exit('\n'.join([f'{len(features.failures)} images failed:', *features.failures]))
+
+
+if __name__ == '__main__':
+    main()
