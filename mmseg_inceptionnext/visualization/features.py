@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from mmseg_inceptionnext.apis.protocol import without_labels
 from mmseg_inceptionnext.inference import Segmenter
 from mmseg_inceptionnext.inference.inputs import plan_outputs
 from mmseg_inceptionnext.inference.overlay import class_share
@@ -52,7 +53,7 @@ def visualize_features(segmenter: Segmenter, inputs: Sequence[str], out_dir: str
 
     Raises:
         ValueError: if there is no such stage or class, before anything is written; if Grad-CAM cannot be had, see
-            :func:`grad_cam`; see :func:`mmseg_inceptionnext.inference.infer.plan_outputs` for the paths.
+            :func:`grad_cam`; see :func:`mmseg_inceptionnext.inference.inputs.plan_outputs` for the paths.
     """
     _check(segmenter, stage, class_name)
     if inputs:
@@ -92,7 +93,7 @@ def _check(segmenter: Segmenter, stage: int, class_name: Optional[str]) -> None:
 
 def network_input(segmenter: Segmenter, path: str) -> Tuple[Tensor, SegDataSample]:
     """What enters the network when it segments an image, (1, C, H, W), and the sample that tells how it was made."""
-    steps = [step for step in segmenter.cfg.test_dataloader.dataset.pipeline if step['type'] != 'LoadAnnotations']
+    steps = without_labels(segmenter.cfg.test_dataloader.dataset.pipeline)
     batch = pseudo_collate([Compose(steps)(dict(img_path=path))])
     data = segmenter.model.data_preprocessor(batch, False)
     return data['inputs'], data['data_samples'][0]
