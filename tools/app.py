@@ -1,6 +1,7 @@
 """Segments images in the browser: python tools/app.py CHECKPOINT"""
 import argparse
 import os.path as osp
+import signal
 import sys
 import threading
 
@@ -24,6 +25,7 @@ def parse_args():
 
 def main():
     args = parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # service managers send it; uploads go then, as by Ctrl-C
     try:
         load_gradio()
         port = find_port(args.host, args.port)  # both before the model is loaded, which takes longer

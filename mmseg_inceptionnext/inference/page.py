@@ -43,16 +43,18 @@ def find_port(host: str, port: int) -> int:
     Raises:
         ValueError: if it is in use, or the host is none of this machine's.
     """
+    if not 0 <= port <= 65535:
+        raise ValueError(f'--port {port}: allowed are 1 to 65535, and 0 for any that is free')
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             return probe.getsockname()[1]
-    except (OSError, OverflowError) as error:  # OverflowError: above 65535
-        raise ValueError(f'--host {host} --port {port}: no page can be served there: '
-                         f'{getattr(error, "strerror", None) or error}; give another --port, 0 for any that is free, '
-                         'or another --host, 127.0.0.1 for this machine alone') from error
+    except OSError as error:
+        raise ValueError(f'--host {host} --port {port}: no page can be served there: {error.strerror or error}; give '
+                         'another --port, 0 for any that is free, or another --host, 127.0.0.1 for this machine alone'
+                         ) from error
 
 
 @contextmanager
