@@ -166,7 +166,7 @@ def check_size(path: str) -> None:
         ValueError: if the file is too large, has too many pixels, or is no image.
     """
     if osp.getsize(path) > MAX_MEGABYTES << 20:
-        raise ValueError(f'{path}: has {osp.getsize(path) / (1 << 20):.0f} MB; at most {MAX_MEGABYTES} are taken')
+        raise ValueError(f'{path}: has {osp.getsize(path) / (1 << 20):.1f} MB; at most {MAX_MEGABYTES} are taken')
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
