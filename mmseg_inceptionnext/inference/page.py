@@ -139,7 +139,7 @@ def build_page(segmenter: Segmenter, title: str, examples: List[str]):
             lambda: None, None, upload, api_visibility='private')  # an empty field takes the next image
         choice.click(segment_example, None, view, api_visibility='private', **one_at_a_time)
         opacity.input(None, opacity, None, js=SET_OPACITY)
-    return page
+    return page.queue(api_open=False)  # nobody passes the queue by
 
 
 def read_text(name: str) -> str:

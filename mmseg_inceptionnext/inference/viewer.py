@@ -31,9 +31,8 @@ def draw_result(result: SegmentationResult, name: str) -> str:
     ids = zlib.compress(result.mask.astype('<u2').tobytes())
     return f'''
 <div class="viewer"><div class="parts">
-  <div>
-    <div class="stack" data-width="{width}" data-height="{height}"
-         style="aspect-ratio: {width} / {height}; max-width: calc(72vh * {width / height:.4f})">
+  <div style="max-width: calc(72vh * {width / height:.4f})">
+    <div class="stack" data-width="{width}" data-height="{height}" style="aspect-ratio: {width} / {height}">
       <img src="{_data_url('image/jpeg', _photo(result))}" alt="{html.escape(name)}">
       <canvas data-ids="{_data_url('application/octet-stream', ids)}"></canvas>
     </div>

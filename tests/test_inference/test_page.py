@@ -197,6 +197,7 @@ def test_without_gradio_there_is_a_command(monkeypatch):
 
 def test_two_users_are_served_one_after_the_other(tmp_path):
     pytest.importorskip('gradio', reason='the page needs Gradio')
+    import httpx
     from gradio_client import Client, handle_file
     shown = {}
 
@@ -211,6 +212,7 @@ def test_two_users_are_served_one_after_the_other(tmp_path):
             user.start()
         for user in users:
             user.join()
+        assert not httpx.post(f'{url}gradio_api/run/segment', json=dict(data=[None])).is_success  # past the queue
         with pytest.raises(ValueError, match='Address already in use'):
             page.find_port('127.0.0.1', int(url.rstrip('/').rpartition(':')[2]))
     assert (fake.calls, fake.most) == (2, 1)
