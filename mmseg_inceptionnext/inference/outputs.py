@@ -65,8 +65,8 @@ class Output:
     def _encode(self, kind: str, result: SegmentationResult) -> bytes:
         file = io.BytesIO()
         if kind == 'index':
-            Image.fromarray(result.mask).save(file, 'PNG')
-        elif kind == 'color':
+            return encode_index(result.mask)
+        if kind == 'color':
             Image.fromarray(self.picture(kind, result)).save(file, 'PNG')
         elif kind == 'overlay':
             result.overlay(self.opacity, self.classes).save(file, 'JPEG', quality=92)
@@ -76,6 +76,13 @@ class Output:
             confidence = np.round(255 * result.probabilities.max(0))
             Image.fromarray(confidence.astype(np.uint8)).save(file, 'PNG')
         return file.getvalue()
+
+
+def encode_index(mask: np.ndarray) -> bytes:
+    """The PNG of a map of class ids, H x W."""
+    file = io.BytesIO()
+    Image.fromarray(mask).save(file, 'PNG')
+    return file.getvalue()
 
 
 def find_classes(names: Sequence[str], classes: Sequence[str]) -> List[str]:

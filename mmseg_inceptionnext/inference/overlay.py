@@ -56,10 +56,14 @@ def draw_overlay(image: np.ndarray, mask: np.ndarray, classes: Sequence[str], pa
     return canvas
 
 
+def percent(part: float) -> str:
+    """A share from 0 to 1, as a legend has it."""
+    return f'{100 * part:.1f} %' if part >= 0.001 else '< 0.1 %'
+
+
 def _legend(share: Dict[str, float], colors: Dict[str, Sequence[int]]) -> Image.Image:
     font = ImageFont.load_default(TEXT_SIZE)
-    texts = {name: f'{name}  {100 * part:.1f} %' if part >= 0.001 else f'{name}  < 0.1 %'
-             for name, part in share.items()}
+    texts = {name: f'{name}  {percent(part)}' for name, part in share.items()}
     text_width = max(font.getlength(text) for text in texts.values())
     legend = Image.new('RGB', (int(text_width) + SWATCH + 3 * MARGIN, ROW_HEIGHT * len(texts) + MARGIN), 'white')
     draw = ImageDraw.Draw(legend)

@@ -1,0 +1,215 @@
+"""Shows a Segmenter in the browser: drop an image, see its classes. The page is made by Gradio, an optional library."""
+import html
+import os
+import os.path as osp
+import socket
+import tempfile
+from contextlib import contextmanager
+from typing import Iterator, List, Optional
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
+from mmseg_inceptionnext.datasets.toy_ade20k import draw_scene
+
+from .segmenter import Segmenter
+from .viewer import draw_examples, draw_message, draw_result
+
+MAX_MEGABYTES = 20
+MAX_MEGAPIXELS = 25
+FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF')  # what Pillow calls IMAGE_SUFFIXES
+NUM_EXAMPLES = 9
+THUMBNAIL = 240  # pixels, the longer side
+EMPTY = 'Drop an image, or take an example.'
+# Both run in the browser; the second asks the server for nothing.
+CHOOSE = """element.addEventListener('click', (event) => {
+  const button = event.target.closest('button');
+  if (button) trigger('click', { index: Number(button.dataset.index) });
+});"""
+SET_OPACITY = "(opacity) => document.documentElement.style.setProperty('--opacity', opacity)"
+
+
+def find_port(host: str, port: int) -> int:
+    """Checks that a server can listen, before a model is loaded for it.
+
+    Args:
+        host: name or address of this machine.
+        port: 0 for any that is free.
+
+    Returns:
+        The port.
+
+    Raises:
+        ValueError: if it is in use, or the host is none of this machine's.
+    """
+    if not 0 <= port <= 65535:
+        raise ValueError(f'--port {port}: allowed are 1 to 65535, and 0 for any that is free')
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            return probe.getsockname()[1]
+    except OSError as error:
+        raise ValueError(f'--host {host} --port {port}: no page can be served there: {error.strerror or error}; give '
+                         'another --port, 0 for any that is free, or another --host, 127.0.0.1 for this machine alone'
+                         ) from error
+
+
+@contextmanager
+def serve(segmenter: Segmenter, title: str, host: str, port: int, examples: Optional[str] = None) -> Iterator[str]:
+    """Serves the page as long as the context is open.
+
+    Args:
+        segmenter: the model; one image at a time is given to it.
+        title: shown on the page.
+        host: address to listen at; ``0.0.0.0`` for all of this machine's.
+        port: see :func:`find_port`.
+        examples: folder with images to choose from. Default: drawn scenes.
+
+    Yields:
+        The page's URL.
+
+    Raises:
+        ValueError: if Gradio is missing, ``examples`` holds no image, or the page cannot be served there.
+    """
+    gr = load_gradio()
+    port = find_port(host, port)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ['GRADIO_TEMP_DIR'] = osp.join(folder, 'uploads')  # Gradio's own is shared by the users of a machine
+        page = build_page(segmenter, title, list_examples(examples) if examples else draw_scenes(folder))
+        theme = gr.themes.Default(primary_hue='blue', font=('system-ui', 'sans-serif'), font_mono='monospace')
+        try:
+            yield _launch(page, host, port, theme)
+        finally:
+            page.close(verbose=False)
+
+
+def _launch(page, host: str, port: int, theme) -> str:
+    """Starts the server of a page, with nothing that is loaded from, or told to, another one; returns the URL."""
+    try:
+        return page.launch(
+            server_name=host, server_port=port, max_file_size=f'{MAX_MEGABYTES}mb', share=False, ssr_mode=False,
+            prevent_thread_lock=True, quiet=True, run_history=False, enable_monitoring=False, footer_links=[],
+            css=read_text('page.css'), theme=theme)[1]
+    except OSError as error:
+        raise ValueError(f'--host {host} --port {port}: {error}') from error
+
+
+def load_gradio():
+    """The library, or a ValueError that says how to install it."""
+    try:
+        import gradio
+    except ImportError as error:
+        raise ValueError(f"the page is made by Gradio, which cannot be imported ({error}): pip install 'gradio>=6'; it "
+                         'takes Python 3.10 or newer') from error
+    return gradio
+
+
+def build_page(segmenter: Segmenter, title: str, examples: List[str]):
+    """The page, as Gradio's Blocks.
+
+    Args:
+        segmenter: the model.
+        title: of the page.
+        examples: image files to choose from.
+    """
+    gr = load_gradio()
+
+    def segment(path: str) -> str:
+        return segment_file(segmenter, path)
+
+    def segment_example(event: gr.EventData) -> str:
+        return segment_file(segmenter, examples[event.index])
+
+    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(600, 3600), fill_width=True) as page:
+        gr.HTML(f'<h1>Semantic segmentation</h1><p>{html.escape(title)}, {len(segmenter.classes)} classes</p>',
+                elem_id='title')
+        with gr.Row():
+            with gr.Column(scale=1, min_width=280):
+                upload = gr.File(label=f'Image, up to {MAX_MEGABYTES} MB, {MAX_MEGAPIXELS} megapixels',
+                                 file_types=list(IMAGE_SUFFIXES), height=160)
+                choice = gr.HTML(draw_examples(read_thumbnails(examples)), js_on_load=CHOOSE, elem_id='examples')
+            with gr.Column(scale=4, min_width=320):
+                opacity = gr.Slider(0, 1, 0.5, step=0.05, label='Opacity of the classes', elem_id='opacity', buttons=[])
+                view = gr.HTML(draw_message(EMPTY, 'empty'), js_on_load=read_text('viewer.js'), elem_id='view')
+        one_at_a_time = dict(concurrency_limit=1, concurrency_id='model', show_progress_on=view)
+        upload.upload(segment, upload, view, api_name='segment', **one_at_a_time).then(
+            lambda: None, None, upload, api_visibility='private')  # an empty field takes the next image
+        choice.click(segment_example, None, view, api_visibility='private', **one_at_a_time)
+        opacity.input(None, opacity, None, js=SET_OPACITY)
+    return page.queue(api_open=False)  # nobody passes the queue by
+
+
+def read_text(name: str) -> str:
+    """What the browser gets of this folder."""
+    with open(osp.join(osp.dirname(__file__), name), encoding='utf-8') as file:
+        return file.read()
+
+
+def segment_file(segmenter: Segmenter, path: str) -> str:
+    """The HTML of a file's result, or of the sentence that says why there is none."""
+    name = osp.basename(path)
+    try:
+        check_size(path)
+        return draw_result(segmenter(path), name)
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:  # RuntimeError: a device out of memory
+        reason = (str(error) or type(error).__name__).replace(path, name)
+        return draw_message(reason if reason.startswith(name) else f'{name}: {reason}', 'failed')
+
+
+def check_size(path: str) -> None:
+    """Reads the head of an image, before a decoder makes room for what it promises.
+
+    Raises:
+        ValueError: if the file is too large, has too many pixels, or is no image.
+    """
+    if osp.getsize(path) > MAX_MEGABYTES << 20:
+        raise ValueError(f'{path}: has {osp.getsize(path) / (1 << 20):.1f} MB; at most {MAX_MEGABYTES} are taken')
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+    except Image.DecompressionBombError as error:
+        raise ValueError(f'{path}: has too many pixels; at most {MAX_MEGAPIXELS} million are taken') from error
+    except OSError as error:  # Pillow's UnidentifiedImageError is one
+        raise ValueError(f'{path}: is no image that can be read here; {", ".join(FORMATS)} are taken') from error
+    if width * height > MAX_MEGAPIXELS * 1e6:
+        raise ValueError(f'{path}: has {width} x {height} pixels; at most {MAX_MEGAPIXELS} million are taken')
+
+
+def list_examples(folder: str) -> List[str]:
+    """The first images of a folder.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    names = sorted(os.listdir(folder)) if osp.isdir(folder) else []
+    paths = [osp.join(folder, name) for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+    if not paths:
+        raise ValueError(f'--examples {folder}: holds no image; files that end in {" ".join(IMAGE_SUFFIXES)} are taken')
+    return paths[:NUM_EXAMPLES]
+
+
+def draw_scenes(folder: str) -> List[str]:
+    """Draws street scenes into a folder: the first of the toy dataset's validation images."""
+    paths = [osp.join(folder, f'scene_{i + 1}.jpg') for i in range(NUM_EXAMPLES)]
+    for i, path in enumerate(paths):
+        image, _ = draw_scene(np.random.default_rng((0, 1, i)))
+        Image.fromarray(image).save(path, quality=92)
+    return paths
+
+
+def read_thumbnails(paths: List[str]) -> List[Image.Image]:
+    """Small pictures of images; a grey one of what cannot be read."""
+    thumbnails = []
+    for path in paths:
+        try:
+            check_size(path)
+            with Image.open(path) as image:
+                small = ImageOps.exif_transpose(image).convert('RGB')
+            small.thumbnail((THUMBNAIL, THUMBNAIL))
+        except (ValueError, OSError, SyntaxError):  # SyntaxError: Pillow, of a damaged PNG
+            small = Image.new('RGB', (THUMBNAIL, THUMBNAIL), 'grey')
+        thumbnails.append(small)
+    return thumbnails

@@ -1,0 +1,43 @@
+"""Segments images in the browser: python tools/app.py CHECKPOINT"""
+import argparse
+import os.path as osp
+import signal
+import sys
+import threading
+
+from mmseg_inceptionnext import Segmenter
+from mmseg_inceptionnext.engine import CheckpointError
+from mmseg_inceptionnext.inference.page import find_port, load_gradio, serve
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description='Serve a page that takes an image and shows its classes')
+    parser.add_argument('checkpoint', help='checkpoint file, or an .onnx file of tools/export_onnx.py')
+    parser.add_argument('--config', help='config file (default: the config inside the checkpoint)')
+    parser.add_argument('--device', help='such as cpu or cuda:0 (default: the best there is)')
+    parser.add_argument('--host', default='127.0.0.1', help='address to listen at (default: 127.0.0.1)')
+    parser.add_argument('--port', type=int, default=7860, help='0 for any that is free (default: 7860)')
+    parser.add_argument('--examples', metavar='DIR', help='folder of images to choose from (default: drawn scenes)')
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true', help='run what is inside the checkpoint, if it holds more than data')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # service managers send it; uploads go then, as by Ctrl-C
+    try:
+        load_gradio()
+        port = find_port(args.host, args.port)  # both before the model is loaded, which takes longer
+        segmenter = Segmenter(args.checkpoint, args.config, args.device, True, args.trust_checkpoint)
+        with serve(segmenter, osp.basename(args.checkpoint), args.host, port, args.examples) as url:
+            print(f'the page is at {url}; Ctrl-C ends it', flush=True)
+            threading.Event().wait()
+    except (CheckpointError, ValueError, OSError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        print('ended')
+
+
+if __name__ == '__main__':
+    main()
