@@ -2,7 +2,7 @@
 import glob
 import os
 import os.path as osp
-from typing import Collection, Dict, Iterable, List, Sequence, Tuple
+from typing import Collection, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
 
@@ -45,11 +45,20 @@ def plan_outputs(inputs: Sequence[str], out_dir: str, listed: Iterable[str] = ()
     return targets
 
 
+def list_images(inputs: Iterable[str]) -> List[str]:
+    """The image files that files, folders and patterns name.
+
+    Raises:
+        ValueError: if one of them names none.
+    """
+    return [path for source in inputs for path in _search(source)[1] if not is_video(path)]
+
+
 def is_video(path: str) -> bool:
     return path.lower().endswith(VIDEO_SUFFIXES)
 
 
-def _search(source: str, out_dir: str) -> Tuple[str, List[str]]:
+def _search(source: str, out_dir: Optional[str] = None) -> Tuple[str, List[str]]:
     """The folder that results are relative to, and the files."""
     if osp.isdir(source):
         root, paths = source, _files_in(source, out_dir)
@@ -72,10 +81,10 @@ def _listed(lines: Iterable[str]) -> Tuple[str, List[str]]:
     return osp.commonpath([osp.dirname(osp.abspath(path)) for path in paths]), paths
 
 
-def _files_in(folder: str, out_dir: str) -> List[str]:
-    found = []
+def _files_in(folder: str, out_dir: Optional[str]) -> List[str]:
+    found, left_out = [], out_dir and osp.realpath(out_dir)
     for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if osp.realpath(osp.join(root, name)) != osp.realpath(out_dir))
+        folders[:] = sorted(name for name in folders if osp.realpath(osp.join(root, name)) != left_out)
         found += [osp.join(root, name) for name in sorted(names) if _is_wanted(name)]
     return found
 

@@ -1,3 +1,171 @@
+"""Predicts with a file of ``tools/export_onnx.py`` in ONNX Runtime: NumPy and OpenCV around it, no PyTorch."""
+import json
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+from mmcv.transforms import Compose
+
+ROWS, COLUMNS = 32, 64  # of the class map, at once
+# What may be named in a file, which is untrusted: these transforms, with these arguments.
+RESIZING = dict(Resize={'scale', 'scale_factor', 'keep_ratio'}, ResizeToMultiple={'size_divisor'})
+NEEDED = ('classes', 'palette', 'pipeline', 'output', 'align_corners')
+
+
+class _Image(NamedTuple):
+    """As the network takes it.
+
+    Attributes:
+        pixels: 1 x 3 x H x W, uint8, RGB.
+        size: height and width of the image that was read.
+    """
+    pixels: np.ndarray
+    size: Tuple[int, int]
+
+
 class OnnxBackend:
-    def __init__(self, path, device=None):
-        raise ValueError('placeholder')
+    """A segmentor in ONNX Runtime.
+
+    Attributes:
+        classes: name of each class id.
+        palette: colour of each class id.
+
+    Args:
+        path: file that ``tools/export_onnx.py`` wrote.
+        device: ``cpu``, or ``cuda`` with a number for ONNX Runtime's GPU package. Default: the GPU, if there is one.
+
+    Raises:
+        ValueError: if ONNX Runtime is missing, the file is none of these, or the device is not there.
+    """
+
+    def __init__(self, path: str, device: Optional[str] = None) -> None:
+        self._session = _open(path, device)
+        meta = self._session.get_modelmeta().custom_metadata_map
+        missing = [key for key in NEEDED if key not in meta]
+        if missing:
+            raise ValueError(f'{path} lacks {", ".join(missing)} in its metadata: it was not written by '
+                             'tools/export_onnx.py, which says there how images enter and what comes out')
+        try:
+            self.classes = tuple(str(name) for name in json.loads(meta['classes']))
+            self.palette = [[int(value) for value in color] for color in json.loads(meta['palette'])]
+            self._pipeline = _build(json.loads(meta['pipeline']))
+            self._align_corners = bool(json.loads(meta['align_corners']))
+            self._threshold = float(meta.get('threshold', 0.5))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f'{path}: its metadata cannot be used: {error}') from error
+        self._gives_logits = meta['output'] == 'logits'
+
+    def prepare(self, loaded: dict) -> _Image:
+        """What the pipeline of the config makes of an image that was read."""
+        size = loaded['img'].shape[:2]
+        image = self._pipeline(loaded)['img']
+        return _Image(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)[None].astype(np.uint8)), size)
+
+    @staticmethod
+    def shape_of(prepared: _Image) -> tuple:
+        """Images of the same shape can be predicted together."""
+        return prepared.pixels.shape
+
+    def predict(self, prepared: List[_Image], probabilities: bool) -> List[Tuple[np.ndarray, Optional[np.ndarray]]]:
+        """Predicts some images of the same shape.
+
+        Returns:
+            For each its mask (H, W) and its probabilities (classes, H, W), float32, or None.
+        """
+        if probabilities and not self._gives_logits:
+            raise ValueError('this file gives class ids and no probabilities; export it with --output logits')
+        outputs = self.run(np.concatenate([image.pixels for image in prepared]))
+        return [self._finish(output, image, probabilities) for output, image in zip(outputs, prepared)]
+
+    def run(self, pixels: np.ndarray) -> np.ndarray:
+        """The output of the network itself for images, N x 3 x H x W, uint8, RGB."""
+        try:
+            return self._session.run(None, {self._session.get_inputs()[0].name: pixels})[0]
+        except Exception as error:  # ONNX Runtime has its own
+            raise RuntimeError(f'ONNX Runtime: {error}') from error
+
+    def _finish(self, output: np.ndarray, image: _Image, probabilities: bool):
+        dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
+        if not self._gives_logits:  # the class of the pixel that each one was made from
+            rows, columns = ((np.arange(size) * length) // size for size, length in zip(image.size, output.shape))
+            return output[rows[:, None], columns].astype(dtype), None
+        y, x = (linear_matrix(length, size, self._align_corners) @ linear_matrix(small, length, self._align_corners)
+                for small, length, size in zip(output.shape[1:], image.pixels.shape[2:], image.size))
+        mask = np.empty(image.size, dtype)
+        scores = np.empty((*image.size, max(2, len(output))), np.float32) if probabilities else None
+        for rows, columns, logits in _resized(output.transpose(1, 2, 0), y, x):
+            if logits.shape[-1] == 1:
+                likely = 1 / (1 + np.exp(-logits))
+                mask[rows, columns] = likely[..., 0] > self._threshold
+                values = np.concatenate([1 - likely, likely], -1)
+            else:
+                mask[rows, columns] = logits.argmax(-1)
+                values = logits
+            if scores is not None:
+                scores[rows, columns] = values
+        if scores is not None and len(output) > 1:
+            scores = np.exp(scores - scores.max(-1, keepdims=True))
+            scores /= scores.sum(-1, keepdims=True)
+        return mask, None if scores is None else np.ascontiguousarray(scores.transpose(2, 0, 1))
+
+
+def _open(path: str, device: Optional[str]):
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ValueError(f'{path} runs in ONNX Runtime, which cannot be imported ({error}): pip install onnxruntime, '
+                         'or onnxruntime-gpu') from error
+    available = onnxruntime.get_available_providers()
+    kind, _, number = (device or ('cuda' if 'CUDAExecutionProvider' in available else 'cpu')).partition(':')
+    provider = dict(cpu='CPUExecutionProvider', cuda='CUDAExecutionProvider').get(kind)
+    if provider not in available:
+        raise ValueError(f'--device {device} cannot be used here: this ONNX Runtime has {", ".join(available)}; for '
+                         'cuda install onnxruntime-gpu')
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=[
+            (provider, {'device_id': number or '0'} if kind == 'cuda' else {})])
+    except Exception as error:  # ONNX Runtime has its own
+        raise ValueError(f'{path} cannot be opened by ONNX Runtime: {error}') from error
+
+
+def _build(steps: List[Dict[str, Any]]) -> Compose:
+    from mmseg.registry import TRANSFORMS
+    for step in steps:
+        allowed = RESIZING.get(step.get('type'))
+        if allowed is None or set(step) - {'type'} - allowed:
+            raise ValueError(f'the pipeline names {step}; allowed are {RESIZING}')
+        if isinstance(step.get('scale'), list):
+            step['scale'] = tuple(step['scale'])
+    return Compose([TRANSFORMS.build(step) for step in steps])
+
+
+def linear_matrix(size: int, new_size: int, align_corners: bool) -> np.ndarray:
+    """(new_size, size), float64: linear interpolation along an axis, as PyTorch and ONNX do it."""
+    if align_corners:
+        position = np.arange(new_size) * ((size - 1) / max(new_size - 1, 1))
+    else:
+        position = (np.arange(new_size) + 0.5) * (size / new_size) - 0.5
+    position = position.clip(0, size - 1)
+    return (1 - np.abs(position[:, None] - np.arange(size))).clip(0)
+
+
+def _resized(image: np.ndarray, y: np.ndarray, x: np.ndarray):
+    """Tiles of ``y @ image @ x.T`` for an image (h, w, C): rows, columns, and float32 (rows, columns, C)."""
+    image, parts = np.ascontiguousarray(image), [_blocks(y, ROWS), _blocks(x, COLUMNS)]
+    for rows, y_inputs, y_block in parts[0]:
+        for columns, x_inputs, x_block in parts[1]:
+            stretched = np.matmul(x_block, image[y_inputs, x_inputs])  # (inputs along y, columns, C)
+            tile = y_block @ stretched.reshape(len(stretched), -1)
+            yield rows, columns, tile.reshape(-1, *stretched.shape[1:])
+
+
+def _blocks(matrix: np.ndarray, size: int) -> List[Tuple[slice, slice, np.ndarray]]:
+    """A banded matrix by ``size`` rows: the rows, the columns that are not zero there, and the block."""
+    blocks = []
+    for start in range(0, len(matrix), size):
+        used = np.flatnonzero(matrix[start:start + size].any(0))
+        inputs = slice(used[0], used[-1] + 1)
+        blocks.append((slice(start, min(start + size, len(matrix))), inputs,
+                       matrix[start:start + size, inputs].astype(np.float32)))
+    return blocks

@@ -19,9 +19,15 @@ Source = Union[str, os.PathLike, np.ndarray, Image.Image]
 Outcome = Union[SegmentationResult, Exception]
 
 
-class _Prepared(NamedTuple):
-    image: np.ndarray  # H x W x 3, RGB
-    data: Any  # as the backend takes it
+class Prepared(NamedTuple):
+    """An image that was read.
+
+    Attributes:
+        image: H x W x 3, uint8, RGB.
+        data: what the pipeline made of it, as the backend takes it.
+    """
+    image: np.ndarray
+    data: Any
 
 
 class Segmenter:
@@ -115,7 +121,7 @@ class Segmenter:
 
     def outcomes(self, sources: Iterable[Source]) -> Iterator[Outcome]:
         """For each image its result, or the error that there is none: what fails does not keep the others back."""
-        batch: List[_Prepared] = []
+        batch: List[Prepared] = []
         for prepared in read_ahead(self._try_to_prepare, sources, depth=self.batch_size + 1):
             failed = isinstance(prepared, Exception)
             if batch and (failed or len(batch) == self.batch_size or not self._alike(batch[0], prepared)):
@@ -128,10 +134,10 @@ class Segmenter:
         if batch:
             yield from self._predict(batch)
 
-    def _alike(self, one: _Prepared, other: _Prepared) -> bool:
+    def _alike(self, one: Prepared, other: Prepared) -> bool:
         return self.backend.shape_of(one.data) == self.backend.shape_of(other.data)
 
-    def _predict(self, batch: List[_Prepared]) -> Iterator[Outcome]:
+    def _predict(self, batch: List[Prepared]) -> Iterator[Outcome]:
         try:
             predictions = self.backend.predict([prepared.data for prepared in batch], self.probabilities)
         except RuntimeError as error:  # out of memory
@@ -144,12 +150,20 @@ class Segmenter:
         for prepared, (mask, probabilities) in zip(batch, predictions):
             yield SegmentationResult(prepared.image, mask, self.classes, self.palette, probabilities)
 
-    def _try_to_prepare(self, source: Source) -> Union[_Prepared, Exception]:
+    def prepare(self, source: Source) -> Prepared:
+        """Reads an image and takes it through the pipeline.
+
+        Raises:
+            ValueError: if a file is missing or is no image that can be read, or an array is no image.
+        """
+        loaded = self._read(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else self._take(source)
+        image = loaded['img'] if loaded['img'].ndim == 3 else np.repeat(loaded['img'][..., None], 3, axis=2)
+        image = image[..., ::-1].astype(np.uint8)  # a copy: the pipeline may change what was loaded
+        return Prepared(image, self.backend.prepare(loaded))
+
+    def _try_to_prepare(self, source: Source) -> Union[Prepared, Exception]:
         try:
-            loaded = self._read(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else self._take(source)
-            image = loaded['img'] if loaded['img'].ndim == 3 else np.repeat(loaded['img'][..., None], 3, axis=2)
-            image = image[..., ::-1].astype(np.uint8)  # a copy: the pipeline may change what was loaded
-            return _Prepared(image, self.backend.prepare(loaded))
+            return self.prepare(source)
         except (ValueError, TypeError, RuntimeError) as error:
             return error
 

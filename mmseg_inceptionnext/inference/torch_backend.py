@@ -77,6 +77,10 @@ class TorchBackend:
         load, *steps = without_labels(cfg.test_dataloader.dataset.pipeline)
         self.load, self._transform = Compose([load]), Compose(steps)
 
+    def replace_pipeline(self, steps: List[dict]) -> None:
+        """Puts other steps in the place of those after loading."""
+        self._transform = Compose(steps)
+
     @staticmethod
     def _embedded_config(meta: dict, checkpoint: str) -> Config:
         if not isinstance(meta.get('cfg'), str):

@@ -1,6 +1,6 @@
 """Folds norms and scales into the convolutions beside them, for inference."""
 import copy
-from typing import List, Optional
+from typing import Callable, List, Optional
 
 import torch
 from mmcv.cnn import ConvModule
@@ -100,23 +100,33 @@ def _fuse_segmentor(model: BaseSegmentor) -> None:
         for module in part.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = True
-            elif isinstance(module, ConvModule):
-                _speed_up(module, model.decode_head)
+    convolve_by_winograd(model, WinogradConv2d.pays)
     if isinstance(model.backbone, MetaNeXtBase):
         _fuse_backbone(model.backbone)
         _fold_output_norms(model)
 
 
-def _speed_up(module: ConvModule, head: nn.Module) -> None:
-    """Winograd's method for a large 3x3 convolution; of its bottleneck the fast head convolves the first map alone."""
-    num_inputs = module.conv.in_channels
-    if isinstance(head, FastUPerHead):
-        if module is head.bottleneck:
-            return  # pyramid pooling's maps are too small for it to be worth the memory
-        if module is head.fpn_bottleneck:
-            num_inputs = head.channels
-    if WinogradConv2d.pays(module.conv, num_inputs):
-        module.conv = WinogradConv2d(module.conv, num_inputs)
+def convolve_by_winograd(model: BaseSegmentor, pays: Callable[[nn.Module, int], bool]) -> None:
+    """Puts Winograd's method into the 3x3 convolutions of neck and head for which it pays, and no others.
+
+    Args:
+        model: a fused segmentor, changed in place.
+        pays: says so of a convolution and the number of its inputs that are convolved.
+    """
+    head = model.decode_head
+    for module in [*(model.neck.modules() if model.with_neck else ()), *head.modules()]:
+        if not isinstance(module, ConvModule):
+            continue
+        if isinstance(module.conv, WinogradConv2d):
+            module.conv = module.conv.plain()
+        num_inputs = module.conv.in_channels
+        if isinstance(head, FastUPerHead):
+            if module is head.bottleneck:
+                continue  # pyramid pooling's maps are too small for it to be worth the memory
+            if module is head.fpn_bottleneck:
+                num_inputs = head.channels  # the others are enlarged maps, convolved at their own size
+        if pays(module.conv, num_inputs):
+            module.conv = WinogradConv2d(module.conv, num_inputs)
 
 
 def _fuse_backbone(backbone: MetaNeXtBase) -> None:

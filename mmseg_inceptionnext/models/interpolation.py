@@ -20,6 +20,24 @@ def shifted_interpolation(size: int, new_size: int, align_corners: bool) -> Tens
     return torch.stack([padded[i:i + new_size] for i in range(3)], 1)
 
 
+def shifted_interpolation_in_graph(size: Tensor, new_size: Tensor, align_corners: bool) -> Tensor:
+    """:func:`shifted_interpolation` in float32, in operations that a tracer keeps, so that sizes may change later.
+
+    Positions are fractions of whole numbers, so nothing is rounded but the weights themselves.
+    """
+    i, j = torch.arange(new_size), torch.arange(size)
+    if align_corners:
+        position, unit = i * (size - 1), torch.clamp(new_size - 1, min=1)
+    else:
+        position, unit = (2 * i + 1) * size - new_size, 2 * new_size
+    position = torch.minimum(torch.clamp(position, min=0), (size - 1) * unit)
+    first = torch.div(position, unit, rounding_mode='floor')
+    fraction = (position - first * unit).float() / unit.float()
+    distance = (first[:, None] - j).float() + fraction[:, None]
+    padded = F.pad(torch.relu(1 - distance.abs()), (0, 0, 1, 1))
+    return torch.stack([padded[:-2], padded[1:-1], padded[2:]], 1)
+
+
 class Block(NamedTuple):
     """Part of a banded matrix: ``outputs`` are rows of it, ``inputs`` the columns that are not zero there."""
     outputs: slice

@@ -56,7 +56,7 @@ def main():
         random_checkpoint(args.config, folder / 'random.pth')
         segmenter = Segmenter(folder / 'random.pth', fuse_model=True, probabilities=output.needs_probabilities)
         paths = draw(folder, args.images)
-        prepared = segmenter.backend.prepare(segmenter._read(paths[0]))
+        prepared = segmenter.prepare(paths[0]).data
         segmenter.backend.predict([prepared], output.needs_probabilities)
         for i in range(args.rounds):
             part = paths[i::args.rounds]

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from ..compat import is_compiling
-from ..interpolation import Block, blocks, shifted_interpolation
+from ..interpolation import Block, blocks, shifted_interpolation, shifted_interpolation_in_graph
 
 BLOCK = 32  # outputs that are computed at once, along each axis
 
@@ -41,17 +41,17 @@ def conv3x3_of_upsampled(base: Tensor, maps: Sequence[Tensor], weights: Sequence
 
 
 def _traceable(base: Tensor, maps: Sequence[Tensor], weights: Sequence[Tensor], align_corners: bool) -> Tensor:
-    """The formula as it stands, in operations that tracers understand."""
+    """The formula as it stands, in operations that tracers understand; traced sizes stay free."""
     n, out, height, width = base.shape
-    total = base.permute(0, 2, 3, 1).reshape(n, height, width * out)
+    shifted = shifted_interpolation_in_graph if torch.jit.is_tracing() else shifted_interpolation
+    along_y, rows = [], []
     for x, weight in zip(maps, weights):
         h, w = x.shape[-2:]
-        if torch.jit.is_tracing():  # the matrices are to be constants, so the sizes are
-            h, w, height, width = int(h), int(w), int(height), int(width)
-        y = shifted_interpolation(h, height, align_corners).flatten(1).to(x)  # (H, (dy, h))
-        along_x = shifted_interpolation(w, width, align_corners).transpose(1, 2).flatten(1).to(x)  # (W, (w, dx))
-        rows = torch.stack([torch.matmul(along_x, _conv_tap(x, tap)) for tap in _taps(weight)], 1)  # (N, dy, h, W, O)
-        total = total + torch.matmul(y, rows.reshape(n, 3 * h, width * out))
+        along_y.append(shifted(h, height, align_corners).flatten(1).to(x))  # (H, (dy, h))
+        along_x = shifted(w, width, align_corners).transpose(1, 2).flatten(1).to(x)  # (W, (w, dx))
+        rows += [torch.matmul(along_x, _conv_tap(x, tap)).reshape(n, h, width * out) for tap in _taps(weight)]
+    total = base.permute(0, 2, 3, 1).reshape(n, height, width * out)
+    total = total + torch.matmul(torch.cat(along_y, 1), torch.cat(rows, 1))  # of all maps at once
     return total.reshape(n, height, width, out).permute(0, 3, 1, 2)
 
 

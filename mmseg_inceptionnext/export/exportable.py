@@ -1,0 +1,116 @@
+"""A segmentor as one function of an image, in operations that ONNX has."""
+import copy
+
+import torch
+from mmseg.models.segmentors import EncoderDecoder
+from mmseg.models.utils import Upsample
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmseg_inceptionnext.models import fuse
+from mmseg_inceptionnext.models.fuse import convolve_by_winograd
+from mmseg_inceptionnext.models.winograd import WinogradConv2d
+
+INPUT = 'uint8, RGB, N x 3 x H x W, from 0 to 255'
+
+
+class ExportableSegmentor(nn.Module):
+    """A copy of a segmentor, with the normalisation of its input.
+
+    Args:
+        model: a segmentor that predicts whole images.
+        output: ``logits`` as the head gives them, or ``classes`` at the size of the input.
+        fused: fold the norms first.
+        winograd: convolve by Winograd's method where that pays in ONNX Runtime.
+
+    Shape: (N, 3, H, W), uint8, RGB, to (N, classes, h, w), float32, or to (N, H, W), uint8, int32 above 256 classes.
+
+    Raises:
+        ValueError: if what the segmentor does cannot be written so.
+    """
+
+    def __init__(self, model: EncoderDecoder, output: str = 'logits', fused: bool = True, winograd: bool = True
+                 ) -> None:
+        super().__init__()
+        _check(model)
+        self.output = output
+        self.takes_bgr, mean, std = _normalisation(model)
+        self.register_buffer('mean', mean)
+        self.register_buffer('std', std)
+        model = fuse(model) if fused else copy.deepcopy(model).eval()
+        if fused:
+            convolve_by_winograd(model, WinogradConv2d.pays_in_onnx if winograd else lambda *_: False)
+        _replace(model)
+        self.backbone, self.head = model.backbone, model.decode_head
+        self.neck = model.neck if model.with_neck else nn.Identity()
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image.float()
+        x = ((x.flip(1) if self.takes_bgr else x) - self.mean) / self.std
+        logits = self.head(self.neck(self.backbone(x)))
+        if self.output == 'logits':
+            return logits
+        logits = F.interpolate(logits, image.shape[2:], mode='bilinear', align_corners=self.head.align_corners)
+        if logits.shape[1] == 1:
+            return (logits[:, 0].sigmoid() > self.head.threshold).to(torch.uint8)
+        return logits.argmax(1).to(torch.uint8 if self.head.out_channels <= 256 else torch.int32)
+
+    @staticmethod
+    @torch.no_grad()
+    def logits_of(model: EncoderDecoder, image: Tensor) -> Tensor:
+        """The logits of the segmentor itself, for the same input."""
+        takes_bgr, mean, std = _normalisation(model)
+        x = image.float()
+        return model(((x.flip(1) if takes_bgr else x) - mean) / std)
+
+
+class AveragePool(nn.Module):
+    """``AdaptiveAvgPool2d`` as two products with matrices that are made from the traced sizes."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = (self._matrix(length).to(x) for length in x.shape[2:])
+        return torch.matmul(torch.matmul(rows, x), columns.t())
+
+    def _matrix(self, length: Tensor) -> Tensor:
+        """(size, length): the mean over each of the parts, which may overlap."""
+        i, j = torch.arange(self.size)[:, None], torch.arange(length)
+        first = torch.div(i * length, self.size, rounding_mode='floor')
+        end = torch.div((i + 1) * length + self.size - 1, self.size, rounding_mode='floor')
+        return torch.logical_and(j >= first, j < end).float() / (end - first).float()
+
+
+def _normalisation(model: nn.Module):
+    """Whether the network takes BGR, and mean and standard deviation of its input, (3, 1, 1)."""
+    preprocessor = model.data_preprocessor
+    # Images are read as BGR, which the preprocessor may turn; that setting has two names in the two families.
+    turns = getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False))
+    mean, std = (getattr(preprocessor, name, default(3, 1, 1)).float().cpu()
+                 for name, default in (('mean', torch.zeros), ('std', torch.ones)))
+    return not turns, mean, std
+
+
+def _check(model: nn.Module) -> None:
+    if not isinstance(model, EncoderDecoder) or isinstance(model.decode_head, nn.ModuleList):
+        raise ValueError(f'{type(model).__name__}: an EncoderDecoder with one decode head can be exported')
+    if (model.test_cfg or {}).get('mode', 'whole') != 'whole':
+        raise ValueError("the config predicts by sliding windows, and an ONNX file takes whole images; if the model is "
+                         "good at that, give a config with model = dict(test_cfg=dict(mode='whole'))")
+    if model.data_preprocessor.test_cfg:
+        raise ValueError('the data_preprocessor pads in its test_cfg, which is not exported; put '
+                         "dict(type='ResizeToMultiple', size_divisor=32) into the test pipeline in its place")
+
+
+def _replace(module: nn.Module) -> None:
+    """Puts modules that trace with free sizes in the place of those that do not."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.AdaptiveAvgPool2d) and isinstance(child.output_size, int):
+            setattr(module, name, AveragePool(child.output_size))
+        elif isinstance(child, Upsample) and child.scale_factor and not child.size:
+            setattr(module, name, nn.Upsample(
+                scale_factor=child.scale_factor, mode=child.mode, align_corners=child.align_corners))
+        else:
+            _replace(child)

@@ -1,0 +1,45 @@
+"""Images to compare an exported file on."""
+import os.path as osp
+import tempfile
+from contextlib import contextmanager
+from typing import Iterator, List, Optional, Sequence, Tuple
+
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
+
+from mmseg_inceptionnext.apis import load_config
+from mmseg_inceptionnext.datasets import make_toy_ade20k
+from mmseg_inceptionnext.inference.inputs import list_images
+
+COUNT = 5
+
+
+@contextmanager
+def find_images(given: Optional[Sequence[str]], config: str) -> Iterator[Tuple[List[str], str]]:
+    """Files, and words that say which they are: those given, else the first of the config's test set, else drawn ones.
+
+    Raises:
+        ConfigError, ValueError: if there is no such config, or what is given names no image.
+    """
+    if given:
+        paths = list_images(given)
+        yield paths, f'{len(paths)} image{"s" * (len(paths) > 1)} of {" ".join(given)}'
+        return
+    paths = _test_images(config)
+    if paths:
+        yield paths, f'the first {len(paths)} images of the test set'
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        make_toy_ade20k(folder, num_train=1, num_val=COUNT, seed=0)
+        yield list_images([osp.join(folder, 'images/validation')]), (
+            f'{COUNT} drawn scenes, since the test set of the config is not there; --images takes others')
+
+
+def _test_images(config: str) -> List[str]:
+    cfg = load_config(config)
+    init_default_scope('mmseg')
+    try:
+        dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, pipeline=[]))
+        return [dataset.get_data_info(i)['img_path'] for i in range(min(COUNT, len(dataset)))]
+    except Exception:  # a dataset that is not there has an error for each of its kinds
+        return []

@@ -1,0 +1,211 @@
+"""Writes a segmentor as an ONNX file that says how to use it, and holds it against PyTorch."""
+import inspect
+import json
+import os
+import os.path as osp
+import tempfile
+import warnings
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from mmseg_inceptionnext.apis.protocol import without_labels
+from mmseg_inceptionnext.inference import Segmenter
+from mmseg_inceptionnext.inference.onnx_backend import RESIZING
+from mmseg_inceptionnext.version import __version__
+
+from .exportable import INPUT, ExportableSegmentor
+
+OPSET = 17  # the newest that PyTorch 2.1 writes
+TRACED = (128, 160)  # size of the image that is traced where sizes stay free
+# Largest error of the logits, relative to the largest, and the smallest share of equal classes, that are let pass.
+TOLERANCES = dict(float32=(1e-4, 0.999), float16=(3e-2, 0.99), int8=(float('inf'), 0.))
+
+
+class Settings(NamedTuple):
+    """What is written.
+
+    Attributes:
+        shape: height and width of the images. Default: free.
+        output: ``logits``, at the resolution of the head, or ``classes``, at that of the input.
+        half: compute in float16.
+        calibration: images by which int8 is calibrated. Default: none, no int8.
+    """
+    shape: Optional[Tuple[int, int]] = None
+    output: str = 'logits'
+    half: bool = False
+    calibration: Sequence[str] = ()
+
+    @property
+    def precision(self) -> str:
+        """``float32``, ``float16`` or ``int8``."""
+        return 'int8' if self.calibration else 'float16' if self.half else 'float32'
+
+
+class Agreement(NamedTuple):
+    """How far the file is from PyTorch.
+
+    Attributes:
+        error: largest difference of the logits, relative to the largest; NaN for class ids.
+        equal: share of the pixels with the same class.
+        precision: of the file.
+        images: number of images.
+    """
+    error: float
+    equal: float
+    precision: str
+    images: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether both are within :data:`TOLERANCES`."""
+        error, equal = TOLERANCES[self.precision]
+        return not self.error > error and self.equal >= equal
+
+    def __str__(self) -> str:
+        error, equal = TOLERANCES[self.precision]
+        limits = f' (allowed: {error:.0e} and {100 * equal:g} %)' if np.isfinite(error) else ''
+        logits = '' if np.isnan(self.error) else f'largest error of the logits {self.error:.1e} of the largest, '
+        return (f'{self.precision} against PyTorch, {self.images} image{"s" * (self.images > 1)}: {logits}'
+                f'{100 * self.equal:.4f} % of the pixels have the same class{limits}')
+
+
+def export_onnx(config: str, checkpoint: str, out: str, images: Sequence[str], settings: Settings,
+                trust_checkpoint: bool = False) -> Agreement:
+    """Writes ``out`` and compares it with PyTorch.
+
+    The graph is the fused model, with the normalisation of its input; its metadata hold what ``tools/infer.py`` needs.
+
+    Args:
+        config: config file.
+        checkpoint: see :class:`mmseg_inceptionnext.Segmenter`.
+        out: file that ends in ``.onnx``; it takes its name when it is complete.
+        images: files to compare on.
+        settings: what is written.
+        trust_checkpoint: see :class:`mmseg_inceptionnext.Segmenter`.
+
+    Raises:
+        CheckpointError, ConfigError, ValueError: if something is not there, does not fit, or cannot be exported.
+    """
+    _check(out, images, settings)
+    segmenter = Segmenter(checkpoint, config, 'cpu', trust_checkpoint=trust_checkpoint)
+    steps = resize_steps(segmenter, settings.shape)
+    segmenter.backend.replace_pipeline([*steps, dict(type='PackSegInputs')])
+    winograd = settings.precision == 'float32'
+    network = ExportableSegmentor(segmenter.model, settings.output, winograd=winograd).eval()
+    with tempfile.TemporaryDirectory(dir=osp.dirname(osp.abspath(out)), prefix='.export.') as folder:
+        path = osp.join(folder, 'model.onnx')
+        trace(network, path, settings.shape)
+        if settings.precision != 'float32':
+            from . import precision
+            if settings.half:
+                precision.to_half(path)
+            else:
+                precision.to_int8(path, (pixels_of(segmenter, image) for image in settings.calibration))
+        finish(path, _metadata(segmenter, network, steps, settings, config))
+        os.replace(path, out)
+    return compare(segmenter, out, images, settings)
+
+
+def _check(out: str, images: Sequence[str], settings: Settings) -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f"an export needs onnx and onnxruntime ({error}): pip install 'mmseg_inceptionnext[onnx]'"
+                         ) from error
+    if not out.endswith('.onnx') or osp.isdir(out) or not osp.isdir(osp.dirname(osp.abspath(out))):
+        raise ValueError(f'--out {out}: allowed is a file that ends in .onnx, in a folder that is there')
+    if settings.half and settings.calibration:
+        raise ValueError('--half and --quantize are two precisions; choose one')
+    if settings.shape and min(settings.shape) < 32:
+        raise ValueError(f'--shape {settings.shape[0]} {settings.shape[1]}: each side needs at least 32 pixels')
+    if not images:
+        raise ValueError('there is no image to compare on; give some by --images')
+
+
+def resize_steps(segmenter: Segmenter, shape: Optional[Tuple[int, int]] = None) -> List[dict]:
+    """The steps of the test pipeline that change the size of an image; for a fixed shape the one that brings it there.
+
+    Raises:
+        ValueError: if the pipeline does anything else to the image.
+    """
+    if shape:
+        return [dict(type='Resize', scale=(shape[1], shape[0]), keep_ratio=False)]
+    steps = []
+    for step in without_labels(segmenter.cfg.test_dataloader.dataset.pipeline)[1:]:
+        if step['type'] in ('CheckLabels', 'PackSegInputs'):
+            continue
+        if step['type'] not in RESIZING or set(step) - {'type'} - RESIZING[step['type']]:
+            raise ValueError(f'the test pipeline has {dict(step)}, which is not exported: give --shape, or a config '
+                             f'with none but {" and ".join(RESIZING)} there, between loading and PackSegInputs')
+        steps.append(dict(step))
+    return steps
+
+
+def trace(network: ExportableSegmentor, path: str, shape: Optional[Tuple[int, int]] = None) -> None:
+    """Writes the graph of a network, for images of one shape or of any, and for any number of images."""
+    free = {0: 'N'} if shape else {0: 'N', 2: 'H', 3: 'W'}
+    by_tracing = dict(dynamo=False) if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}
+    image = torch.zeros(1, 3, *(shape or TRACED), dtype=torch.uint8)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter('ignore')  # of constants in traces; that sizes stay free is tested
+        torch.onnx.export(network, (image, ), path, opset_version=OPSET, input_names=['image'],
+                          output_names=[network.output], dynamic_axes={'image': free, network.output: {0: 'N'}},
+                          **by_tracing)
+
+
+def _metadata(segmenter: Segmenter, network: ExportableSegmentor, steps: List[dict], settings: Settings, config: str
+              ) -> Dict[str, str]:
+    logits = 'logits, float32, N x classes x h x w, to be resized bilinearly'
+    values = dict(classes=segmenter.classes, palette=segmenter.palette, pipeline=steps,
+                  align_corners=network.head.align_corners, size=settings.shape or 'dynamic',
+                  mean=network.mean.flatten().tolist(), std=network.std.flatten().tolist())
+    texts = dict(input=INPUT, output=settings.output, config=osp.basename(config), mmseg_inceptionnext=__version__,
+                 precision=settings.precision,
+                 output_format=logits if settings.output == 'logits' else 'class ids, N x H x W')
+    if network.head.out_channels == 1:
+        values['threshold'] = network.head.threshold
+    return dict(texts, **{key: json.dumps(value) for key, value in values.items()})
+
+
+def finish(path: str, metadata: Dict[str, str]) -> None:
+    """Checks a file and writes metadata into it."""
+    import onnx
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def pixels_of(segmenter: Segmenter, image: str) -> np.ndarray:
+    """An image as the graph takes it: 1 x 3 x H x W, uint8, RGB."""
+    inputs = segmenter.prepare(image).data['inputs']
+    return inputs.flip(0)[None].numpy().astype(np.uint8)
+
+
+def compare(segmenter: Segmenter, path: str, images: Sequence[str], settings: Settings) -> Agreement:
+    """Holds a file against PyTorch, which is not fused: the logits, and the classes at the original sizes of images.
+
+    Where the file gives class ids, those at the size of its input are compared.
+    """
+    exported = Segmenter(path, device='cpu')
+    largest = error = equal = pixels = 0.
+    for image in images:
+        taken = pixels_of(segmenter, image)
+        output = exported.backend.run(taken)
+        expected = ExportableSegmentor.logits_of(segmenter.model, torch.from_numpy(taken))
+        if settings.output == 'logits':
+            error = max(error, np.abs(output - expected.numpy()).max())
+            largest = max(largest, expected.abs().max().item())
+            same = exported(image).mask == segmenter(image).mask
+        else:
+            head = segmenter.model.decode_head
+            expected = F.interpolate(expected, taken.shape[2:], mode='bilinear', align_corners=head.align_corners)
+            classes = expected[:, 0].sigmoid() > head.threshold if expected.shape[1] == 1 else expected.argmax(1)
+            same = output == classes.numpy()
+        equal, pixels = equal + same.sum(), pixels + same.size
+    error = error / largest if largest else float('nan')
+    return Agreement(error, float(equal / pixels), settings.precision, len(images))
