@@ -1,5 +1,6 @@
-"""Times models side by side: python tools/benchmark.py CONFIG [CONFIG ...], or one with --compare-stock CONFIG"""
+"""Times models side by side: python tools/benchmark.py CONFIG [CONFIG ...], or --compare-stock or --onnx CONFIG"""
 import argparse
+import json
 import statistics
 import sys
 
@@ -9,6 +10,7 @@ from tqdm import tqdm
 from mmseg_inceptionnext.apis import ConfigError, compare_stock, throughput
 from mmseg_inceptionnext.apis.measure import machine, peaks
 from mmseg_inceptionnext.apis.paper import published_accuracy
+from mmseg_inceptionnext.export.compare_stock import compare_onnx_with_stock
 
 
 def parse_args():
@@ -18,6 +20,8 @@ def parse_args():
         "classes over timm's backbone")
     parser.add_argument('configs', nargs='*', metavar='CONFIG', help='configs to compare with the first of them')
     parser.add_argument('--compare-stock', metavar='CONFIG', help='config to compare with stock')
+    parser.add_argument('--onnx', metavar='CONFIG', help='config to export and to compare with the export of stock, in '
+                        'ONNX Runtime on two threads')
     parser.add_argument('--mode', nargs='+', choices=sorted({*throughput.MODES, *compare_stock.MODES}),
                         help='what to run: infer, train (default: infer); with --compare-stock predict, train, '
                         'backbone, slide (default: the first three)')
@@ -26,7 +30,8 @@ def parse_args():
     parser.add_argument('--json', metavar='FILE', help='write every measurement to a file')
     several = parser.add_argument_group('for several configs')
     several.add_argument('--backbone-only', action='store_true', help='leave neck and heads out')
-    several.add_argument('--shape', type=int, nargs=2, default=(512, 512), metavar=('H', 'W'), help='of the images')
+    several.add_argument('--shape', type=int, nargs=2, default=(512, 512), metavar=('H', 'W'),
+                         help='of the images, also for --onnx')
     several.add_argument('--batch-size', type=int, default=1, help='images of a call; halved where they do not fit')
     several.add_argument('--memory-format', choices=('best', *throughput.FORMATS), default='best',
                          help='order of the numbers in memory; best: the faster one, for each model')
@@ -37,8 +42,8 @@ def parse_args():
     stock = parser.add_argument_group('for --compare-stock')
     stock.add_argument('--scaling', action='store_true', help='also time our prediction from 256 to 1536 a side')
     args = parser.parse_args()
-    if bool(args.configs) == bool(args.compare_stock):
-        parser.error('give one or more configs, or --compare-stock CONFIG')
+    if sum(map(bool, (args.configs, args.compare_stock, args.onnx))) != 1:
+        parser.error('give one or more configs, or --compare-stock CONFIG, or --onnx CONFIG')
     allowed = compare_stock.MODES if args.compare_stock else throughput.MODES
     args.mode = args.mode or list(allowed[:3] if args.compare_stock else allowed[:1])
     if not set(args.mode) <= set(allowed):
@@ -52,7 +57,7 @@ def main():
     args = parse_args()
     print(machine())
     try:
-        (compare_with_stock if args.compare_stock else compare_configs)(args)
+        (compare_with_stock if args.compare_stock else compare_onnx if args.onnx else compare_configs)(args)
     except (ConfigError, ValueError) as error:
         sys.exit(str(error))
 
@@ -105,6 +110,20 @@ def compare_with_stock(args):
         print('seconds for a million pixels: ' + ', '.join(f'{side} x {side}: {value:.2f}' for side, value in figures))
     if args.json:
         compare_stock.to_json(rows, args.json)
+
+
+def compare_onnx(args):
+    times, error = compare_onnx_with_stock(args.onnx, tuple(args.shape), args.runs)
+    table = PrettyTable(['model', 'median s', 'min-max s', 'speed'], align='r')
+    median = statistics.median(times['stock'])
+    for name, seconds in times.items():
+        table.add_row([name, f'{statistics.median(seconds):.3f}', f'{min(seconds):.3f}-{max(seconds):.3f}',
+                       f'{median / statistics.median(seconds):.2f}x'])
+    print(f'{args.onnx} in ONNX Runtime, {args.shape[0]} x {args.shape[1]} (H x W), two threads', table, sep='\n')
+    print(f'largest relative logit error {error:.1e}')
+    if args.json:
+        with open(args.json, 'w') as file:
+            json.dump(dict(times, error=error), file)
 
 
 def _table(*columns):
