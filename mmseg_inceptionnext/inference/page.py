@@ -76,14 +76,26 @@ def serve(segmenter: Segmenter, title: str, host: str, port: int, examples: Opti
     """
     gr = load_gradio()
     port = find_port(host, port)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ['GRADIO_TEMP_DIR'] = osp.join(folder, 'uploads')  # Gradio's own is shared by the users of a machine
+    with tempfile.TemporaryDirectory() as folder, _uploads_to(osp.join(folder, 'uploads')):
         page = build_page(segmenter, title, list_examples(examples) if examples else draw_scenes(folder))
         theme = gr.themes.Default(primary_hue='blue', font=('system-ui', 'sans-serif'), font_mono='monospace')
         try:
             yield _launch(page, host, port, theme)
         finally:
             page.close(verbose=False)
+
+
+@contextmanager
+def _uploads_to(folder: str) -> Iterator[None]:
+    """Gives Gradio another folder for uploads; its own is shared by all users of a machine, and stays."""
+    before = os.environ.get('GRADIO_TEMP_DIR')
+    os.environ['GRADIO_TEMP_DIR'] = folder
+    try:
+        yield
+    finally:
+        del os.environ['GRADIO_TEMP_DIR']
+        if before is not None:
+            os.environ['GRADIO_TEMP_DIR'] = before
 
 
 def _launch(page, host: str, port: int, theme) -> str:

@@ -4,6 +4,7 @@ import io
 import socket
 import struct
 import sys
+import tempfile
 import threading
 import time
 import zlib
@@ -195,7 +196,7 @@ def test_without_gradio_there_is_a_command(monkeypatch):
         page.load_gradio()
 
 
-def test_two_users_are_served_one_after_the_other(tmp_path):
+def test_two_users_are_served_one_after_the_other(tmp_path, monkeypatch):
     pytest.importorskip('gradio', reason='the page needs Gradio')
     import httpx
     from gradio_client import Client, handle_file
@@ -205,6 +206,8 @@ def test_two_users_are_served_one_after_the_other(tmp_path):
         Image.new('RGB', (8, 8), color).save(tmp_path / name)
         shown[name] = Client(url, verbose=False).predict(handle_file(str(tmp_path / name)), api_name='/segment')
 
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'temporary'))
+    (tmp_path / 'temporary').mkdir()
     fake = Fake(seconds=0.5)
     with page.serve(fake, 'fake', '127.0.0.1', 0) as url:
         users = [threading.Thread(target=visit, args=(f'{color}.png', color, url)) for color in ('white', 'black')]
@@ -212,10 +215,12 @@ def test_two_users_are_served_one_after_the_other(tmp_path):
             user.start()
         for user in users:
             user.join()
+        assert len(list((tmp_path / 'temporary').rglob('*.png'))) == 2
         assert not httpx.post(f'{url}gradio_api/run/segment', json=dict(data=[None])).is_success  # past the queue
         with pytest.raises(ValueError, match='Address already in use'):
             page.find_port('127.0.0.1', int(url.rstrip('/').rpartition(':')[2]))
     assert (fake.calls, fake.most) == (2, 1)
+    assert not list((tmp_path / 'temporary').rglob('*.png'))  # uploads are gone
     for name, expected in (('white.png', EVIL), ('black.png', 'sky')):
         reader = Reader(shown[name])
         assert [text for _, text in reader.all('span', 'name')] == [expected]
