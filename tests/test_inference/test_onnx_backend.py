@@ -1,0 +1,129 @@
+"""ONNX files that are used, and those that are refused; what is done to the logits, against PyTorch."""
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mmseg_inceptionnext import Segmenter
+from mmseg_inceptionnext.export import Settings, export_onnx
+from mmseg_inceptionnext.inference.onnx_backend import OnnxBackend, _Image, linear_matrix
+
+from utils import TOY, run_tool, save_checkpoint
+
+onnx = pytest.importorskip('onnx')
+pytest.importorskip('onnxruntime')
+
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory, toy_root):
+    root = tmp_path_factory.mktemp('onnx')
+    image = sorted((toy_root / 'images/validation').iterdir())[0]
+    checkpoint = save_checkpoint(TOY, root / 'toy.pth')
+    export_onnx(TOY, str(checkpoint), str(root / 'toy.onnx'), [str(image)], Settings())
+    return root / 'toy.onnx', image
+
+
+def with_metadata(exported, path, **changes):
+    model = onnx.load(exported[0])
+    meta = {entry.key: entry.value for entry in model.metadata_props}
+    meta.update(changes)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {key: value for key, value in meta.items() if value is not None})
+    onnx.save(model, path)
+    return str(path)
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('size,new_size', [(7, 29), (29, 7), (1, 5), (5, 1), (12, 12)])
+def test_interpolation_is_pytorchs(size, new_size, align_corners):
+    x = torch.randn(1, 1, size, dtype=torch.float64)
+    expected = F.interpolate(x, new_size, mode='linear', align_corners=align_corners)[0, 0]
+    result = linear_matrix(size, new_size, align_corners) @ x[0, 0].numpy()
+    np.testing.assert_allclose(result, expected.numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('channels', [1, 5, 300])
+def test_logits_become_masks_as_in_pytorch(exported, align_corners, channels):
+    """Resized to the network's input, then to the image, each bilinearly."""
+    backend = OnnxBackend(str(exported[0]))
+    backend._align_corners, backend._threshold = align_corners, 0.3
+    backend.classes = [str(i) for i in range(max(2, channels))]
+    logits = torch.randn(channels, 9, 13)
+    image = _Image(np.zeros((1, 3, 36, 52), np.uint8), (101, 75))
+    mask, probabilities = backend._finish(logits.numpy(), image, True)
+    up = F.interpolate(logits[None].double(), (36, 52), mode='bilinear', align_corners=align_corners)
+    up = F.interpolate(up, (101, 75), mode='bilinear', align_corners=align_corners)[0]
+    if channels == 1:
+        expected = torch.cat([1 - up.sigmoid(), up.sigmoid()])
+        classes = up[0].sigmoid() > 0.3
+    else:
+        expected, classes = up.softmax(0), up.argmax(0)
+    np.testing.assert_allclose(probabilities, expected.numpy(), atol=1e-5)
+    assert (mask == classes.numpy()).mean() > 0.999
+    assert mask.dtype == (np.uint16 if channels > 256 else np.uint8) and probabilities.dtype == np.float32
+    same, none = backend._finish(logits.numpy(), image, False)
+    np.testing.assert_array_equal(same, mask)
+    assert none is None
+
+
+def test_no_pytorch_in_the_loop(exported, monkeypatch):
+    segmenter = Segmenter(exported[0])
+    expected = segmenter(exported[1]).mask
+    monkeypatch.setattr(torch.Tensor, '__new__', None)
+    for name in ('tensor', 'from_numpy', 'as_tensor', 'zeros', 'empty', 'stack'):
+        monkeypatch.setattr(torch, name, None)
+    for name in [name for name in sys.modules if name == 'torch' or name.startswith('torch.')]:
+        monkeypatch.setitem(sys.modules, name, None)
+    np.testing.assert_array_equal(segmenter(exported[1]).mask, expected)
+
+
+def test_batches_and_lists(exported, toy_root):
+    paths = sorted((toy_root / 'images/validation').iterdir())
+    one, many = Segmenter(exported[0]), Segmenter(exported[0], batch_size=3)
+    images = [*paths, paths[0], paths[0]]
+    for first, second in zip(one(images), many(images)):
+        assert (first.mask == second.mask).mean() > 0.9999
+
+
+@pytest.mark.parametrize('changes,words', [
+    (dict(classes=None), 'lacks classes in its metadata: it was not written by tools/export_onnx.py'),
+    (dict(classes='{'), 'its metadata cannot be used'),
+    (dict(palette='[["red"]]'), 'its metadata cannot be used'),
+    (dict(pipeline=json.dumps([dict(type='LoadImageFromFile')])), 'the pipeline names .*LoadImageFromFile'),
+    (dict(pipeline='[{"type": "Resize", "scale": [8, 8], "backend": "os.system"}]'), 'the pipeline names .*os.system'),
+    (dict(pipeline='["Resize"]'), 'its metadata cannot be used'),
+])
+def test_metadata_are_data(exported, tmp_path, changes, words):
+    with pytest.raises(ValueError, match=words):
+        Segmenter(with_metadata(exported, tmp_path / 'a.onnx', **changes))
+
+
+def test_files_and_settings_that_cannot_be_used_are_explained(exported, tmp_path, monkeypatch):
+    (tmp_path / 'text.onnx').write_text('no graph')
+    for path in (tmp_path / 'text.onnx', tmp_path / 'none.onnx'):
+        with pytest.raises(ValueError, match=f'{path} cannot be opened by ONNX Runtime'):
+            Segmenter(path)
+    with pytest.raises(ValueError, match='--device cuda:0 cannot be used here: this ONNX Runtime has .*CPUExecution'):
+        Segmenter(exported[0], device='cuda:0')
+    with pytest.raises(ValueError, match='leave --config, --amp and --tta out'):
+        Segmenter(exported[0], tta=True)
+    classes = with_metadata(exported, tmp_path / 'classes.onnx', output='classes')
+    with pytest.raises(ValueError, match='export it with --output logits'):
+        Segmenter(classes, probabilities=True)(exported[1])
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+    with pytest.raises(ValueError, match='runs in ONNX Runtime, which cannot be imported .*: pip install onnxruntime'):
+        Segmenter(exported[0])
+
+
+def test_images_that_the_graph_cannot_take_are_named(exported, tmp_path):
+    """A file for one size whose pipeline gives another."""
+    fixed = tmp_path / 'fixed.onnx'
+    export_onnx(TOY, str(exported[0].with_suffix('.pth')), str(fixed), [str(exported[1])], Settings(shape=(64, 96)))
+    wrong = with_metadata((fixed, ), tmp_path / 'wrong.onnx', pipeline='[]')
+    result = run_tool('tools/infer.py', wrong, exported[1], '--out-dir', tmp_path / 'out', check=False)
+    assert result.returncode == 1 and 'Traceback' not in result.stdout
+    assert f'{exported[1]}: ONNX Runtime: ' in result.stdout
