@@ -32,7 +32,7 @@ def main():
         sys.exit(str(error))
     print(*filter(None, [features.table, *features.written]), sep='\n')
     if features.failures:
-        sys.exit('\n'.join([f'{len(features.failures)} images failed:', *features.failures]))
+        sys.exit('\n'.join([f'Grad-CAM failed for {len(features.failures)}:', *features.failures]))
 
 
 if __name__ == '__main__':

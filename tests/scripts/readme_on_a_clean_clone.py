@@ -12,8 +12,36 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import List, Tuple
 
 ROOT = Path(__file__).resolve().parents[2]
+# A page is served until it is stopped: here as soon as it is there.
+SERVE = ("%s > page.log 2>&1 & until grep 'the page is at' page.log; do sleep 0.2; kill -0 $! || cat page.log; done; "
+         'kill $!; wait $!')
+
+
+def read_blocks(path: Path) -> List[Tuple[str, str]]:
+    """The language and the text of each block of code."""
+    return re.findall(r'^```(\w+)\n(.*?)^```$', path.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(blocks: List[Tuple[str, str]], language: str) -> List[str]:
+    """Each command of the blocks of a language, continued lines joined."""
+    text = ''.join(block for name, block in blocks if name == language).replace('\\\n', ' ')
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def as_script(blocks: List[Tuple[str, str]], leave_out: str = '') -> str:
+    """A shell script of the bash blocks, then the Python blocks, without the commands that begin with ``leave_out``."""
+    script = ['set -e -o pipefail']
+    for line in commands(blocks, 'bash'):
+        if not leave_out or not line.startswith(leave_out):
+            script += [f'echo {shlex.quote("$ " + line)}',
+                       SERVE % line.partition('#')[0] if 'tools/app.py' in line else line]
+    for name, block in blocks:
+        if name == 'python':
+            script += [f'echo {shlex.quote(block)}', f'python -c {shlex.quote(block)}']
+    return '\n'.join(script)
 
 
 def parse_args():
@@ -26,19 +54,9 @@ def parse_args():
 def main():
     args = parse_args()
     subprocess.run(['git', 'clone', '--quiet', ROOT, args.folder], check=True)
-    readme = (Path(args.folder) / 'README.md').read_text()
-    blocks = re.findall(r'^```(\w+)\n(.*?)^```$', readme, re.MULTILINE | re.DOTALL)
-    lines = ''.join(block for name, block in blocks if name == 'bash').replace('\\\n', ' ').splitlines()
-    if not args.test:
-        lines = [line for line in lines if not line.startswith('make test')]
-    script = ['set -e -o pipefail']
-    for line in lines:
-        served = 'tools/app.py' in line  # a page runs until it is stopped
-        script += [f'echo {shlex.quote("$ " + line)}',
-                   f'timeout --signal=INT 30 {line} || [ $? = 124 ]' if served else line]
-    for block in (block for name, block in blocks if name == 'python'):
-        script += [f'echo; python -c {shlex.quote(block)}']
-    sys.exit(subprocess.run(['bash', '-c', '\n'.join(script)], cwd=args.folder).returncode)
+    blocks = read_blocks(Path(args.folder) / 'README.md')
+    script = as_script(blocks, '' if args.test else 'make test')
+    sys.exit(subprocess.run(['bash', '-c', script], cwd=args.folder).returncode)
 
 
 if __name__ == '__main__':

@@ -257,7 +257,7 @@ def test_the_command_line_with_images(checkpoint, segmenter, toy_root, tmp_path)
     out = tmp_path / 'out'
     result = run_tool('tools/visualize_features.py', TOY, checkpoint, toy_root / 'images/validation',
                       tmp_path / 'absent.jpg', '--out-dir', out, '--stage', '3', '--class', name, check=False)
-    assert result.returncode == 1 and 'images failed:\n' in result.stdout and 'Traceback' not in result.stdout
+    assert result.returncode == 1 and 'Grad-CAM failed for ' in result.stdout and 'Traceback' not in result.stdout
     assert f'{tmp_path}/absent.jpg: no such file' in result.stdout
     path = out / f'toy_validation_00000_stage3_{name.replace(" ", "-")}.jpg'
     assert str(path) in result.stdout and f'{out}/receptive_field.png' in result.stdout
