@@ -36,8 +36,7 @@ def compare_onnx_with_stock(config: str, shape: Tuple[int, int], runs: int) -> T
     try:
         import onnxruntime
     except ImportError as error:
-        raise ValueError(f"--onnx needs onnx and onnxruntime ({error}): pip install 'mmseg_inceptionnext[onnx]'"
-                         ) from error
+        raise ValueError(f"--onnx needs onnx and onnxruntime ({error}): pip install onnx onnxruntime") from error
     stock, ours = build_pair(load_config(config).copy())
     networks = dict(stock=ExportableSegmentor(stock, fused=False), ours=ExportableSegmentor(ours))
     options = onnxruntime.SessionOptions()

@@ -9,6 +9,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
+from mmengine.utils import mkdir_or_exist
 from torch.nn import functional as F
 
 from mmseg_inceptionnext.apis.protocol import without_labels
@@ -17,6 +18,7 @@ from mmseg_inceptionnext.inference.onnx_backend import RESIZING
 from mmseg_inceptionnext.version import __version__
 
 from .exportable import INPUT, ExportableSegmentor
+from .precision import to_half, to_int8
 
 OPSET = 17  # the newest that PyTorch 2.1 writes
 TRACED = (128, 160)  # size of the image that is traced where sizes stay free
@@ -95,15 +97,14 @@ def export_onnx(config: str, checkpoint: str, out: str, images: Sequence[str], s
     segmenter.backend.replace_pipeline([*steps, dict(type='PackSegInputs')])
     winograd = settings.precision == 'float32'
     network = ExportableSegmentor(segmenter.model, settings.output, winograd=winograd).eval()
+    mkdir_or_exist(osp.dirname(osp.abspath(out)))
     with tempfile.TemporaryDirectory(dir=osp.dirname(osp.abspath(out)), prefix='.export.') as folder:
         path = osp.join(folder, 'model.onnx')
         trace(network, path, settings.shape)
-        if settings.precision != 'float32':
-            from . import precision
-            if settings.half:
-                precision.to_half(path)
-            else:
-                precision.to_int8(path, (pixels_of(segmenter, image) for image in settings.calibration))
+        if settings.half:
+            to_half(path)
+        elif settings.calibration:
+            to_int8(path, (pixels_of(segmenter, image) for image in settings.calibration))
         finish(path, _metadata(segmenter, network, steps, settings, config))
         os.replace(path, out)
     return compare(segmenter, out, images, settings)
@@ -114,10 +115,9 @@ def _check(out: str, images: Sequence[str], settings: Settings) -> None:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        raise ValueError(f"an export needs onnx and onnxruntime ({error}): pip install 'mmseg_inceptionnext[onnx]'"
-                         ) from error
-    if not out.endswith('.onnx') or osp.isdir(out) or not osp.isdir(osp.dirname(osp.abspath(out))):
-        raise ValueError(f'--out {out}: allowed is a file that ends in .onnx, in a folder that is there')
+        raise ValueError(f"an export needs onnx and onnxruntime ({error}): pip install onnx onnxruntime") from error
+    if not out.endswith('.onnx') or osp.isdir(out):
+        raise ValueError(f'--out {out}: allowed is a file that ends in .onnx')
     if settings.half and settings.calibration:
         raise ValueError('--half and --quantize are two precisions; choose one')
     if settings.shape and min(settings.shape) < 32:

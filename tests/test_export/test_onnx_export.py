@@ -206,7 +206,6 @@ def test_one_channel(images, tmp_path):
     (None, dict(shape=(16, 64)), '--shape 16 64: each side needs at least 32 pixels'),
     (None, dict(half=True, calibration=['a.jpg']), '--half and --quantize are two precisions'),
     (None, dict(out='a.pth'), '--out .*a.pth: allowed is a file that ends in .onnx'),
-    (None, dict(out='no/a.onnx'), 'in a folder that is there'),
     (None, dict(images=[]), 'no image to compare on; give some by --images'),
 ])
 def test_what_cannot_be_exported_is_explained(checkpoint, images, tmp_path, edit, settings, words):
