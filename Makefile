@@ -16,10 +16,13 @@ VALIDATION := data/toy_ade20k/images/validation
 PYTHON_OPENMMLAB ?= $(shell for p in python3.11 python3.10 python3 python3.9; do \
 	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
 OPENMMLAB := .venv-openmmlab
+# Two halves of the tests at a time, each on one core: most of their time goes into starting tools. The second half is
+# what the first leaves out, so a new test is in one of them.
+FIRST := $(addprefix tests/test_,models engine datasets evaluation apis configs.py)
 INSTALL_OPENMMLAB := $(OPENMMLAB)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation \
 	-c requirements/constraints-openmmlab.txt
 
-.PHONY: demo test test-openmmlab lint
+.PHONY: demo test test-openmmlab test-first test-second lint
 
 .venv/installed: setup.cfg pyproject.toml requirements/constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.10 or newer found (python3 is $$(python3 -V 2>&1)); install one with" \
@@ -41,7 +44,7 @@ lint: .venv/installed
 	.venv/bin/ruff check .
 
 test: lint
-	$(RUN) -m pytest -q
+	$(MAKE) --no-print-directory -j2 --output-sync=target PYTHON_OF_TESTS=$(RUN) test-first test-second
 
 # MMCV has no wheel of its operators for this PyTorch on a CPU: pip compiles them against the PyTorch that is installed
 # before, once, and keeps the wheel for the next time.
@@ -57,4 +60,10 @@ $(OPENMMLAB)/installed: setup.cfg pyproject.toml requirements/constraints-openmm
 	touch $@
 
 test-openmmlab: $(OPENMMLAB)/installed
-	$(OPENMMLAB)/bin/python -m pytest -q
+	$(MAKE) --no-print-directory -j2 --output-sync=target PYTHON_OF_TESTS=$(OPENMMLAB)/bin/python test-first test-second
+
+test-first:
+	OMP_NUM_THREADS=1 $(PYTHON_OF_TESTS) -m pytest -q $(FIRST)
+
+test-second:
+	OMP_NUM_THREADS=1 $(PYTHON_OF_TESTS) -m pytest -q $(addprefix --ignore=,$(FIRST))

@@ -44,6 +44,8 @@ def parse_args():
     args = parser.parse_args()
     if sum(map(bool, (args.configs, args.compare_stock, args.onnx))) != 1:
         parser.error('give one or more configs, or --compare-stock CONFIG, or --onnx CONFIG')
+    if args.onnx and (args.mode or args.amp or args.compile or args.fuse or args.backbone_only or args.plot):
+        parser.error('--onnx goes with --shape, --runs and --json only')
     allowed = compare_stock.MODES if args.compare_stock else throughput.MODES
     args.mode = args.mode or list(allowed[:3] if args.compare_stock else allowed[:1])
     if not set(args.mode) <= set(allowed):
@@ -58,7 +60,7 @@ def main():
     print(machine())
     try:
         (compare_with_stock if args.compare_stock else compare_onnx if args.onnx else compare_configs)(args)
-    except (ConfigError, ValueError) as error:
+    except (ConfigError, ValueError, OSError) as error:
         sys.exit(str(error))
 
 

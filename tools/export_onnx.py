@@ -43,7 +43,7 @@ def main():
         sys.exit(str(error))
     print(f'{args.out}: {agreement}; compared on {source}')
     if not agreement.passed:
-        sys.exit(f'{args.out} differs from PyTorch by more than is allowed')
+        sys.exit(f'{args.out} was not written, since it differs from PyTorch by more than is allowed')
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 import argparse
 import json
 import sys
+from contextlib import redirect_stdout
 
 from mmseg_inceptionnext.engine import CheckpointError
 from mmseg_inceptionnext.inference import Output, Segmenter, infer
@@ -43,11 +44,14 @@ def main():
     args = parse_args()
     try:
         output = Output(args.save, args.opacity, args.classes)
-        segmenter = Segmenter(args.checkpoint, args.config, args.device, args.fuse, args.trust_checkpoint, args.amp,
-                              args.tta, args.batch_size, output.needs_probabilities)
-        summary = infer(segmenter, args.inputs, args.out_dir, output, args.skip_existing, sys.stdin)
+        with redirect_stdout(sys.stderr):  # standard output is for the summary; MMEngine logs to it
+            segmenter = Segmenter(args.checkpoint, args.config, args.device, args.fuse, args.trust_checkpoint, args.amp,
+                                  args.tta, args.batch_size, output.needs_probabilities)
+            summary = infer(segmenter, args.inputs, args.out_dir, output, args.skip_existing, sys.stdin)
     except (CheckpointError, ValueError, OSError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:  # before the first image
+        sys.exit(130)
     print(json.dumps(summary.as_dict()) if args.json else summary)
     if summary.interrupted:
         print('stopped; --skip-existing goes on from here', file=sys.stderr)

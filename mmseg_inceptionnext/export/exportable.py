@@ -2,6 +2,7 @@
 import copy
 
 import torch
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.models.utils import Upsample
 from torch import Tensor, nn
@@ -96,6 +97,10 @@ def _normalisation(model: nn.Module):
 def _check(model: nn.Module) -> None:
     if not isinstance(model, EncoderDecoder) or isinstance(model.decode_head, nn.ModuleList):
         raise ValueError(f'{type(model).__name__}: an EncoderDecoder with one decode head can be exported')
+    head = type(model.decode_head)
+    if head.predict is not BaseDecodeHead.predict or head.predict_by_feat is not BaseDecodeHead.predict_by_feat:
+        raise ValueError(f'{head.__name__} does more to its logits than to resize them, which is not exported; heads '
+                         'that predict as BaseDecodeHead does can be')
     if (model.test_cfg or {}).get('mode', 'whole') != 'whole':
         raise ValueError("the config predicts by sliding windows, and an ONNX file takes whole images; if the model is "
                          "good at that, give a config with model = dict(test_cfg=dict(mode='whole'))")

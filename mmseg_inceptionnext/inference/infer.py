@@ -1,8 +1,9 @@
 """Segments files and writes the results as files."""
 import os.path as osp
+import sys
 import time
 from dataclasses import dataclass, field, replace
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from tqdm import tqdm
@@ -11,7 +12,7 @@ from .inputs import is_video, plan_outputs
 from .outputs import ENDINGS, Output, find_classes, make_folder
 from .read_ahead import read_ahead
 from .segmenter import Outcome, SegmentationResult, Segmenter
-from .video import Video, segment_video, video_paths
+from .video import Video, check_folder, segment_video, video_paths
 
 
 @dataclass
@@ -46,7 +47,8 @@ class Summary:
     def __str__(self) -> str:
         lines = [f'{self.images} image{"s" * (self.images != 1)} in {self.seconds:.1f} s, '
                  f'{self.images_per_second:.2f} images a second']
-        lines += [f'{self.skipped} with results already there' for _ in range(bool(self.skipped))]
+        if self.skipped:
+            lines.append(f'{self.skipped} with results already there')
         lines += [f'{100 * share:5.1f} %  {name}' for name, share in self.share.items()]
         return '\n'.join(lines)
 
@@ -72,15 +74,16 @@ def infer(segmenter: Segmenter, inputs: Sequence[str], out_dir: str, output: Opt
     output = output or Output()
     if output.classes:
         output = replace(output, classes=find_classes(output.classes, segmenter.classes))
-    targets = plan_outputs(inputs, out_dir, listed, [ENDINGS[kind] for kind in output.save])
+    targets = plan_outputs(inputs, out_dir, listed, [ENDINGS[kind] for kind in output.save], video_paths(output, ''))
     todo = [path for path, target in targets.items() if not (skip_existing and _is_done(path, target, output))]
     run = _Run(segmenter, output, {path: targets[path] for path in todo}, Summary(skipped=len(targets) - len(todo)))
     return run()
 
 
 def _is_done(path: str, target: str, output: Output) -> bool:
-    paths = video_paths(output, target) if is_video(path) else output.paths(target).values()
-    return all(map(osp.exists, paths))
+    if not is_video(path):
+        return all(map(osp.isfile, output.paths(target).values()))
+    return all(osp.isfile(path) or path == target and osp.isdir(path) for path in video_paths(output, target))
 
 
 class _Run:
@@ -106,26 +109,33 @@ class _Run:
     def _segment_images(self, paths: List[str]) -> None:
         outcomes = tqdm(zip(paths, self.segmenter.outcomes(paths)), desc='segmenting', unit='image', total=len(paths),
                         disable=not paths)
-        for _ in read_ahead(self._write, self._good(outcomes), depth=4):
-            pass
-
-    def _good(self, outcomes: Iterable[Tuple[str, Outcome]]) -> Iterator[Tuple[str, SegmentationResult]]:
-        for path, outcome in outcomes:
+        for path, outcome in read_ahead(self._write, outcomes, depth=4):
             if isinstance(outcome, Exception):
                 self._fail(path, outcome)
-                continue
-            self.summary.written.append(self.targets[path])
-            self._count(outcome)
-            yield self.targets[path], outcome
+            else:
+                self.summary.written.append(self.targets[path])
+                self._count(outcome)
 
-    def _write(self, target_and_result: Tuple[str, SegmentationResult]) -> None:
-        target, result = target_and_result
-        make_folder(target)
-        self.output.write(result, target)
+    def _write(self, path_and_outcome: Tuple[str, Outcome]) -> Tuple[str, Outcome]:
+        path, outcome = path_and_outcome
+        try:
+            if not isinstance(outcome, Exception):
+                make_folder(self.targets[path])
+                self.output.write(outcome, self.targets[path])
+        except OSError as error:
+            return path, self._unwritable(path, error)
+        return path, outcome
+
+    def _unwritable(self, path: str, error: OSError) -> ValueError:
+        return ValueError(f'{path}: its results could not be written to {self.targets[path]}*: '
+                          f'{error.strerror or error}; make room there or choose another --out-dir, then '
+                          '--skip-existing goes on')
 
     def _segment_video(self, path: str) -> None:
         try:
             video = Video(path)
+            if self.targets[path] in video_paths(self.output, self.targets[path]):
+                check_folder(self.targets[path])
             make_folder(self.targets[path])
             frames = segment_video(self.segmenter, video, self.targets[path], self.output)
             for result in tqdm(frames, desc=osp.basename(path), unit='frame', total=video.frames or None):
@@ -134,6 +144,8 @@ class _Run:
                 self._fail(path, video.problem)
             else:
                 self.summary.written.append(self.targets[path])
+        except OSError as error:
+            self._fail(path, self._unwritable(path, error))
         except (ValueError, RuntimeError) as error:
             self._fail(path, error)
 
@@ -143,4 +155,4 @@ class _Run:
 
     def _fail(self, path: str, error: Union[Exception, str]) -> None:
         self.summary.failures.append(str(error) if str(error).startswith(path) else f'{path}: {error}')
-        tqdm.write(self.summary.failures[-1])
+        tqdm.write(self.summary.failures[-1], file=sys.stderr)

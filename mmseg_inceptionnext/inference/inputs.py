@@ -9,8 +9,8 @@ from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 
 
-def plan_outputs(inputs: Sequence[str], out_dir: str, listed: Iterable[str] = (), endings: Collection[str] = ('.png', )
-                 ) -> Dict[str, str]:
+def plan_outputs(inputs: Sequence[str], out_dir: str, listed: Iterable[str] = (), endings: Collection[str] = ('.png', ),
+                 video_endings: Collection[str] = ('', )) -> Dict[str, str]:
     """Maps each image and video to the path of its results, without suffix, so that no file is lost.
 
     Args:
@@ -19,6 +19,7 @@ def plan_outputs(inputs: Sequence[str], out_dir: str, listed: Iterable[str] = ()
         out_dir: folder for the results.
         listed: lines with a path each; subfolders of the folder that holds all of them are kept.
         endings: what is added to the path of the results, such as ``.png`` and ``_overlay.jpg``.
+        video_endings: the same for videos; empty for the folder of their frames.
 
     Raises:
         ValueError: if there is nothing to do for an input, if ``out_dir`` is a file, or if results would overwrite
@@ -27,21 +28,31 @@ def plan_outputs(inputs: Sequence[str], out_dir: str, listed: Iterable[str] = ()
     if osp.exists(out_dir) and not osp.isdir(out_dir):
         raise ValueError(f'--out-dir {out_dir} is a file; give a folder')
     targets: Dict[str, str] = {}
+    seen = set()
     for source in inputs:
         root, paths = _listed(listed) if source == '-' else _search(source, out_dir)
         for path in paths:
-            targets[path] = osp.join(out_dir, osp.splitext(osp.relpath(path, root or '.'))[0])
+            if osp.realpath(path) not in seen:  # named twice
+                seen.add(osp.realpath(path))
+                targets[path] = osp.join(out_dir, osp.splitext(osp.relpath(path, root or '.'))[0])
     input_folders = {osp.realpath(osp.dirname(path)) for path in targets}
     taken: Dict[str, str] = {}
     for path, target in targets.items():
         if osp.realpath(osp.dirname(target)) in input_folders:
             raise ValueError(f'the result of {path} would be written beside the input images and could overwrite '
                              'one of their files; nothing was done: choose another --out-dir')
-        for file in (target + ending for ending in endings):
+        for file in (target + ending for ending in (video_endings if is_video(path) else endings)):
             if file in taken:
                 raise ValueError(f'{path} and {taken[file]} would both be written to {file}; nothing was done: '
                                  'choose another --out-dir for one of them or rename it')
             taken[file] = path
+    for path, target in targets.items():
+        if is_video(path) and '' in video_endings:
+            for other in [*taken, *(osp.join(folder, '') for folder in input_folders)]:
+                if osp.realpath(other).startswith(osp.realpath(target) + os.sep) or osp.realpath(
+                        other) == osp.realpath(target) and taken.get(other) != path:
+                    raise ValueError(f'the frames of {path} would be written to the folder {target}, where {other} is '
+                                     'or will be; nothing was done: choose another --out-dir or rename the video')
     return targets
 
 
@@ -67,7 +78,9 @@ def _search(source: str, out_dir: Optional[str] = None) -> Tuple[str, List[str]]
     else:
         fixed = source[:min(source.find(sign) for sign in '*?[' if sign in source)]
         root = osp.dirname(fixed)
-        paths = sorted(path for path in glob.glob(source, recursive=True) if _is_wanted(path) and osp.isfile(path))
+        results = out_dir and osp.join(osp.realpath(out_dir), '')
+        paths = sorted(path for path in glob.glob(source, recursive=True) if _is_wanted(path) and osp.isfile(path)
+                       and not (results and osp.realpath(path).startswith(results)))
     if not paths:
         raise ValueError(f'no image or video in {source}; files that end in '
                          f'{" ".join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)} are taken')
@@ -75,7 +88,7 @@ def _search(source: str, out_dir: Optional[str] = None) -> Tuple[str, List[str]]
 
 
 def _listed(lines: Iterable[str]) -> Tuple[str, List[str]]:
-    paths = [line.rstrip('\n') for line in lines if line.strip()]
+    paths = [line.rstrip('\r\n') for line in lines if line.strip()]
     if not paths:
         raise ValueError('standard input, which - reads, names no file; one path a line is expected')
     return osp.commonpath([osp.dirname(osp.abspath(path)) for path in paths]), paths

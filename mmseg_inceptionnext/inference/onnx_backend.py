@@ -45,14 +45,16 @@ class OnnxBackend:
             raise ValueError(f'{path} lacks {", ".join(missing)} in its metadata: it was not written by '
                              'tools/export_onnx.py, which says there how images enter and what comes out')
         try:
-            self.classes = tuple(str(name) for name in json.loads(meta['classes']))
-            self.palette = [[int(value) for value in color] for color in json.loads(meta['palette'])]
+            self.classes, self.palette = _classes(json.loads(meta['classes']), json.loads(meta['palette']))
             self._pipeline = _build(json.loads(meta['pipeline']))
             self._align_corners = bool(json.loads(meta['align_corners']))
             self._threshold = float(meta.get('threshold', 0.5))
-        except (ValueError, TypeError, AttributeError) as error:
+            self._gives_logits = ['classes', 'logits'].index(meta['output']) == 1
+            channels = self._session.get_outputs()[0].shape[1] if self._gives_logits else None
+            if isinstance(channels, int) and len(self.classes) != max(2, channels):
+                raise ValueError(f'{len(self.classes)} classes for a network with {channels} outputs')
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError, AssertionError) as error:
             raise ValueError(f'{path}: its metadata cannot be used: {error}') from error
-        self._gives_logits = meta['output'] == 'logits'
 
     def prepare(self, loaded: dict) -> _Image:
         """What the pipeline of the config makes of an image that was read."""
@@ -86,7 +88,8 @@ class OnnxBackend:
     def _finish(self, output: np.ndarray, image: _Image, probabilities: bool):
         dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
         if not self._gives_logits:  # the class of the pixel that each one was made from
-            rows, columns = ((np.arange(size) * length) // size for size, length in zip(image.size, output.shape))
+            rows, columns = (((2 * np.arange(size) + 1) * length) // (2 * size)
+                             for size, length in zip(image.size, output.shape))
             return output[rows[:, None], columns].astype(dtype), None
         y, x = (linear_matrix(length, size, self._align_corners) @ linear_matrix(small, length, self._align_corners)
                 for small, length, size in zip(output.shape[1:], image.pixels.shape[2:], image.size))
@@ -123,10 +126,26 @@ def _open(path: str, device: Optional[str]):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     try:
-        return onnxruntime.InferenceSession(path, options, providers=[
+        session = onnxruntime.InferenceSession(path, options, providers=[
             (provider, {'device_id': number or '0'} if kind == 'cuda' else {})])
     except Exception as error:  # ONNX Runtime has its own
         raise ValueError(f'{path} cannot be opened by ONNX Runtime: {error}') from error
+    if session.get_providers()[0] != provider:
+        raise ValueError(f'--device {device or kind} cannot be used here: ONNX Runtime fell back to '
+                         f'{session.get_providers()[0]}; --device cpu takes that')
+    return session
+
+
+def _classes(names: Any, palette: Any) -> Tuple[Tuple[str, ...], List[List[int]]]:
+    """Names and colours of the classes, from an untrusted file."""
+    if not (isinstance(names, list) and names and all(isinstance(name, str) and name.isprintable() for name in names)):
+        raise ValueError('the classes are no list of printable names')
+    if len(set(names)) < len(names):
+        raise ValueError('two classes have the same name')
+    if len(palette) != len(names) or not all(
+            len(color) == 3 and all(value in range(256) for value in color) for color in palette):
+        raise ValueError(f'the palette is no list of {len(names)} colours, each three whole numbers from 0 to 255')
+    return tuple(names), palette
 
 
 def _build(steps: List[Dict[str, Any]]) -> Compose:
@@ -135,6 +154,10 @@ def _build(steps: List[Dict[str, Any]]) -> Compose:
         allowed = RESIZING.get(step.get('type'))
         if allowed is None or set(step) - {'type'} - allowed:
             raise ValueError(f'the pipeline names {step}; allowed are {RESIZING}')
+        numbers = [value for key, value in step.items() if key in ('scale', 'scale_factor', 'size_divisor')]
+        numbers = [number for value in numbers for number in (value if isinstance(value, list) else [value])]
+        if not numbers or not all(isinstance(number, (int, float)) and 0 < number < 1e5 for number in numbers):
+            raise ValueError(f'the pipeline names {step}; sizes are numbers above 0')
         if isinstance(step.get('scale'), list):
             step['scale'] = tuple(step['scale'])
     return Compose([TRANSFORMS.build(step) for step in steps])

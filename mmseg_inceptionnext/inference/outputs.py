@@ -67,7 +67,7 @@ class Output:
         if kind == 'index':
             return encode_index(result.mask)
         if kind == 'color':
-            Image.fromarray(self.picture(kind, result)).save(file, 'PNG')
+            result.color(self.classes).save(file, 'PNG')
         elif kind == 'overlay':
             result.overlay(self.opacity, self.classes).save(file, 'JPEG', quality=92)
         elif kind == 'prob':

@@ -7,7 +7,8 @@ from typing import Any, Callable, Iterable, Iterator
 def read_ahead(function: Callable[[Any], Any], items: Iterable[Any], depth: int, workers: int = 2) -> Iterator[Any]:
     """``map(function, items)`` in order, whose next ``depth`` results are under way while one is used.
 
-    What is under way is finished, also when the caller stops taking results.
+    What is under way is finished, also when the caller stops taking results. If ``items`` raises, the results of those
+    before come first.
 
     Args:
         function: called in threads.
@@ -16,10 +17,15 @@ def read_ahead(function: Callable[[Any], Any], items: Iterable[Any], depth: int,
         workers: number of threads.
     """
     with ThreadPoolExecutor(workers) as pool:
-        waiting = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > depth:
-                yield waiting.popleft().result()
+        waiting, failure = deque(), None
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > depth:
+                    yield waiting.popleft().result()
+        except (Exception, KeyboardInterrupt) as error:
+            failure = error
         while waiting:
             yield waiting.popleft().result()
+        if failure is not None:
+            raise failure

@@ -42,9 +42,9 @@ class Segmenter:
             ...
 
     Files are read by the loading step of the config's test pipeline: turned as EXIF says, 16 bits a channel brought
-    to 8 by dropping the lower half, grey images and palettes turned into RGB, transparency dropped. PIL images are
-    treated alike. Arrays are H x W x 3 or H x W, uint8, in the order RGB; those of OpenCV are turned by
-    ``image[..., ::-1]``. Images are read ahead in threads while the model runs.
+    to 8 by dropping the lower half, grey images and palettes turned into RGB, transparency dropped (of a TIFF OpenCV
+    blends it with black). PIL images are treated alike. Arrays are H x W x 3 or H x W, uint8, in the order RGB; those
+    of OpenCV are turned by ``image[..., ::-1]``. Images are read ahead in threads while the model runs.
 
     With the same options the classes are those of ``tools/test.py``, bit for bit.
 
@@ -81,7 +81,7 @@ class Segmenter:
             raise ValueError(f'--batch-size {batch_size}: allowed is 1 or more')
         self.batch_size, self.probabilities = batch_size, probabilities
         checkpoint = os.fspath(checkpoint)
-        if checkpoint.endswith('.onnx'):
+        if checkpoint.lower().endswith('.onnx'):
             if config or amp or tta:
                 raise ValueError(f'{checkpoint} was exported with its config and precision, one view an image; leave '
                                  '--config, --amp and --tta out, or give the checkpoint in its place')
@@ -111,6 +111,8 @@ class Segmenter:
         """
         if isinstance(images, (str, os.PathLike, np.ndarray, Image.Image)):
             return next(self._results([images]))
+        if not isinstance(images, Iterable) or isinstance(images, (bytes, dict)):
+            raise _unknown(images)
         return list(self._results(images)) if isinstance(images, (list, tuple)) else self._results(images)
 
     def _results(self, sources: Iterable[Source]) -> Iterator[SegmentationResult]:
@@ -164,16 +166,18 @@ class Segmenter:
     def _try_to_prepare(self, source: Source) -> Union[Prepared, Exception]:
         try:
             return self.prepare(source)
-        except (ValueError, TypeError, RuntimeError) as error:
+        except (ValueError, TypeError) as error:
             return error
+        except Exception as error:  # OpenCV, of an image that cannot be resized, Pillow, of one that is cut off
+            name = source if isinstance(source, (str, os.PathLike)) else type(source).__name__
+            return ValueError(f'{name}: cannot be prepared for the network: {error}')
 
     def _take(self, image: Union[np.ndarray, Image.Image]) -> dict:
         """An image from memory, as the loading step gives it."""
         if isinstance(image, Image.Image):
             image = _rgb(image)
         if not isinstance(image, np.ndarray):
-            raise TypeError(f'{type(image).__name__}: allowed are the path of an image, a PIL image, a NumPy array, '
-                            'and lists and other iterables of these')
+            raise _unknown(image)
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3, )) or not image.size:
             raise ValueError(f'an array of shape {image.shape} and {image.dtype}: allowed are height x width x 3, RGB, '
                              'and height x width, both uint8, of at least one pixel')
@@ -184,7 +188,7 @@ class Segmenter:
 
     def _read(self, path: str) -> dict:
         if not osp.isfile(path):
-            raise ValueError(f'{path}: no such file')
+            raise ValueError(f'{path}: {"is a folder" if osp.isdir(path) else "no such file"}')
         try:
             read(path)  # what is cut off or damaged would be made up
             return self._load(dict(img_path=path))
@@ -197,9 +201,14 @@ class Segmenter:
                              f'{f"it {reason}" if reason else type(error).__name__}') from error
 
 
+def _unknown(image: Any) -> TypeError:
+    return TypeError(f'{type(image).__name__}: allowed are the path of an image, a PIL image, a NumPy array, and lists '
+                     'and other iterables of these')
+
+
 def _rgb(image: Image.Image) -> np.ndarray:
     """A PIL image as OpenCV reads its file."""
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith('I'):  # 16 bits, which Pillow would clip
+    if image.mode.startswith('I;16') or image.mode == 'I' and image.getextrema()[1] > 255:  # Pillow would clip these
         return (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
     return np.asarray(image.convert('RGB'))

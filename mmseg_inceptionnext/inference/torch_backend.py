@@ -95,7 +95,9 @@ class TorchBackend:
         if not metainfo.get('classes'):
             raise ValueError('neither the checkpoint nor the dataset of the config names the classes; add '
                              'metainfo=dict(classes=(...), palette=[...]) to the dataset of the config')
-        classes, palette = tuple(metainfo['classes']), [list(color) for color in metainfo.get('palette', ())]
+        # Names come from a file that nobody vouches for, and are printed.
+        classes = tuple(''.join(c if c.isprintable() else '?' for c in str(name)) for name in metainfo['classes'])
+        palette = [list(color) for color in metainfo.get('palette', ())]
         if len(palette) != len(classes):
             raise ValueError(f'{len(classes)} classes are named and {len(palette)} colours; give each class one in '
                              'metainfo=dict(classes=(...), palette=[...]) of the dataset, and the config by --config')

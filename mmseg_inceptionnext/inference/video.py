@@ -1,8 +1,9 @@
 """Videos, frame by frame."""
 import os
 import os.path as osp
+import re
 import shutil
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Iterator, List, Tuple
 
 import cv2
@@ -13,6 +14,8 @@ from .outputs import VIDEO_ENDINGS, Output
 from .read_ahead import read_ahead
 from .segmenter import SegmentationResult, Segmenter
 
+INCOMPLETE = 'incomplete_'  # before the names of what was made of a video that is cut off
+_FRAME = re.compile(r'\d{6,}(\.png|_color\.png|_overlay\.jpg|_prob\.npz|_conf\.png)')
 DEFAULT_RATE = 25.  # frames a second, where a file does not say
 
 
@@ -53,39 +56,56 @@ class Video:
     @property
     def problem(self) -> str:
         """What was wrong with its end, once it was read; empty if nothing was."""
-        if self.read and self.read >= self.frames - self.rate:
+        if not self.read:
+            return f'{self.path}: holds no frame that can be read'
+        if self.read >= self.frames - 0.02 * self.frames:  # some formats estimate the number
             return ''
         return (f'{self.path}: {self.read} of its {self.frames} frames could be read, the file is cut off or damaged; '
-                'the results hold these')
+                f'the results hold these, under names that begin with {INCOMPLETE}')
 
 
 class VideoWriter:
     """An MPEG-4 file that takes its name when it is complete."""
 
     def __init__(self, path: str, rate: float) -> None:
-        self.path, self.rate, self._writer = path, rate, None
+        self.path, self.rate, self._writer, self._count = path, rate, None, 0
         self._partial = osp.join(osp.dirname(path), f'.partial.{osp.basename(path)}')
 
     def add(self, frame: np.ndarray) -> None:
         """Takes a frame: H x W x 3, uint8, RGB; all of one size."""
         if self._writer is None:
             size = frame.shape[1], frame.shape[0]
-            self._writer = cv2.VideoWriter(self._partial, cv2.VideoWriter_fourcc(*'mp4v'), self.rate, size)
-            if not self._writer.isOpened():
+            writer = cv2.VideoWriter(self._partial, cv2.VideoWriter_fourcc(*'mp4v'), self.rate, size)
+            if not writer.isOpened():
                 raise ValueError(f'{self.path}: this OpenCV cannot write MPEG-4 of {size[0]} x {size[1]} here')
+            self._writer = writer
         self._writer.write(np.ascontiguousarray(frame[..., ::-1]))
+        self._count += 1
+
+    def close(self, path: str) -> None:
+        """Ends the file and gives it a name.
+
+        Raises:
+            ValueError: if it does not hold every frame: OpenCV does not tell when it cannot write.
+        """
+        if self._writer is None:
+            return
+        self._writer.release()
+        written = cv2.VideoCapture(self._partial)
+        there = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.isOpened() else 0
+        written.release()
+        if there != self._count:
+            raise ValueError(f'{self.path}: {there} of {self._count} frames could be written; is the disk full?')
+        os.replace(self._partial, path)
 
     def __enter__(self) -> 'VideoWriter':
         return self
 
-    def __exit__(self, error_type, *_) -> None:
-        if self._writer is None:
-            return
-        self._writer.release()
-        if error_type:
+    def __exit__(self, *_) -> None:
+        if self._writer is not None:
+            self._writer.release()
+        with suppress(FileNotFoundError):
             os.remove(self._partial)
-        else:
-            os.replace(self._partial, self.path)
 
 
 def video_paths(output: Output, target: str) -> List[str]:
@@ -106,15 +126,16 @@ def segment_video(segmenter: Segmenter, video: Video, target: str, output: Outpu
 
     Yields:
         The result of each frame. The files take their names after the last; if it does not come to that, none is left.
+        Those of a video that was cut off get others.
 
     Raises:
-        ValueError: if a video of this size cannot be written.
+        ValueError: if a video cannot be written, or a folder with other files is in the way.
     """
     singles = [kind for kind in output.save if kind not in VIDEO_ENDINGS]
     with ExitStack() as stack:
         writers = {kind: stack.enter_context(VideoWriter(target + VIDEO_ENDINGS[kind], video.rate))
                    for kind in output.save if kind in VIDEO_ENDINGS}
-        folder = stack.enter_context(_complete_folder(target)) if singles else ''
+        folder = stack.enter_context(_partial_folder(target)) if singles else ''
 
         def encode(numbered: Tuple[int, SegmentationResult]):
             number, result = numbered
@@ -125,17 +146,33 @@ def segment_video(segmenter: Segmenter, video: Video, target: str, output: Outpu
             for kind, picture in pictures.items():
                 writers[kind].add(picture)
             yield result
+        mark = INCOMPLETE if video.problem else ''
+        for writer in writers.values():
+            writer.close(osp.join(osp.dirname(writer.path), mark + osp.basename(writer.path)))
+        if singles and video.read:
+            final = osp.join(osp.dirname(target), mark + osp.basename(target))
+            check_folder(final)
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(folder, final)
+
+
+def check_folder(path: str) -> None:
+    """
+    Raises:
+        ValueError: if a folder holds anything but the files of frames, or its name is taken by a file.
+    """
+    if osp.lexists(path) and not (osp.isdir(path) and all(map(_FRAME.fullmatch, os.listdir(path)))):
+        raise ValueError(f'{path} is there and is no folder of frames; nothing in it was touched: choose another '
+                         '--out-dir')
 
 
 @contextmanager
-def _complete_folder(path: str) -> Iterator[str]:
-    """A folder under another name, which takes its own when all went well; an older one is replaced."""
+def _partial_folder(path: str) -> Iterator[str]:
+    """A folder under another name, which is gone afterwards."""
     partial = osp.join(osp.dirname(path), f'.partial.{osp.basename(path)}')
     shutil.rmtree(partial, ignore_errors=True)
     mkdir_or_exist(partial)
     try:
         yield partial
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -6,18 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import Config
 from PIL import Image
 
 from mmseg_inceptionnext import Segmenter
-from mmseg_inceptionnext.inference import Output, infer
+from mmseg_inceptionnext.inference import Output, infer, video
 from mmseg_inceptionnext.inference.outputs import find_classes
 from mmseg_inceptionnext.inference.read_ahead import read_ahead
 
-from utils import ROOT, TOY, run, run_tool, save_checkpoint
+from utils import ROOT, TOY, run_tool, save_checkpoint
 
 
 @pytest.fixture(scope='module')
@@ -142,11 +144,18 @@ def test_videos_that_cannot_be_read_are_named(segmenter, tmp_path):
     summary = infer(segmenter, [str(tmp_path / name) for name in ('cut.avi', 'text.mp4', 'none.mov', 'film.avi')],
                     str(tmp_path / 'out'))
     cut, text, none = summary.failures
-    assert 'of its 60 frames could be read, the file is cut off or damaged; the results hold these' in cut
+    assert 'of its 60 frames could be read, the file is cut off or damaged; the results hold these, under names' in cut
     assert text == f'{tmp_path}/text.mp4: cannot be read as a video by this OpenCV'
     assert none == f'{tmp_path}/none.mov: no such file'
     assert summary.written == [str(tmp_path / 'out/film')]
-    assert 0 < len(list((tmp_path / 'out/cut').iterdir())) < 60
+    assert 0 < len(list((tmp_path / 'out/incomplete_cut').iterdir())) < 60
+    assert (tmp_path / 'out/incomplete_cut_overlay.mp4').is_file() and not (tmp_path / 'out/cut').exists()
+    again = infer(segmenter, [str(tmp_path / 'cut.avi')], str(tmp_path / 'out'), skip_existing=True)
+    assert again.skipped == 0 and again.failures == [cut]
+    write_video(tmp_path / 'short.avi', frames=20, codec='MJPG')
+    content = (tmp_path / 'short.avi').read_bytes()
+    (tmp_path / 'short.avi').write_bytes(content[:len(content) // 2])
+    assert 'of its 20 frames' in infer(segmenter, [str(tmp_path / 'short.avi')], str(tmp_path / 'out')).failures[0]
 
 
 def test_nothing_is_left_of_a_video_that_fails(segmenter, tmp_path, monkeypatch):
@@ -166,17 +175,70 @@ def test_nothing_is_left_of_a_video_that_fails(segmenter, tmp_path, monkeypatch)
     assert list((tmp_path / 'out').iterdir()) == []
 
 
+def test_folders_of_others_are_not_replaced(segmenter, images, tmp_path):
+    """The folder of a video's frames takes the place of older frames only."""
+    (tmp_path / 'in').mkdir()
+    write_video(tmp_path / 'in/film.mp4', frames=2)
+    out = tmp_path / 'out'
+    (out / 'film').mkdir(parents=True)
+    (out / 'film/precious.txt').write_text('kept')
+    summary = infer(segmenter, [str(tmp_path / 'in/film.mp4')], str(out))
+    assert 'is there and is no folder of frames; nothing in it was touched' in summary.failures[0]
+    assert [path.name for path in out.rglob('*')] == ['film', 'precious.txt']
+    (out / 'film/precious.txt').unlink()
+    for _ in range(2):
+        assert infer(segmenter, [str(tmp_path / 'in/film.mp4')], str(out)).images == 2
+    assert len(list((out / 'film').iterdir())) == 2
+    shutil.copytree(images, tmp_path / 'in/film')
+    for source, target in ((tmp_path / 'in', out), (tmp_path / 'in/film.mp4', tmp_path / 'in')):
+        with pytest.raises(ValueError, match='film.mp4 would be written .* nothing was done'):
+            infer(segmenter, [str(source), str(images)], str(target))
+    assert len(list((tmp_path / 'in/film').iterdir())) == 3
+
+
+def test_what_cannot_be_written_is_named_and_the_rest_go_on(segmenter, images, tmp_path, monkeypatch):
+    (tmp_path / 'toy_validation_00001.png').mkdir()
+    write_video(tmp_path / 'film.mp4', frames=3)
+    summary = infer(segmenter, [str(images)], str(tmp_path))
+    failure, = summary.failures
+    assert failure.startswith(str(images / 'toy_validation_00001.jpg')) and 'could not be written to' in failure
+    assert summary.images == 2 == len(summary.written)
+
+    class Full:  # OpenCV does not say that a disk is full
+        def __init__(self, path, *_):
+            Path(path).write_bytes(b'cut off')
+
+        isOpened, write, release = (lambda self, *_: True, ) * 3
+
+    monkeypatch.setattr(video.cv2, 'VideoWriter', Full)
+    summary = infer(segmenter, [str(tmp_path / 'film.mp4')], str(tmp_path / 'out'), Output(['overlay']))
+    assert 'film_overlay.mp4: 0 of 3 frames could be written; is the disk full?' in summary.failures[0]
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_odd_images_do_not_stop_the_others(checkpoint, images, tmp_path):
+    """OpenCV cannot resize a line of pixels to a scale that keeps its ratio."""
+    cfg = Config.fromfile(ROOT / TOY)
+    cfg.test_dataloader.dataset.pipeline[1] = dict(type='Resize', scale=(64, 64), keep_ratio=True)
+    cfg.dump(tmp_path / 'cfg.py')
+    Image.new('RGB', (5000, 1)).save(tmp_path / 'line.png')
+    good = str(next(images.iterdir()))
+    outcomes = list(Segmenter(checkpoint, str(tmp_path / 'cfg.py')).outcomes([good, str(tmp_path / 'line.png'), good]))
+    assert [isinstance(outcome, ValueError) for outcome in outcomes] == [False, True, False]
+    assert str(outcomes[1]).startswith(f'{tmp_path}/line.png: cannot be prepared for the network')
+
+
 def test_the_tool(checkpoint, images, tmp_path):
     """A list on standard input, some classes, JSON, and what failed."""
     shutil.copytree(images, tmp_path / 'in')
     (tmp_path / 'in/bad.jpg').write_text('no image')
     names = '\n'.join(str(path) for path in sorted((tmp_path / 'in').iterdir()))
-    (tmp_path / 'list.txt').write_text(names)
-    result = run('bash', '-c', f'{sys.executable} tools/infer.py {checkpoint} - --out-dir {tmp_path}/out --json '
-                 f'--classes sky,road --batch-size 2 --save index,color,conf < {tmp_path}/list.txt', check=False)
-    assert result.returncode == 1 and '1 of 4 inputs failed' in result.stdout and 'Traceback' not in result.stdout
-    line, = (line for line in result.stdout.splitlines() if line.startswith('{'))
-    summary = json.loads(line)
+    result = subprocess.run(
+        [sys.executable, 'tools/infer.py', str(checkpoint), '-', '--out-dir', str(tmp_path / 'out'), '--json',
+         '--classes', 'sky,road', '--batch-size', '2', '--save', 'index,color,conf'], cwd=ROOT, input=names, text=True,
+        capture_output=True)
+    assert result.returncode == 1 and '1 of 4 inputs failed' in result.stderr and 'Traceback' not in result.stderr
+    summary = json.loads(result.stdout)
     assert summary['images'] == 3 and len(summary['failures']) == 1
     assert sum(summary['share'].values()) == pytest.approx(1)
     segmenter = Segmenter(checkpoint, fuse_model=True)
@@ -220,9 +282,17 @@ def test_read_ahead_keeps_the_order_and_the_distance():
             taken.append(i)
             yield i
 
+    def breaking():
+        yield from range(5)
+        raise OSError
+
     results = read_ahead(lambda i: (time.sleep(0.01 * (i % 3)), i)[1], items(), depth=3)
     assert next(results) == 0 and len(taken) == 4
     assert list(results) == list(range(1, 20))
+    with pytest.raises(OSError):
+        for expected, result in enumerate(read_ahead(lambda i: i, breaking(), depth=3)):
+            assert result == expected
+    assert expected == 4
     failing = read_ahead(lambda i: 1 // i, [1, 0, 1], depth=3)
     assert next(failing) == 1
     with pytest.raises(ZeroDivisionError):

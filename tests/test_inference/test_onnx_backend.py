@@ -96,6 +96,15 @@ def test_batches_and_lists(exported, toy_root):
     (dict(pipeline=json.dumps([dict(type='LoadImageFromFile')])), 'the pipeline names .*LoadImageFromFile'),
     (dict(pipeline='[{"type": "Resize", "scale": [8, 8], "backend": "os.system"}]'), 'the pipeline names .*os.system'),
     (dict(pipeline='["Resize"]'), 'its metadata cannot be used'),
+    (dict(pipeline='[{"type": "Resize", "scale": [0, 0]}]'), 'sizes are numbers above 0'),
+    (dict(pipeline='[{"type": "ResizeToMultiple", "size_divisor": "x"}]'), 'sizes are numbers above 0'),
+    (dict(pipeline='[{"type": "Resize"}]'), 'sizes are numbers above 0'),
+    (dict(pipeline='[' * 100000), 'its metadata cannot be used'),
+    (dict(classes='["a", "b"]', palette='[[0, 0, 0], [1, 1, 1]]'), '2 classes for a network with 150 outputs'),
+    (dict(classes='["a", "a"]', palette='[[0, 0, 0], [1, 1, 1]]'), 'two classes have the same name'),
+    (dict(classes='["a\\u001b[2J"]', palette='[[0, 0, 0]]'), 'no list of printable names'),
+    (dict(classes='["a"]', palette='[[0, 0, 300]]'), 'three whole numbers from 0 to 255'),
+    (dict(output='foo'), 'its metadata cannot be used'),
 ])
 def test_metadata_are_data(exported, tmp_path, changes, words):
     with pytest.raises(ValueError, match=words):
