@@ -184,8 +184,8 @@ def finish(path: str, metadata: Dict[str, str]) -> None:
 
 def pixels_of(segmenter: Segmenter, image: str) -> np.ndarray:
     """An image as the graph takes it: 1 x 3 x H x W, uint8, RGB."""
-    inputs = segmenter.prepare(image).data['inputs']
-    return inputs.flip(0)[None].numpy().astype(np.uint8)
+    bgr = segmenter.prepare(image).data['img']
+    return np.ascontiguousarray(bgr[..., ::-1].transpose(2, 0, 1)[None].astype(np.uint8))
 
 
 def compare(segmenter: Segmenter, path: str, images: Sequence[str], settings: Settings) -> Agreement:
