@@ -251,7 +251,7 @@ IMAGES = [
          *(f'fine{IF_GIF}{word}: {FOREIGN}' for word in ('error', 'stops', 'fails')), picture=GIF_PICTURE),
     unreadable('text file', image(lambda: b'404: not found'), FOREIGN),
     Case('a folder in place of the image', instead('image', Path.mkdir), 'error: is a folder', ABSENT,
-         'fails: no such file'),
+         'fails: is a folder'),
     Case('a link to nothing in place of the image', instead('image', link_to_nothing), 'error: links to nothing',
          ABSENT, 'fails: no such file'),
     unreadable('no permission to read', lambda sample: sample.image.chmod(0), 'cannot be opened: Permission denied'),

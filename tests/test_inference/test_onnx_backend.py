@@ -73,7 +73,6 @@ def test_logits_become_masks_as_in_pytorch(exported, align_corners, channels):
 def test_no_pytorch_in_the_loop(exported, monkeypatch):
     segmenter = Segmenter(exported[0])
     expected = segmenter(exported[1]).mask
-    monkeypatch.setattr(torch.Tensor, '__new__', None)
     for name in ('tensor', 'from_numpy', 'as_tensor', 'zeros', 'empty', 'stack'):
         monkeypatch.setattr(torch, name, None)
     for name in [name for name in sys.modules if name == 'torch' or name.startswith('torch.')]:
