@@ -1,6 +1,7 @@
 """Helpers of several tests."""
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,11 @@ def run(*command, check=True, cwd=ROOT, **env) -> subprocess.CompletedProcess:
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
     assert not check or result.returncode == 0, result.stdout[-4000:]
     return result
+
+
+def hear_interrupts() -> None:
+    """For ``preexec_fn``: shells let what they run in the background ignore Ctrl-C, and that is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def assert_equal_stages(model, reference, sizes=((2, (97, 131)), (1, (64, 96)))):

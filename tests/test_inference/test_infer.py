@@ -19,7 +19,7 @@ from mmseg_inceptionnext.inference import Output, infer, video
 from mmseg_inceptionnext.inference.outputs import find_classes
 from mmseg_inceptionnext.inference.read_ahead import read_ahead
 
-from utils import ROOT, TOY, run_tool, save_checkpoint
+from utils import ROOT, TOY, hear_interrupts, run_tool, save_checkpoint
 
 
 @pytest.fixture(scope='module')
@@ -257,7 +257,8 @@ def test_stopping_leaves_whole_files_and_a_way_on(checkpoint, images, tmp_path):
         shutil.copy(images / 'toy_validation_00000.jpg', tmp_path / f'in/{i}.jpg')
     command = [sys.executable, 'tools/infer.py', str(checkpoint), str(tmp_path / 'in'), '--out-dir',
                str(tmp_path / 'out'), '--save', 'index', '--skip-existing']
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               preexec_fn=hear_interrupts)
     while process.poll() is None and len(list(tmp_path.glob('out/*.png'))) < 5:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGINT)

@@ -13,7 +13,7 @@ from mmseg_inceptionnext import Segmenter
 from mmseg_inceptionnext.inference import infer
 
 from broken_files import half
-from utils import ROOT, TOY, save_checkpoint
+from utils import ROOT, TOY, hear_interrupts, save_checkpoint
 
 pytest.importorskip('gradio', reason='the page needs Gradio')
 sync_api = pytest.importorskip('playwright.sync_api', reason='needs Playwright, which drives a browser')
@@ -30,7 +30,8 @@ def checkpoint(tmp_path_factory):
 def url(checkpoint):
     """The page's URL; afterwards, it ends by Ctrl-C without a complaint."""
     process = subprocess.Popen([sys.executable, 'tools/app.py', checkpoint, '--port', '0', '--device', 'cpu'], cwd=ROOT,
-                               text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                               text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                               preexec_fn=hear_interrupts)
     try:
         line = process.stdout.readline()
         yield re.fullmatch(r'the page is at (http://127\.0\.0\.1:\d+/); Ctrl-C ends it\n', line)[1]
