@@ -59,8 +59,9 @@ class Output:
 
     def picture(self, kind: str, result: SegmentationResult) -> np.ndarray:
         """``color`` or ``overlay`` at the size of the image, without a legend: H x W x 3, RGB."""
-        image, opacity = (result.image, self.opacity) if kind == 'overlay' else (np.zeros_like(result.image), 1.)
-        return paint(image, result.mask, result.classes, result.palette, opacity, self.classes)
+        if kind == 'color':
+            return np.asarray(result.color(self.classes))
+        return paint(result.image, result.mask, result.classes, result.palette, self.opacity, self.classes)
 
     def _encode(self, kind: str, result: SegmentationResult) -> bytes:
         file = io.BytesIO()
