@@ -35,6 +35,12 @@ def plan_outputs(inputs: Sequence[str], out_dir: str, listed: Iterable[str] = ()
             if osp.realpath(path) not in seen:  # named twice
                 seen.add(osp.realpath(path))
                 targets[path] = osp.join(out_dir, osp.splitext(osp.relpath(path, root or '.'))[0])
+    _check(targets, endings, video_endings)
+    return targets
+
+
+def _check(targets: Dict[str, str], endings: Collection[str], video_endings: Collection[str]) -> None:
+    """Raises the errors of :func:`plan_outputs` about results that meet each other, or the inputs."""
     input_folders = {osp.realpath(osp.dirname(path)) for path in targets}
     taken: Dict[str, str] = {}
     for path, target in targets.items():
@@ -46,14 +52,12 @@ def plan_outputs(inputs: Sequence[str], out_dir: str, listed: Iterable[str] = ()
                 raise ValueError(f'{path} and {taken[file]} would both be written to {file}; nothing was done: '
                                  'choose another --out-dir for one of them or rename it')
             taken[file] = path
-    for path, target in targets.items():
-        if is_video(path) and '' in video_endings:
-            for other in [*taken, *(osp.join(folder, '') for folder in input_folders)]:
-                if osp.realpath(other).startswith(osp.realpath(target) + os.sep) or osp.realpath(
-                        other) == osp.realpath(target) and taken.get(other) != path:
-                    raise ValueError(f'the frames of {path} would be written to the folder {target}, where {other} is '
+    for folder, path in taken.items():
+        if is_video(path) and folder == targets[path]:  # of its frames
+            for other in [*input_folders, *(file for file in taken if file != folder)]:
+                if osp.join(osp.realpath(other), '').startswith(osp.join(osp.realpath(folder), '')):
+                    raise ValueError(f'the frames of {path} would be written to the folder {folder}, where {other} is '
                                      'or will be; nothing was done: choose another --out-dir or rename the video')
-    return targets
 
 
 def list_images(inputs: Iterable[str]) -> List[str]:

@@ -157,7 +157,8 @@ def segment_video(segmenter: Segmenter, video: Video, target: str, output: Outpu
 
 
 def check_folder(path: str) -> None:
-    """
+    """Lets only older frames be replaced.
+
     Raises:
         ValueError: if a folder holds anything but the files of frames, or its name is taken by a file.
     """
