@@ -120,6 +120,10 @@ class TorchBackend:
         """Images of the same shape can be predicted together."""
         return prepared['img'].shape
 
+    def batch(self, prepared: List[dict]) -> dict:
+        """Some images of the same shape, as the segmentor's ``data_preprocessor`` takes them."""
+        return pseudo_collate([self._pack(image) for image in prepared])
+
     @torch.no_grad()
     def predict(self, prepared: List[dict], probabilities: bool
                 ) -> List[Tuple[np.ndarray, Optional[np.ndarray]]]:
@@ -135,7 +139,7 @@ class TorchBackend:
         self.model.test_cfg = ConfigDict(self.model.test_cfg or {}, return_logits=probabilities)
         device = next(self.model.parameters()).device.type
         with torch.autocast(device, AMP_DTYPES[self.amp]) if self.amp else nullcontext():
-            samples = self._predictor.test_step(pseudo_collate([self._pack(image) for image in prepared]))
+            samples = self._predictor.test_step(self.batch(prepared))
         dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
         return [(sample.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(dtype),
                  self._probabilities(sample) if probabilities else None) for sample in samples]

@@ -5,14 +5,12 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 import cv2
 import torch
-from mmengine.dataset import Compose, pseudo_collate
 from mmengine.utils import mkdir_or_exist
 from mmseg.structures import SegDataSample
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from mmseg_inceptionnext.apis.protocol import without_labels
 from mmseg_inceptionnext.inference import Segmenter
 from mmseg_inceptionnext.inference.inputs import plan_outputs
 from mmseg_inceptionnext.inference.overlay import class_share
@@ -93,9 +91,7 @@ def _check(segmenter: Segmenter, stage: int, class_name: Optional[str]) -> None:
 
 def network_input(segmenter: Segmenter, path: str) -> Tuple[Tensor, SegDataSample]:
     """What enters the network when it segments an image, (1, C, H, W), and the sample that tells how it was made."""
-    steps = without_labels(segmenter.cfg.test_dataloader.dataset.pipeline)
-    batch = pseudo_collate([Compose(steps)(dict(img_path=path))])
-    data = segmenter.model.data_preprocessor(batch, False)
+    data = segmenter.model.data_preprocessor(segmenter.backend.batch([segmenter.prepare(path).data]), False)
     return data['inputs'], data['data_samples'][0]
 
 
