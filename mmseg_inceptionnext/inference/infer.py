@@ -12,7 +12,7 @@ from .inputs import is_video, plan_outputs
 from .outputs import ENDINGS, Output, find_classes, make_folder
 from .read_ahead import read_ahead
 from .segmenter import Outcome, SegmentationResult, Segmenter
-from .video import Video, check_folder, segment_video, video_paths
+from .video import Video, check_folder, is_segmented, segment_video, video_paths
 
 
 @dataclass
@@ -81,9 +81,9 @@ def infer(segmenter: Segmenter, inputs: Sequence[str], out_dir: str, output: Opt
 
 
 def _is_done(path: str, target: str, output: Output) -> bool:
-    if not is_video(path):
-        return all(map(osp.isfile, output.paths(target).values()))
-    return all(osp.isfile(path) or path == target and osp.isdir(path) for path in video_paths(output, target))
+    if is_video(path):
+        return is_segmented(output, target)
+    return all(map(osp.isfile, output.paths(target).values()))
 
 
 class _Run:

@@ -32,8 +32,8 @@ def plan_outputs(inputs: Sequence[str], out_dir: str, listed: Iterable[str] = ()
     for source in inputs:
         root, paths = _listed(listed) if source == '-' else _search(source, out_dir)
         for path in paths:
-            if osp.realpath(path) not in seen:  # named twice
-                seen.add(osp.realpath(path))
+            if osp.abspath(path) not in seen:  # else it is named twice
+                seen.add(osp.abspath(path))
                 targets[path] = osp.join(out_dir, osp.splitext(osp.relpath(path, root or '.'))[0])
     _check(targets, endings, video_endings)
     return targets

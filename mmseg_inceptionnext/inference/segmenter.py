@@ -124,7 +124,7 @@ class Segmenter:
     def outcomes(self, sources: Iterable[Source]) -> Iterator[Outcome]:
         """For each image its result, or the error that there is none: what fails does not keep the others back."""
         batch: List[Prepared] = []
-        for prepared in read_ahead(self._try_to_prepare, sources, depth=self.batch_size + 1):
+        for prepared in read_ahead(self._try_to_prepare, map(_own, sources), depth=self.batch_size + 1):
             failed = isinstance(prepared, Exception)
             if batch and (failed or len(batch) == self.batch_size or not self._alike(batch[0], prepared)):
                 yield from self._predict(batch)
@@ -163,12 +163,14 @@ class Segmenter:
         image = image[..., ::-1].astype(np.uint8)  # a copy: the pipeline may change what was loaded
         return Prepared(image, self.backend.prepare(loaded))
 
-    def _try_to_prepare(self, source: Source) -> Union[Prepared, Exception]:
+    def _try_to_prepare(self, source: Union[Source, Exception]) -> Union[Prepared, Exception]:
         try:
+            if isinstance(source, Exception):
+                raise source
             return self.prepare(source)
         except (ValueError, TypeError) as error:
             return error
-        except Exception as error:  # OpenCV, of an image that cannot be resized, Pillow, of one that is cut off
+        except Exception as error:  # OpenCV, of an image that cannot be resized
             name = source if isinstance(source, (str, os.PathLike)) else type(source).__name__
             return ValueError(f'{name}: cannot be prepared for the network: {error}')
 
@@ -199,6 +201,18 @@ class Segmenter:
             reason = loader and why_unreadable(path, loader)
             raise ValueError(f'{path}: cannot be read as an image: '
                              f'{f"it {reason}" if reason else type(error).__name__}') from error
+
+
+def _own(source: Source) -> Union[Source, Exception]:
+    """An image from memory, which its owner may fill again while it waits, as one that stays; or why it cannot be."""
+    if isinstance(source, np.ndarray):
+        return source.copy()
+    if not isinstance(source, Image.Image):
+        return source
+    try:
+        return _rgb(source)
+    except Exception as error:  # Pillow, of a file that is cut off
+        return ValueError(f'{type(source).__name__}: cannot be read: {error}')
 
 
 def _unknown(image: Any) -> TypeError:

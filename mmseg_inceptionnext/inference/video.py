@@ -10,21 +10,23 @@ import cv2
 import numpy as np
 from mmengine.utils import mkdir_or_exist
 
-from .outputs import VIDEO_ENDINGS, Output
+from .outputs import ENDINGS, VIDEO_ENDINGS, Output
 from .read_ahead import read_ahead
 from .segmenter import SegmentationResult, Segmenter
 
 INCOMPLETE = 'incomplete_'  # before the names of what was made of a video that is cut off
 _FRAME = re.compile(r'\d{6,}(\.png|_color\.png|_overlay\.jpg|_prob\.npz|_conf\.png)')
 DEFAULT_RATE = 25.  # frames a second, where a file does not say
+MATROSKA = ('.mkv', '.webm')  # hold the duration and a nominal rate, but not the number of frames
+NEARLY = 0.98  # of what is claimed
 
 
 class Video:
     """The frames of a video file.
 
     Attributes:
-        rate: frames a second.
-        frames: number of frames that the file claims to have; 0 if it does not say. Some formats estimate it.
+        rate: frames a second; the mean, if it varies.
+        frames: number of frames that the file claims to have; 0 if it does not say.
         read: number of frames that were read.
 
     Raises:
@@ -34,12 +36,30 @@ class Video:
     def __init__(self, path: str) -> None:
         if not osp.isfile(path):
             raise ValueError(f'{path}: no such file')
+        _check_name(path)
         self.path, self._capture = path, cv2.VideoCapture(path)
         if not self._capture.isOpened():
             raise ValueError(f'{path}: cannot be read as a video by this OpenCV')
         self.rate = self._capture.get(cv2.CAP_PROP_FPS) or DEFAULT_RATE
         self.frames = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
         self.read = 0
+        if path.lower().endswith(MATROSKA):
+            self._count_frames()
+
+    def _count_frames(self) -> None:
+        """Looks through a file for the number of its frames and their mean rate, unless it ends before its duration."""
+        duration, count, times, gap = self.frames / self.rate, 0, [0., 0.], 1 / self.rate  # times: first and last
+        while self._capture.grab():
+            now = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            gap, times = (max(gap, now - times[1]), [times[0], now]) if count else (gap, [now, now])
+            count += 1
+        self._capture = cv2.VideoCapture(self.path)
+        first, last = times
+        if last + gap >= NEARLY * duration:
+            self.frames = count
+            rate = (count - 1) / (last - first) if last > first else self.rate
+            if not NEARLY < rate / self.rate < 1 / NEARLY:  # times are rounded to milliseconds
+                self.rate = rate
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """H x W x 3, uint8, RGB each."""
@@ -58,7 +78,7 @@ class Video:
         """What was wrong with its end, once it was read; empty if nothing was."""
         if not self.read:
             return f'{self.path}: holds no frame that can be read'
-        if self.read >= self.frames - 0.02 * self.frames:  # some formats estimate the number
+        if self.read >= NEARLY * self.frames:  # some formats estimate the number
             return ''
         return (f'{self.path}: {self.read} of its {self.frames} frames could be read, the file is cut off or damaged; '
                 f'the results hold these, under names that begin with {INCOMPLETE}')
@@ -68,6 +88,7 @@ class VideoWriter:
     """An MPEG-4 file that takes its name when it is complete."""
 
     def __init__(self, path: str, rate: float) -> None:
+        _check_name(path)
         self.path, self.rate, self._writer, self._count = path, rate, None, 0
         self._partial = osp.join(osp.dirname(path), f'.partial.{osp.basename(path)}')
 
@@ -108,10 +129,33 @@ class VideoWriter:
             os.remove(self._partial)
 
 
+def _check_name(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:  # would crash OpenCV, and the process with it
+        raise ValueError(f'{path}: OpenCV takes no video whose path is not UTF-8; rename it') from error
+
+
 def video_paths(output: Output, target: str) -> List[str]:
     """What a video becomes: pictures to look at become videos, the others a folder with files of each frame."""
     videos = [target + VIDEO_ENDINGS[kind] for kind in output.save if kind in VIDEO_ENDINGS]
     return videos + [target] * (len(videos) < len(output.save))
+
+
+def _kinds_of_frames(output: Output) -> List[str]:
+    """The kinds of which each frame has a file of its own."""
+    return [kind for kind in output.save if kind not in VIDEO_ENDINGS]
+
+
+def is_segmented(output: Output, target: str) -> bool:
+    """Whether all that ``output`` asks of a video is there; of a kind of frames the first comes last, see _move."""
+    videos = [target + VIDEO_ENDINGS[kind] for kind in output.save if kind in VIDEO_ENDINGS]
+    frames = [osp.join(target, _frame(0) + ENDINGS[kind]) for kind in _kinds_of_frames(output)]
+    return all(map(osp.isfile, videos + frames))
+
+
+def _frame(number: int) -> str:
+    return f'{number:06d}'
 
 
 def segment_video(segmenter: Segmenter, video: Video, target: str, output: Output) -> Iterator[SegmentationResult]:
@@ -131,7 +175,7 @@ def segment_video(segmenter: Segmenter, video: Video, target: str, output: Outpu
     Raises:
         ValueError: if a video cannot be written, or a folder with other files is in the way.
     """
-    singles = [kind for kind in output.save if kind not in VIDEO_ENDINGS]
+    singles = _kinds_of_frames(output)
     with ExitStack() as stack:
         writers = {kind: stack.enter_context(VideoWriter(target + VIDEO_ENDINGS[kind], video.rate))
                    for kind in output.save if kind in VIDEO_ENDINGS}
@@ -139,7 +183,7 @@ def segment_video(segmenter: Segmenter, video: Video, target: str, output: Outpu
 
         def encode(numbered: Tuple[int, SegmentationResult]):
             number, result = numbered
-            output.write(result, osp.join(folder, f'{number:06d}'), singles)
+            output.write(result, osp.join(folder, _frame(number)), singles)
             return result, {kind: output.picture(kind, result) for kind in writers}
 
         for result, pictures in read_ahead(encode, enumerate(segmenter(iter(video))), depth=4):
@@ -150,14 +194,25 @@ def segment_video(segmenter: Segmenter, video: Video, target: str, output: Outpu
         for writer in writers.values():
             writer.close(osp.join(osp.dirname(writer.path), mark + osp.basename(writer.path)))
         if singles and video.read:
-            final = osp.join(osp.dirname(target), mark + osp.basename(target))
-            check_folder(final)
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(folder, final)
+            _move(folder, osp.join(osp.dirname(target), mark + osp.basename(target)), singles)
+
+
+def _move(folder: str, final: str, kinds: List[str]) -> None:
+    """Puts frames in the place of older ones of the same kinds, the first frame last; those of other kinds stay."""
+    check_folder(final)
+    if not osp.isdir(final):
+        os.replace(folder, final)
+        return
+    endings = [ENDINGS[kind] for kind in kinds]
+    for name in sorted(os.listdir(final)):
+        if _FRAME.fullmatch(name).group(1) in endings:
+            os.remove(osp.join(final, name))
+    for name in sorted(os.listdir(folder), reverse=True):
+        os.replace(osp.join(folder, name), osp.join(final, name))
 
 
 def check_folder(path: str) -> None:
-    """Lets only older frames be replaced.
+    """Lets frames be written to a folder of frames only.
 
     Raises:
         ValueError: if a folder holds anything but the files of frames, or its name is taken by a file.

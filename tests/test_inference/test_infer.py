@@ -1,4 +1,4 @@
-"""What is written of images and videos, and what is left of a run that fails or is stopped."""
+"""What is written of images, and what is left of a run that fails or is stopped."""
 import json
 import os
 import shutil
@@ -6,16 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
 from PIL import Image
 
 from mmseg_inceptionnext import Segmenter
-from mmseg_inceptionnext.inference import Output, infer, video
+from mmseg_inceptionnext.inference import Output, infer
 from mmseg_inceptionnext.inference.outputs import find_classes
 from mmseg_inceptionnext.inference.read_ahead import read_ahead
 
@@ -93,127 +91,12 @@ def test_class_names_with_spaces_are_found():
     assert find_classes(['bed', ' sky'], ['bed ', 'sky']) == ['bed ', 'sky']  # MMSegmentation has 'bed '
 
 
-def write_video(path, rate=12.5, frames=7, size=(97, 64), codec='mp4v'):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), rate, size)
-    generator = np.random.default_rng(0)
-    for _ in range(frames):
-        colors = generator.integers(0, 255, (2, 3, 3), np.uint8)
-        writer.write(cv2.resize(colors, size, interpolation=cv2.INTER_NEAREST))
-    writer.release()
-
-
-def read_video(path):
-    capture = cv2.VideoCapture(str(path))
-    rate, frames = capture.get(cv2.CAP_PROP_FPS), []
-    while True:
-        there, frame = capture.read()
-        if not there:
-            return rate, frames
-        frames.append(frame[..., ::-1])
-
-
-@pytest.mark.parametrize('suffix,codec', [('mp4', 'mp4v'), ('avi', 'MJPG')])
-def test_videos_keep_frames_rate_and_size(segmenter, tmp_path, suffix, codec):
-    source = tmp_path / f'film.{suffix}'
-    write_video(source, codec=codec)
-    out = tmp_path / 'out'
-    summary = infer(segmenter, [str(source)], str(out), Output(['index', 'overlay', 'color', 'conf']))
-    assert summary.images == 7 and not summary.failures
-    _, frames = read_video(source)
-    assert sorted(path.name for path in out.iterdir()) == ['film', 'film_color.mp4', 'film_overlay.mp4']
-    assert len(list((out / 'film').iterdir())) == 14
-    results = segmenter(frames)
-    for kind, opacity in (('overlay', 0.5), ('color', 1.)):
-        rate, written = read_video(out / f'film_{kind}.mp4')
-        assert rate == pytest.approx(12.5) and len(written) == 7 and written[0].shape == (64, 96, 3)
-        expected = [(1 - opacity) * result.image + opacity * np.array(result.palette)[result.mask]
-                    for result in results]
-        for i, frame in enumerate(written):
-            errors = [np.abs(frame - picture[:, :96]).mean() for picture in expected]
-            assert np.argmin(errors) == i and errors[i] < 20  # the codec halves the colours' resolution
-    for i, result in enumerate(results):
-        np.testing.assert_array_equal(np.array(Image.open(out / f'film/{i:06d}.png')), result.mask)
-    assert infer(segmenter, [str(source)], str(out), Output(['index', 'overlay']), skip_existing=True).skipped == 1
-
-
-def test_videos_that_cannot_be_read_are_named(segmenter, tmp_path):
-    write_video(tmp_path / 'film.avi', frames=60, codec='MJPG')
-    content = (tmp_path / 'film.avi').read_bytes()
-    (tmp_path / 'cut.avi').write_bytes(content[:len(content) // 3])
-    (tmp_path / 'text.mp4').write_text('no video')
-    summary = infer(segmenter, [str(tmp_path / name) for name in ('cut.avi', 'text.mp4', 'none.mov', 'film.avi')],
-                    str(tmp_path / 'out'))
-    cut, text, none = summary.failures
-    assert 'of its 60 frames could be read, the file is cut off or damaged; the results hold these, under names' in cut
-    assert text == f'{tmp_path}/text.mp4: cannot be read as a video by this OpenCV'
-    assert none == f'{tmp_path}/none.mov: no such file'
-    assert summary.written == [str(tmp_path / 'out/film')]
-    assert 0 < len(list((tmp_path / 'out/incomplete_cut').iterdir())) < 60
-    assert (tmp_path / 'out/incomplete_cut_overlay.mp4').is_file() and not (tmp_path / 'out/cut').exists()
-    again = infer(segmenter, [str(tmp_path / 'cut.avi')], str(tmp_path / 'out'), skip_existing=True)
-    assert again.skipped == 0 and again.failures == [cut]
-    write_video(tmp_path / 'short.avi', frames=20, codec='MJPG')
-    content = (tmp_path / 'short.avi').read_bytes()
-    (tmp_path / 'short.avi').write_bytes(content[:len(content) // 2])
-    assert 'of its 20 frames' in infer(segmenter, [str(tmp_path / 'short.avi')], str(tmp_path / 'out')).failures[0]
-
-
-def test_nothing_is_left_of_a_video_that_fails(segmenter, tmp_path, monkeypatch):
-    write_video(tmp_path / 'film.mp4')
-    calls = []
-
-    def fail_late(*args):
-        calls.append(args)
-        if len(calls) > 3:
-            raise RuntimeError('out of memory')
-        return predict(*args)
-
-    predict = segmenter.backend.predict
-    monkeypatch.setattr(segmenter.backend, 'predict', fail_late)
-    summary = infer(segmenter, [str(tmp_path / 'film.mp4')], str(tmp_path / 'out'))
-    assert summary.failures == [f'{tmp_path}/film.mp4: out of memory']
-    assert list((tmp_path / 'out').iterdir()) == []
-
-
-def test_folders_of_others_are_not_replaced(segmenter, images, tmp_path):
-    """The folder of a video's frames takes the place of older frames only."""
-    (tmp_path / 'in').mkdir()
-    write_video(tmp_path / 'in/film.mp4', frames=2)
-    out = tmp_path / 'out'
-    (out / 'film').mkdir(parents=True)
-    (out / 'film/precious.txt').write_text('kept')
-    summary = infer(segmenter, [str(tmp_path / 'in/film.mp4')], str(out))
-    assert 'is there and is no folder of frames; nothing in it was touched' in summary.failures[0]
-    assert [path.name for path in out.rglob('*')] == ['film', 'precious.txt']
-    (out / 'film/precious.txt').unlink()
-    for _ in range(2):
-        assert infer(segmenter, [str(tmp_path / 'in/film.mp4')], str(out)).images == 2
-    assert len(list((out / 'film').iterdir())) == 2
-    shutil.copytree(images, tmp_path / 'in/film')
-    for source, target in ((tmp_path / 'in', out), (tmp_path / 'in/film.mp4', tmp_path / 'in')):
-        with pytest.raises(ValueError, match='film.mp4 would be written .* nothing was done'):
-            infer(segmenter, [str(source), str(images)], str(target))
-    assert len(list((tmp_path / 'in/film').iterdir())) == 3
-
-
-def test_what_cannot_be_written_is_named_and_the_rest_go_on(segmenter, images, tmp_path, monkeypatch):
+def test_what_cannot_be_written_is_named_and_the_rest_go_on(segmenter, images, tmp_path):
     (tmp_path / 'toy_validation_00001.png').mkdir()
-    write_video(tmp_path / 'film.mp4', frames=3)
     summary = infer(segmenter, [str(images)], str(tmp_path))
     failure, = summary.failures
     assert failure.startswith(str(images / 'toy_validation_00001.jpg')) and 'could not be written to' in failure
     assert summary.images == 2 == len(summary.written)
-
-    class Full:  # OpenCV does not say that a disk is full
-        def __init__(self, path, *_):
-            Path(path).write_bytes(b'cut off')
-
-        isOpened, write, release = (lambda self, *_: True, ) * 3
-
-    monkeypatch.setattr(video.cv2, 'VideoWriter', Full)
-    summary = infer(segmenter, [str(tmp_path / 'film.mp4')], str(tmp_path / 'out'), Output(['overlay']))
-    assert 'film_overlay.mp4: 0 of 3 frames could be written; is the disk full?' in summary.failures[0]
-    assert list((tmp_path / 'out').iterdir()) == []
 
 
 def test_odd_images_do_not_stop_the_others(checkpoint, images, tmp_path):

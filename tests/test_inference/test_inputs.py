@@ -18,6 +18,13 @@ def test_files_and_folders_are_planned(tmp_path):
     assert plan_outputs([single, str(tmp_path / 'many')], out) == {single: f'{out}/a', nested: f'{out}/sub/b'}
 
 
+def test_a_file_named_twice_is_taken_once_but_links_to_it_are_files(tmp_path):
+    image = touch(tmp_path / 'in/a.jpg')
+    (tmp_path / 'in/b.jpg').symlink_to(image)
+    inputs = [str(tmp_path / 'in'), image, str(tmp_path / 'in/../in/b.jpg')]
+    assert list(plan_outputs(inputs, str(tmp_path / 'out')).values()) == [f'{tmp_path}/out/a', f'{tmp_path}/out/b']
+
+
 def test_results_inside_an_input_folder_are_not_inputs(tmp_path):
     image = touch(tmp_path / 'a.jpg')
     touch(tmp_path / 'out/a_overlay.jpg')

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmseg.apis import MMSegInferencer
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from mmseg_inceptionnext import Segmenter
 
@@ -108,6 +108,26 @@ def test_iterables_are_taken_as_results_are(segmenter, paths):
     assert len(taken) < 10
     results.close()
     assert threading.active_count() < 10
+
+
+def test_what_a_generator_fills_again_was_taken_before(segmenter, paths, tmp_path):
+    """One array, or one PIL image that holds several frames, for all of them."""
+    images = [np.array(Image.open(path).convert('RGB').resize((150, 110))) for path in paths]
+    expected = [result.mask for result in segmenter(images)]
+
+    def frames(memory):
+        for image in images:
+            memory[:] = image
+            yield memory
+
+    first, *others = map(Image.fromarray, images)
+    first.save(tmp_path / 'film.tif', save_all=True, append_images=others)
+    for source in (frames(np.empty_like(images[0])), ImageSequence.Iterator(Image.open(tmp_path / 'film.tif'))):
+        results = list(segmenter(source))
+        assert len(results) == len(images) > 2
+        for image, result, mask in zip(images, results, expected):
+            np.testing.assert_array_equal(result.image, image)
+            np.testing.assert_array_equal(result.mask, mask)
 
 
 def test_batches_give_the_same(checkpoint, segmenter, paths, monkeypatch):
