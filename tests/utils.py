@@ -48,6 +48,11 @@ def save_checkpoint(config, path, with_meta=True, **meta):
     return path
 
 
+def content(checkpoint):
+    """What a file of ours holds."""
+    return torch.load(checkpoint, weights_only=False)
+
+
 def load_model(config, checkpoint):
     """The model of a config and a checkpoint, built without our loading, and the mean and std of its input."""
     cfg = Config.fromfile(str(ROOT / config))

@@ -4,10 +4,19 @@ import os
 import sys
 
 from mmengine.config import DictAction
+from mmengine.dist import is_main_process
 
 from mmseg_inceptionnext.apis import ConfigError, load_config, seeds_table, train, train_seeds
 from mmseg_inceptionnext.datasets import MissingDatasetError, SampleError
 from mmseg_inceptionnext.engine import CheckpointError, NonFiniteLossError
+
+
+def parse_seeds(text):
+    seeds = text.split(',')
+    if not all(seed.isdecimal() and int(seed) < 2**32 for seed in seeds) or len(set(map(int, seeds))) < len(seeds):
+        raise argparse.ArgumentTypeError(f'{text}: allowed are different whole numbers from 0 to {2**32 - 1}, such as '
+                                         '0,1,2')
+    return [int(seed) for seed in seeds]
 
 
 def parse_args():
@@ -15,7 +24,8 @@ def parse_args():
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/CONFIG_NAME)')
     parser.add_argument(
-        '--resume', action='store_true', help='go on from the newest checkpoint in the work dir that reads whole')
+        '--resume', action='store_true', help='go on from the newest checkpoint in the work dir that reads whole, or '
+        'from the file that --cfg-options load_from=FILE names')
     parser.add_argument('--amp', nargs='?', const='fp16', choices=['fp16', 'bf16'],
                         help='train in mixed precision (default: fp16)')
     batch = parser.add_mutually_exclusive_group()
@@ -25,7 +35,7 @@ def parse_args():
         '--match-batch', action='store_true',
         help="accumulate gradients up to the recipe's batch, with all intervals to match")
     parser.add_argument('--deterministic', action='store_true', help='deterministic algorithms only: slower')
-    parser.add_argument('--seeds', type=lambda text: [int(seed) for seed in text.split(',')], metavar='0,1,2',
+    parser.add_argument('--seeds', type=parse_seeds, metavar='0,1,2',
                         help='train once with each seed, in work-dir/seed_N, and print mean and standard deviation')
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='run what is inside the checkpoint, if it holds more than data')
@@ -43,11 +53,14 @@ def main():
     args = parse_args()
     try:
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+        resume = args.resume and ((args.cfg_options or {}).get('load_from') or True)
         options = dict(
-            resume=args.resume, amp=args.amp, auto_scale_lr=args.auto_scale_lr, trust_checkpoint=args.trust_checkpoint,
+            resume=resume, amp=args.amp, auto_scale_lr=args.auto_scale_lr, trust_checkpoint=args.trust_checkpoint,
             deterministic=args.deterministic, accumulate=args.match_batch)
         if args.seeds:
-            print(seeds_table(train_seeds(cfg, args.seeds, **options)))
+            results = train_seeds(cfg, args.seeds, **options)
+            if is_main_process():
+                print(seeds_table(results))
         else:
             train(cfg, **options)
     except (ConfigError, MissingDatasetError, SampleError, CheckpointError, NonFiniteLossError) as error:

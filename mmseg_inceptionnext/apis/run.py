@@ -1,7 +1,7 @@
 """Training by MMEngine's runner."""
 import difflib
 import os.path as osp
-from typing import Dict, Optional, Sequence
+from typing import Dict, Optional, Sequence, Union
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -17,7 +17,7 @@ from .config import ConfigError
 
 
 def train(cfg: Config,
-          resume: bool = False,
+          resume: Union[bool, str] = False,
           amp: Optional[str] = None,
           auto_scale_lr: bool = False,
           trust_checkpoint: bool = False,
@@ -27,7 +27,8 @@ def train(cfg: Config,
 
     Args:
         cfg: a full config, see :func:`load_config`.
-        resume: go on from the newest checkpoint in ``cfg.work_dir`` that reads whole, or from ``cfg.load_from``.
+        resume: go on from the newest checkpoint in ``cfg.work_dir`` that reads whole, or from this file. Where there is
+            none yet, training starts at the beginning, with the weights of ``cfg.load_from`` if it names any.
         amp: ``fp16`` or ``bf16`` to train in mixed precision, the first with dynamic loss scaling.
         auto_scale_lr: scale the learning rate linearly from the recipe's batch to this run's.
         trust_checkpoint: run what is inside the checkpoints, if they hold more than data.
@@ -46,10 +47,8 @@ def train(cfg: Config,
         SampleError: if a file of the data is broken, or a label does not fit the settings.
     """
     _apply_training_options(cfg, amp, auto_scale_lr, accumulate, deterministic)
-    cfg.resume = resume
-    if resume and not cfg.get('load_from'):
-        cfg.load_from = choose_checkpoint(_checkpoint_folder(cfg))
-        cfg.resume = cfg.load_from is not None
+    resumed = _choose_checkpoint(cfg) if resume is True else resume
+    cfg.resume, cfg.load_from = bool(resumed), resumed or cfg.get('load_from')
     _find_classes_of_save_best(cfg)
     with safe_checkpoints(trust_checkpoint, cfg):
         runner = build_runner(cfg)
@@ -90,10 +89,13 @@ def _mix_precision(cfg: Config, amp: str) -> None:
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic' if amp == 'fp16' else 1.)  # bf16 has the range of fp32
 
 
-def _checkpoint_folder(cfg: Config) -> str:
-    """Where the config's checkpoints are written: MMEngine adds the work dir's name to an ``out_dir``."""
-    out_dir = cfg.get('default_hooks', {}).get('checkpoint', {}).get('out_dir')
-    return osp.join(out_dir, osp.basename(cfg.work_dir.rstrip(osp.sep))) if out_dir else cfg.work_dir
+def _choose_checkpoint(cfg: Config) -> Optional[str]:
+    """Looks where the config's checkpoints are written: MMEngine adds the work dir's name to an ``out_dir``."""
+    hook = cfg.get('default_hooks', {}).get('checkpoint') or {}
+    folder = cfg.work_dir
+    if hook.get('out_dir'):
+        folder = osp.join(hook.out_dir, osp.basename(folder.rstrip(osp.sep)))
+    return choose_checkpoint(folder, hook.get('filename_tmpl'))
 
 
 def _find_classes_of_save_best(cfg: Config) -> None:

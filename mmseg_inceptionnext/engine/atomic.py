@@ -19,6 +19,7 @@ from mmseg.registry import HOOKS
 from .safe_reading import CheckpointError
 
 TEMPORARY = '.{name}.tmp'
+VALIDATED = 'validated_iter'  # in the message hub: the last iteration that was validated
 NO_RENAME = {errno.EPERM, errno.EACCES, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBUSY}
 
 
@@ -104,7 +105,8 @@ class AtomicCheckpointHook(CheckpointHook):
     """MMEngine's CheckpointHook, with nothing lost when a save is interrupted or the disk is full.
 
     A checkpoint is written under a temporary name, forced to the disk, and renamed; then ``last_checkpoint`` is written
-    in the same way; only then are outdated checkpoints, and the best one so far, removed. Takes the arguments of
+    in the same way; only then are outdated checkpoints, and the best one so far, removed. That of an iteration is
+    written once more after its validation, so that a resumed run knows of it. Takes the arguments of
     ``CheckpointHook``.
 
     Raises:
@@ -120,7 +122,16 @@ class AtomicCheckpointHook(CheckpointHook):
             for path in glob.glob(osp.join(glob.escape(str(self.out_dir)), TEMPORARY.format(name='*.pth'))):
                 os.remove(path)  # of a run that was killed while it saved
 
+    def after_val_epoch(self, runner: Runner, metrics: Optional[dict] = None) -> None:
+        runner.message_hub.update_info(VALIDATED, runner.iter)
+        self._noted = False
+        super().after_val_epoch(runner, metrics)  # writes it again if it is the best
+        of_now = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(runner.iter))
+        if not self.by_epoch and not self._noted and self.last_ckpt == of_now:
+            self._save_checkpoint_with_step(runner, runner.iter, dict(epoch=runner.epoch, iter=runner.iter))
+
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        self._noted = True
         outdated = self._keep(runner, step)
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
@@ -167,16 +178,24 @@ class AtomicCheckpointHook(CheckpointHook):
         except (OSError, RuntimeError) as error:
             if isinstance(error, CheckpointError):
                 raise
-            whole = [path for path in checkpoints_in(str(self.out_dir)) if not why_broken(path)]
+            whole = [path for path in checkpoints_in(str(self.out_dir), self.filename_tmpl) if not why_broken(path)]
             raise CheckpointError(
                 f'{what} could not be written: {error}. Whole are {", ".join(map(osp.basename, whole)) or "none"} in '
                 f'{self.out_dir}; mend the cause, such as a full disk, and go on with --resume') from error
 
 
-def checkpoints_in(folder: str) -> List[str]:
-    """The regular checkpoints of a folder, ``iter_N.pth`` and ``epoch_N.pth``, the one of the largest N first."""
-    found = [(int(match.group(1)), path) for path in glob.glob(osp.join(glob.escape(folder), '*.pth'))
-             for match in [re.fullmatch(r'(?:iter|epoch)_(\d+)\.pth', osp.basename(path))] if match]
+def checkpoints_in(folder: str, filename_tmpl: Optional[str] = None) -> List[str]:
+    """The regular checkpoints of a folder, the one of the largest N first.
+
+    Args:
+        folder: what is searched.
+        filename_tmpl: their names, as ``CheckpointHook`` takes it. Default: ``iter_N.pth`` and ``epoch_N.pth``.
+    """
+    name = r'(?:iter|epoch)_(\d+)\.pth'
+    if filename_tmpl:
+        name = r'(\d+)'.join(map(re.escape, re.split(r'\{.*?\}', filename_tmpl, maxsplit=1)))
+    found = [(int(match.group(1)), path) for path in glob.glob(osp.join(glob.escape(folder), '*'))
+             for match in [re.fullmatch(name, osp.basename(path))] if match]
     return [path for _, path in sorted(found, reverse=True)]
 
 
@@ -194,14 +213,17 @@ def why_broken(path: str) -> str:
     return f'{damaged} in it is damaged' if damaged else ''
 
 
-def newest_whole_checkpoint(folder: str) -> Tuple[Optional[str], List[str]]:
+def newest_whole_checkpoint(folder: str, filename_tmpl: Optional[str] = None) -> Tuple[Optional[str], List[str]]:
     """The newest checkpoint of a folder that reads whole, and a line for each newer one that was passed over.
+
+    Args:
+        folder, filename_tmpl: see :func:`checkpoints_in`.
 
     Raises:
         CheckpointError: if there are checkpoints and none of them reads whole.
     """
     passed_over = []
-    for path in checkpoints_in(folder):
+    for path in checkpoints_in(folder, filename_tmpl):
         reason = why_broken(path)
         if not reason:
             return path, passed_over
@@ -213,9 +235,9 @@ def newest_whole_checkpoint(folder: str) -> Tuple[Optional[str], List[str]]:
     return None, []
 
 
-def choose_checkpoint(folder: str) -> Optional[str]:
+def choose_checkpoint(folder: str, filename_tmpl: Optional[str] = None) -> Optional[str]:
     """:func:`newest_whole_checkpoint`, which says what it found."""
-    path, passed_over = newest_whole_checkpoint(folder)
+    path, passed_over = newest_whole_checkpoint(folder, filename_tmpl)
     for line in passed_over:
         print_log(f'resume: {line}', logger='current', level=logging.WARNING)
     if path is None:

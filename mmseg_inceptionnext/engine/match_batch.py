@@ -27,9 +27,9 @@ def match_batch(cfg: Config) -> int:
     """Lets a config train with the recipe's batch, ``auto_scale_lr.base_batch_size``, on the processes there are.
 
     Gradients are accumulated over as many iterations as the recipe's batch takes. Everything that counts iterations
-    grows by that number: ``max_iters`` and the intervals of validation, checkpoints, logging and EMA. The schedules of
-    learning rates do not: they step with the optimizer, which so takes the recipe's number of steps at the recipe's
-    rates. BatchNorm's statistics still come from the small batch.
+    grows by that number: ``max_iters``, and the starts and intervals of validation, checkpoints, logging and EMA. The
+    schedules of learning rates do not: they step with the optimizer, which so takes the recipe's number of steps at the
+    recipe's rates. BatchNorm's statistics still come from the small batch.
 
     Args:
         cfg: a full config with an iteration-based loop; it is changed.
@@ -67,8 +67,12 @@ def _accumulate(cfg: Config, count: int) -> None:
     averages = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') == 'EMAHook']
     for hook in averages:
         hook.setdefault('interval', 1)
-    counted = [(cfg.train_cfg, 'max_iters'), (cfg.train_cfg, 'val_interval'), (hooks.get('checkpoint'), 'interval'),
-               (hooks.get('logger'), 'interval')]
+    loop = cfg.train_cfg
+    loop.setdefault('val_interval', 1000)  # as MMEngine has it
+    if loop.get('dynamic_intervals'):
+        loop.dynamic_intervals = [(start * count, interval * count) for start, interval in loop.dynamic_intervals]
+    counted = [(loop, 'max_iters'), (loop, 'val_begin'), (loop, 'val_interval'), (hooks.get('logger'), 'interval'),
+               (hooks.get('checkpoint'), 'save_begin'), (hooks.get('checkpoint'), 'interval')]
     for settings, key in [*counted, *((hook, key) for hook in averages for key in ('interval', 'begin_iter'))]:
         if settings is not None and settings.get(key, 0) > 0:
             settings[key] *= count

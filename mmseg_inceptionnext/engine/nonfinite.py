@@ -33,6 +33,8 @@ class NonFiniteLossHook(Hook):
         patience: iterations in a row after which the run stops.
     """
 
+    priority = 'ABOVE_NORMAL'  # before EMAHook takes the statistics into its average
+
     def __init__(self, patience: int = 3) -> None:
         if patience < 1:
             raise ValueError(f'patience={patience}: give the number of iterations in a row after which to stop, 1 or '

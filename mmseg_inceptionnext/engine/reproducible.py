@@ -14,6 +14,8 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.registry import DATA_SAMPLERS
 from torch.utils.data import DataLoader
 
+from .atomic import VALIDATED
+
 
 def derived_seed(*numbers: int) -> int:
     """One 32-bit seed from several numbers, all of which change it."""
@@ -84,7 +86,8 @@ class ReproducibleRunHook(Hook):
     """Seeds each iteration, and starts a resumed run at the sample after the last.
 
     A run that was stopped and resumed then ends with the same weights as one that was not: exactly so on one process
-    with deterministic algorithms, with :class:`ResumableSampler` and a dataset of this package.
+    with deterministic algorithms, with :class:`ResumableSampler` and a dataset of this package. A validation that the
+    stop has cut off is made up before; :class:`AtomicCheckpointHook` notes those that were made.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -99,6 +102,17 @@ class ReproducibleRunHook(Hook):
             print_log(f'resume: with train_dataloader.sampler.type {type(sampler).__name__} the augmentations differ '
                       'from those of a run that was not stopped; ResumableSampler keeps them', logger=runner.logger,
                       level=logging.WARNING)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        loop = runner.train_loop
+        if runner.iter == 0 or runner.val_loop is None or not isinstance(loop, IterBasedTrainLoop):
+            return
+        loop._decide_current_val_interval()
+        due = runner.iter % loop.val_interval == 0 or runner.iter == loop.max_iters
+        if due and runner.iter >= loop.val_begin and runner.message_hub.runtime_info.get(VALIDATED) != runner.iter:
+            print_log(f'resume: the checkpoint tells of no validation of iteration {runner.iter}, which is made up',
+                      logger=runner.logger)
+            runner.val_loop.run()
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         seed_everything(derived_seed(runner.seed, runner.iter, get_rank()))

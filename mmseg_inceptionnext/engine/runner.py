@@ -44,6 +44,8 @@ class CPURunner(Runner):
 def build_runner(cfg) -> Runner:
     """Builds the runner that ``runner_type`` of the config names; by default MMEngine's own, which needs a GPU for each
     process when there are several, or :class:`CPURunner` where there is none."""
+    if cfg.get('visualizer'):
+        cfg.visualizer.pop('name', None)  # by which a second run of this process would write to the first one's folder
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     cpu_processes = cfg.get('launcher') == 'pytorch' and get_device() == 'cpu'

@@ -19,17 +19,13 @@ from mmseg_inceptionnext.engine.atomic import checkpoints_in, why_broken
 from mmseg_inceptionnext.evaluation import ExactIoUMetric
 from mmseg_inceptionnext.models import MemoryEfficientEncoderDecoder
 
-from utils import short_config
+from utils import content, short_config
 
 
 @pytest.fixture(autouse=True)
 def any_algorithm():
     yield
     torch.use_deterministic_algorithms(False)
-
-
-def content(path):
-    return torch.load(path, weights_only=False)
 
 
 def assert_same(a, b):
@@ -173,6 +169,15 @@ def test_three_in_a_row_stop_the_run(toy_root, tmp_path, monkeypatch):
     assert zipfile.ZipFile(tmp_path / 'nonfinite_iter_4.pth').testzip() is None
 
 
+def test_averaged_weights_stay_finite_too(toy_root, tmp_path, monkeypatch):
+    poisoned(monkeypatch, {1})
+    train(short_config(toy_root, tmp_path, custom_hooks=[dict(type='EMAHook', momentum=0.1)]))
+    for name in ('nonfinite_iter_2.pth', 'iter_2.pth', 'iter_3.pth'):
+        checkpoint = content(tmp_path / name)
+        for state in (checkpoint['state_dict'], checkpoint['ema_state_dict']):
+            assert all(torch.isfinite(value).all() for value in state.values())
+
+
 def test_patience_is_a_setting(toy_root, tmp_path, monkeypatch):
     poisoned(monkeypatch, {0})
     with pytest.raises(NonFiniteLossError, match='1 iterations in a row'):
@@ -232,6 +237,9 @@ def test_seeds_in_turn(toy_root, tmp_path):
     assert list(results) == [4, 7] and results[4] != results[7]
     for seed, metrics in results.items():
         assert content(tmp_path / f'seed_{seed}' / 'iter_1.pth')['meta']['seed'] == seed and 0 <= metrics['mIoU'] <= 100
+        scalars, = (tmp_path / f'seed_{seed}').rglob('scalars.json')
+        lines = map(json.loads, scalars.read_text().splitlines())
+        assert [line['mIoU'] for line in lines if 'mIoU' in line] == [metrics['mIoU']]
     text = seeds_table({1: dict(mIoU=40., mAcc=50., aAcc=60.), 2: dict(mIoU=44., mAcc=50., aAcc=60.)})
     assert [line.split()[1::2] for line in text.splitlines() if ' sd ' in line] == [['sd', '2.83', '0.00', '0.00']]
     assert [line.split()[3] for line in text.splitlines() if ' mean ' in line] == ['42.00']

@@ -23,6 +23,16 @@ def test_what_counts_iterations_grows():
     assert cfg.custom_hooks[1] == dict(type='EMAHook', begin_iter=24, interval=8)
 
 
+def test_what_is_not_given_and_what_changes_on_the_way_grows_too():
+    cfg = recipe(batch_size=8)
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=100, val_begin=30, dynamic_intervals=[(50, 5), (80, 2)])
+    cfg.default_hooks.checkpoint.save_begin = 40
+    match_batch(cfg)
+    assert cfg.train_cfg.val_interval == 2000  # MMEngine's default is 1000
+    assert cfg.train_cfg.val_begin == 60 and cfg.train_cfg.dynamic_intervals == [(100, 10), (160, 4)]
+    assert cfg.default_hooks.checkpoint.save_begin == 80
+
+
 def test_the_recipes_batch_is_left_alone():
     cfg = recipe(batch_size=16)
     before = cfg.pretty_text
