@@ -1,4 +1,5 @@
 """Writes a segmentor as an ONNX file that says how to use it, and holds it against PyTorch."""
+import copy
 import inspect
 import json
 import os
@@ -54,11 +55,14 @@ class Agreement(NamedTuple):
         equal: share of the pixels with the same class.
         precision: of the file.
         images: number of images.
+        as_checkpoint: share of the pixels of the original images that get the same class from both files; None where
+            that is ``equal``.
     """
     error: Optional[float]
     equal: float
     precision: str
     images: int
+    as_checkpoint: Optional[float] = None
 
     @property
     def passed(self) -> bool:
@@ -70,8 +74,11 @@ class Agreement(NamedTuple):
         error, equal = TOLERANCES[self.precision]
         limits = f' (allowed: {f"{error:.0e} and " if np.isfinite(error) else ""}{100 * equal:g} %)'
         logits = '' if self.error is None else f'largest error of the logits {self.error:.1e} of the largest, '
+        whole = '' if self.as_checkpoint is None else (
+            f'; of the original images {100 * self.as_checkpoint:.2f} % of the pixels get the class that the '
+            "checkpoint gives them by the config's test pipeline")
         return (f'{self.precision} against PyTorch, {self.images} image{"s" * (self.images > 1)}: {logits}'
-                f'{100 * self.equal:.4f} % of the pixels have the same class{limits}')
+                f'{100 * self.equal:.4f} % of the pixels have the same class{limits}{whole}')
 
 
 def export_onnx(config: str, checkpoint: str, out: str, images: Sequence[str], settings: Settings,
@@ -92,9 +99,9 @@ def export_onnx(config: str, checkpoint: str, out: str, images: Sequence[str], s
         CheckpointError, ConfigError, ValueError: if something is not there, does not fit, or cannot be exported.
     """
     _check(out, images, settings)
-    segmenter = Segmenter(checkpoint, config, 'cpu', trust_checkpoint=trust_checkpoint)
-    steps = resize_steps(segmenter, settings.shape)
-    segmenter.backend.replace_pipeline([*steps, dict(type='PackSegInputs')])
+    original = Segmenter(checkpoint, config, 'cpu', trust_checkpoint=trust_checkpoint)
+    steps = resize_steps(original, settings.shape)
+    segmenter = _with_steps(original, steps)
     winograd = settings.precision == 'float32'
     network = ExportableSegmentor(segmenter.model, settings.output, winograd=winograd).eval()
     mkdir_or_exist(osp.dirname(osp.abspath(out)))
@@ -106,7 +113,7 @@ def export_onnx(config: str, checkpoint: str, out: str, images: Sequence[str], s
         elif settings.calibration:
             to_int8(path, (pixels_of(segmenter, image) for image in settings.calibration))
         finish(path, _metadata(segmenter, network, steps, settings, config))
-        agreement = compare(segmenter, path, images, settings)
+        agreement = compare(segmenter, original, path, images, settings)
         if agreement.passed:
             os.replace(path, out)
     return agreement
@@ -126,6 +133,14 @@ def _check(out: str, images: Sequence[str], settings: Settings) -> None:
         raise ValueError(f'--shape {settings.shape[0]} {settings.shape[1]}: each side needs at least 32 pixels')
     if not images:
         raise ValueError('there is no image to compare on; give some by --images')
+
+
+def _with_steps(segmenter: Segmenter, steps: List[dict]) -> Segmenter:
+    """The same model with other steps between loading and the network."""
+    segmenter = copy.copy(segmenter)
+    segmenter.backend = copy.copy(segmenter.backend)
+    segmenter.backend.replace_pipeline([*steps, dict(type='PackSegInputs')])
+    return segmenter
 
 
 def resize_steps(segmenter: Segmenter, shape: Optional[Tuple[int, int]] = None) -> List[dict]:
@@ -188,13 +203,15 @@ def pixels_of(segmenter: Segmenter, image: str) -> np.ndarray:
     return np.ascontiguousarray(bgr[..., ::-1].transpose(2, 0, 1)[None].astype(np.uint8))
 
 
-def compare(segmenter: Segmenter, path: str, images: Sequence[str], settings: Settings) -> Agreement:
+def compare(segmenter: Segmenter, original: Segmenter, path: str, images: Sequence[str], settings: Settings
+            ) -> Agreement:
     """Holds a file against PyTorch, which is not fused: the logits, and the classes at the original sizes of images.
 
-    Where the file gives class ids, those at the size of its input are compared.
+    Where the file gives class ids, those at the size of its input are compared. There, and where it has a fixed shape,
+    it is held against ``original``, the same model with the config's own test pipeline, too.
     """
     exported = Segmenter(path, device='cpu')
-    largest = error = equal = pixels = 0.
+    largest = error = equal = pixels = kept = original_pixels = 0.
     for image in images:
         taken = pixels_of(segmenter, image)
         output = exported.backend.run(taken)
@@ -209,5 +226,9 @@ def compare(segmenter: Segmenter, path: str, images: Sequence[str], settings: Se
             classes = expected[:, 0].sigmoid() > head.threshold if expected.shape[1] == 1 else expected.argmax(1)
             same = output == classes.numpy()
         equal, pixels = equal + same.sum(), pixels + same.size
+        if settings.shape or settings.output == 'classes':
+            same = exported(image).mask == original(image).mask
+            kept, original_pixels = kept + same.sum(), original_pixels + same.size
     relative = float(error / largest) if settings.output == 'logits' else None
-    return Agreement(relative, float(equal / pixels), settings.precision, len(images))
+    return Agreement(relative, float(equal / pixels), settings.precision, len(images),
+                     float(kept / original_pixels) if original_pixels else None)

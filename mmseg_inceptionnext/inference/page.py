@@ -129,8 +129,8 @@ def build_page(segmenter: Segmenter, title: str, examples: List[str]):
     """
     gr = load_gradio()
 
-    def segment(path: str) -> str:
-        return segment_file(segmenter, path)
+    def segment(path: Optional[str]) -> str:
+        return segment_file(segmenter, path) if path else draw_message(EMPTY, 'empty')
 
     def segment_example(event: gr.EventData) -> str:
         return segment_file(segmenter, examples[event.index])

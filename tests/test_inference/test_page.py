@@ -217,6 +217,7 @@ def test_two_users_are_served_one_after_the_other(tmp_path, monkeypatch):
             user.join()
         assert len(list((tmp_path / 'temporary').rglob('*.png'))) == 2
         assert not httpx.post(f'{url}gradio_api/run/segment', json=dict(data=[None])).is_success  # past the queue
+        assert page.EMPTY in Client(url, verbose=False).predict(None, api_name='/segment')
         with pytest.raises(ValueError, match='Address already in use'):
             page.find_port('127.0.0.1', int(url.rstrip('/').rpartition(':')[2]))
     assert (fake.calls, fake.most) == (2, 1)
