@@ -7,14 +7,16 @@ import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
+from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.registry import DATASETS, MODELS, PARAM_SCHEDULERS
 from mmseg.structures import SegDataSample
 from torch.nn.modules.batchnorm import SyncBatchNorm
 
-from mmseg_inceptionnext.apis import load_config
+from mmseg_inceptionnext.apis import ConfigError, load_config
+from mmseg_inceptionnext.apis.config import check_ignore_index
 
-from utils import ROOT, randomise, total_loss
+from utils import ROOT, TOY, randomise, total_loss
 
 CONFIGS = sorted(str(path.relative_to(ROOT / 'configs')) for path in (ROOT / 'configs').rglob('*.py')
                  if '_base_' not in path.parts)
@@ -233,3 +235,60 @@ def test_configs_parse_as_plain_data(name):
     path = ROOT / (name if name in BASES else f'configs/{name}')
     kinds = {type(node) for node in ast.parse(path.read_text()).body}
     assert kinds <= {ast.Assign, ast.Expr}, 'assignments only, so that a config stays readable'
+
+
+@pytest.mark.parametrize('name,content,words', [
+    ('syntax.py', 'a = (', 'SyntaxError: '),
+    ('base.py', "_base_ = './nowhere.py'", 'FileNotFoundError: .*nowhere.py'),
+    ('of_base.py', "_base_ = './syntax.py'", 'SyntaxError: '),
+    ('name.py', 'a = unknown', "NameError: name 'unknown' is not defined"),
+    ('bytes.py', b'\xff\xfe', 'UnicodeDecodeError: '),
+    ('bad.yaml', 'a: [1', 'ParserError: '),
+    ('bad.json', '{', 'JSONDecodeError: '),
+    ('list.json', '[1]', 'AttributeError: '),
+    ('imports.py', "custom_imports = dict(imports=['no_such_module'], allow_failed_imports=False)", 'custom_imports'),
+    ('config.txt', 'a = 1', 'a config is a file that ends in .py, .json, .yaml or .yml'),
+    ('config', 'a = 1', 'a config is a file that ends in .py, .json, .yaml or .yml'),
+])
+def test_a_file_that_is_no_config_is_refused_in_one_line(tmp_path, name, content, words):
+    (tmp_path / 'syntax.py').write_text('a = (')
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_config(str(path))
+    assert str(caught.value).startswith(f'{path}') and '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('split', ['train', 'val', 'test'])
+def test_without_workers_there_are_none_to_keep(split, toy_root):
+    cfg = load_config(str(ROOT / TOY), {'data_root': str(toy_root), f'{split}_dataloader.num_workers': 0})
+    kept = {other: cfg[f'{other}_dataloader'].persistent_workers for other in ('train', 'val', 'test')}
+    assert kept == {other: other != split for other in kept}
+    loader = Runner.build_dataloader(cfg[f'{split}_dataloader'])
+    assert len(next(iter(loader))['inputs']) == loader.batch_size
+
+
+def test_without_a_number_of_workers_there_are_none(tmp_path):
+    (tmp_path / 'config.py').write_text('train_dataloader = dict(persistent_workers=True)\nval_dataloader = None')
+    assert load_config(str(tmp_path / 'config.py')).train_dataloader.persistent_workers is False
+
+
+@pytest.mark.parametrize('options,words', [
+    ({'train_dataloader.dataset.ignore_index': 199}, 'model.decode_head.ignore_index is 255, but '
+     'train_dataloader.dataset.ignore_index is 199'),
+    ({'model.decode_head.ignore_index': 199}, 'model.decode_head.ignore_index is 199, but '
+     'train_dataloader.dataset.ignore_index is 255'),
+    ({'model.auxiliary_head.ignore_index': 0}, 'model.auxiliary_head.ignore_index is 0, but '),
+    ({'model.decode_head.ignore_index': 199, 'model.auxiliary_head.ignore_index': 199,
+      'train_dataloader.dataset.ignore_index': 199}, None),
+    ({'val_dataloader.dataset.ignore_index': 199}, None),  # the metric has its own
+    ({'train_dataloader': None}, None),
+    ({}, None),
+])
+def test_a_loss_that_ignores_another_value_is_refused(options, words):
+    cfg = load_config(str(ROOT / 'configs/upernet_inceptionnext_a_ade20k.py'), options)
+    if words is None:
+        check_ignore_index(cfg)
+        return
+    with pytest.raises(ConfigError, match=words):
+        check_ignore_index(cfg)

@@ -7,7 +7,10 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from torch import nn
 
+from mmseg_inceptionnext.datasets.check_settings import SPLITS, compare_ignore_index, find_datasets
 from mmseg_inceptionnext.engine import CheckpointError, ConfigError
+
+SUFFIXES = ('.py', '.json', '.yaml', '.yml')
 
 
 def build_model(cfg: Config, source: str) -> nn.Module:
@@ -32,7 +35,8 @@ def load_config(path: str,
     """Reads a config file and applies what the command line says.
 
     ``data_root`` among the options also moves every dataset that stands at the config's own ``data_root``: MMEngine
-    alone would change the name at the top of the file and none of the datasets.
+    alone would change the name at the top of the file and none of the datasets. Data loaders without workers keep none:
+    PyTorch refuses ``persistent_workers`` there.
 
     Args:
         path: the config file.
@@ -41,22 +45,53 @@ def load_config(path: str,
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
 
     Raises:
-        ConfigError: if there is no such file, or the folder is a file.
+        ConfigError: if there is no such file, it is no config, or the folder is a file.
     """
-    if not osp.isfile(path):
-        raise ConfigError(f'{path}: no such config file')
-    cfg = Config.fromfile(path)
+    cfg = _read(path)
     if cfg_options:
         if 'data_root' in cfg_options:
             cfg_options['data_root'] = str(cfg_options['data_root'])  # a folder named 2016 comes as a number
             _move_datasets(list(cfg.values()), cfg.get('data_root'), cfg_options['data_root'])
         cfg.merge_from_dict(cfg_options)
+    _keep_no_workers_where_none_are(cfg)
     cfg.launcher = launcher
     name = osp.splitext(osp.basename(path))[0]
     cfg.work_dir = work_dir or cfg.get('work_dir') or osp.join('work_dirs', name)
     if osp.exists(cfg.work_dir) and not osp.isdir(cfg.work_dir):
         raise ConfigError(f'--work-dir {cfg.work_dir} is a file; give a folder')
     return cfg
+
+
+def _read(path: str) -> Config:
+    if not osp.isfile(path):
+        raise ConfigError(f'{path}: no such config file')
+    if not path.endswith(SUFFIXES):
+        raise ConfigError(f'{path}: a config is a file that ends in {", ".join(SUFFIXES[:-1])} or {SUFFIXES[-1]}')
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # a config is a program, which may do anything
+        raise ConfigError(f'{path} cannot be read: {type(error).__name__}: {" ".join(str(error).split())}. Look for it '
+                          'in this file, in those of its _base_ and in the modules of its custom_imports') from error
+
+
+def _keep_no_workers_where_none_are(cfg: Config) -> None:
+    for split in SPLITS:
+        loader = cfg.get(f'{split}_dataloader')
+        if isinstance(loader, dict) and loader.get('persistent_workers') and not loader.get('num_workers'):
+            loader['persistent_workers'] = False
+
+
+def check_ignore_index(cfg: Config) -> None:
+    """Stops before a loss that would take what the training set ignores for a class, and fail without a file's name.
+
+    A dataset that says no ``ignore_index`` is taken to have MMSegmentation's default, 255.
+
+    Raises:
+        ConfigError: if a head of the model has another ``ignore_index``, or the dataloader has no dataset.
+    """
+    for name, dataset in find_datasets(cfg, 'train') if cfg.get('train_dataloader') else ():
+        for problem in compare_ignore_index(cfg, 'train', name, dataset.get('ignore_index', 255)):
+            raise ConfigError(f'{problem.path} {problem.message}')
 
 
 def _move_datasets(node, old_root: Optional[str], new_root: str) -> None:

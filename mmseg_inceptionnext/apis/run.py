@@ -13,7 +13,7 @@ from mmseg_inceptionnext.engine.hooks import WholeCheckpointHook
 from mmseg_inceptionnext.engine.reproducible import ReproducibleRunHook
 from mmseg_inceptionnext.evaluation import CLASS_METRICS
 
-from .config import ConfigError
+from .config import ConfigError, check_ignore_index
 
 
 def train(cfg: Config,
@@ -39,13 +39,14 @@ def train(cfg: Config,
         The metrics of the last validation, none if there was none.
 
     Raises:
-        ConfigError: if an option cannot be applied to this config, or its ``save_best`` names a class that the dataset
-            has not.
+        ConfigError: if an option cannot be applied to this config, its ``save_best`` names a class that the dataset has
+            not, or dataset and heads ignore different values.
         CheckpointError: if a checkpoint cannot be had or read, holds more than data, does not fit, or cannot be
             written.
         NonFiniteLossError: if the loss stays NaN or infinite.
         SampleError: if a file of the data is broken, or a label does not fit the settings.
     """
+    check_ignore_index(cfg)
     _apply_training_options(cfg, amp, auto_scale_lr, accumulate, deterministic)
     resumed = _choose_checkpoint(cfg) if resume is True else resume
     cfg.resume, cfg.load_from = bool(resumed), resumed or cfg.get('load_from')

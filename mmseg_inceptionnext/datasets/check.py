@@ -1,6 +1,6 @@
 """Checks the data that a config names, file by file, before a long run does."""
 import warnings
-from typing import Iterator, List, Sequence
+from typing import Dict, Iterator, List, Sequence
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from .check_folders import check_folders
 from .check_report import Report
 from .check_samples import Sample, Settings, check_sample, mapped_values
+from .check_settings import SPLITS, compare_classes, compare_ignore_index, compare_reduce_zero_label, find_datasets
 from .files import shown
 from .folders import loaders
 
@@ -40,22 +41,30 @@ def check_dataset(cfg: Config, splits: Sequence[str] = ('train', 'val'), jobs: i
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     reports = []
     for split in splits:
-        loader = cfg.get(f'{split}_dataloader')
-        if not loader:
-            raise ValueError(f'the config has no {split}_dataloader; choose others with --split')
-        for dataset_cfg in _leaves(loader.dataset):
-            reports.append(_check_one(_build(dataset_cfg, split), split, jobs))
-            _check_model(cfg.get('model', {}), reports[-1])
+        for name, dataset_cfg in find_datasets(cfg, split):
+            dataset = _build(dataset_cfg, split)
+            report = _check_one(dataset, split, jobs)
+            for problem in (*compare_classes(cfg, len(report.classes)),
+                            *compare_ignore_index(cfg, split, name, dataset.ignore_index)):
+                report.add(*problem)
+            reports.append(report)
+    for problem in compare_reduce_zero_label(_reduce_zero_labels(cfg)):
+        reports[0].add(*problem)
     return reports
 
 
-def _leaves(cfg: dict) -> Iterator[dict]:
-    """The configs of the datasets that read files, within those that join or repeat them."""
-    inner = cfg.get('datasets') or ([cfg['dataset']] if 'dataset' in cfg else [])
-    if not inner:
-        yield cfg
-    for part in inner:
-        yield from _leaves(part)
+def _reduce_zero_labels(cfg: Config) -> Dict[str, Dict[str, bool]]:
+    """``reduce_zero_label`` of all datasets with labels, by split and name, also of splits that are not checked."""
+    found: Dict[str, Dict[str, bool]] = {}
+    for split in SPLITS:
+        try:
+            built = [(name, _build(dataset_cfg, split)) for name, dataset_cfg in find_datasets(cfg, split)]
+        except ValueError:  # what cannot be built was said of the splits to check, and is no matter in others
+            continue
+        with_labels = {name: dataset.reduce_zero_label for name, dataset in built if _has_labels(dataset)}
+        if with_labels:
+            found[split] = with_labels
+    return found
 
 
 def _build(cfg: dict, split: str) -> BaseSegDataset:
@@ -71,12 +80,15 @@ def _build(cfg: dict, split: str) -> BaseSegDataset:
     return dataset
 
 
+def _has_labels(dataset: BaseSegDataset) -> bool:
+    return dataset.data_prefix.get('seg_map_path') is not None and 'seg_map_path' in loaders(dataset.pipeline)
+
+
 def _settings(dataset: BaseSegDataset) -> Settings:
     found = loaders(dataset.pipeline)
-    has_labels = dataset.data_prefix.get('seg_map_path') is not None and 'seg_map_path' in found
     return Settings(
         color_type=found['img_path'].color_type, image_backend=found['img_path'].imdecode_backend,
-        label_backend=found['seg_map_path'].imdecode_backend if has_labels else None,
+        label_backend=found['seg_map_path'].imdecode_backend if _has_labels(dataset) else None,
         values=mapped_values(dataset.reduce_zero_label, dataset.label_map),
         num_classes=len(dataset.metainfo['classes']), ignore_index=dataset.ignore_index,
         reduce_zero_label=dataset.reduce_zero_label, backend_args=dataset.backend_args)
@@ -153,13 +165,3 @@ def _suspicions(report: Report, settings: Settings, dataset: BaseSegDataset) -> 
         yield 'warning', 'reduce_zero_label', (
             f'the values reach {last}, one more than the last class: if {zero} stands for what has no class, set '
             'reduce_zero_label=True in the dataset')
-
-
-def _check_model(model: dict, report: Report) -> None:
-    """Compares the number of classes with that of the heads of the model."""
-    for name in ('decode_head', 'auxiliary_head'):
-        heads = model.get(name) or []
-        for head in heads if isinstance(heads, (list, tuple)) else [heads]:
-            if head.get('num_classes', len(report.classes)) != len(report.classes):
-                report.add('error', 'classes of the model', f'model.{name}.num_classes',
-                           f'is {head["num_classes"]}, but the dataset names {len(report.classes)} classes')

@@ -36,8 +36,8 @@ class LabelError(SampleError):
 def broken(path: str, problem: str) -> BrokenSampleError:
     """The error of one file."""
     return BrokenSampleError(
-        f'{path}: {problem}. Replace the file, or take image and label out; python tools/check_dataset.py CONFIG lists '
-        'every such file. To train without them: --cfg-options train_dataloader.dataset.on_error=skip')
+        f'{path}: {problem}. Replace the file, or take image and label out; of a config, python tools/check_dataset.py '
+        'CONFIG lists every such file, and --cfg-options train_dataloader.dataset.on_error=skip trains without them')
 
 
 def misfit(path: str, problem: str) -> LabelError:

@@ -72,13 +72,14 @@ class Agreement(NamedTuple):
 
     def __str__(self) -> str:
         error, equal = TOLERANCES[self.precision]
-        limits = f' (allowed: {f"{error:.0e} and " if np.isfinite(error) else ""}{100 * equal:g} %)'
+        limit = '' if self.error is None or not np.isfinite(error) else f'{error:.0e} and '
         logits = '' if self.error is None else f'largest error of the logits {self.error:.1e} of the largest, '
+        limits = f'allowed: {limit}{100 * equal:g} %'
         whole = '' if self.as_checkpoint is None else (
             f'; of the original images {100 * self.as_checkpoint:.2f} % of the pixels get the class that the '
             "checkpoint gives them by the config's test pipeline")
         return (f'{self.precision} against PyTorch, {self.images} image{"s" * (self.images > 1)}: {logits}'
-                f'{100 * self.equal:.4f} % of the pixels have the same class{limits}{whole}')
+                f'{100 * self.equal:.4f} % of the pixels have the same class ({limits}){whole}')
 
 
 def export_onnx(config: str, checkpoint: str, out: str, images: Sequence[str], settings: Settings,

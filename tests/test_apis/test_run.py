@@ -184,6 +184,13 @@ def test_a_best_class_that_is_none_is_refused_at_the_start(toy_root, tmp_path, k
         train(cfg)
 
 
+def test_what_the_data_ignore_and_the_loss_does_not_is_refused_at_the_start(toy_root, tmp_path):
+    cfg = short_config(toy_root, tmp_path)
+    cfg.train_dataloader.dataset.ignore_index = 199
+    with pytest.raises(ConfigError, match='model.decode_head.ignore_index is 255, but train_dataloader.dataset.ignore'):
+        train(cfg)
+
+
 def test_labels_that_are_no_classes_are_named(trained, toy_root, tmp_path):
     shutil.copytree(toy_root, tmp_path / 'data')
     path = tmp_path / 'data/annotations/validation/toy_validation_00001.png'

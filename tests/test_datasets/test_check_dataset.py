@@ -217,8 +217,102 @@ def test_the_classes_of_the_model_are_compared(tmp_path):
     assert 'model.auxiliary_head.num_classes: is 11, but the dataset names 150 classes' in text
 
 
+@pytest.mark.parametrize('model,names', [
+    (dict(decode_head=dict(type='X')), ['model.decode_head']),
+    (dict(decode_head=dict(ignore_index=199)), []),
+    (dict(decode_head=dict(ignore_index=None)), []),  # the masked binary cross-entropy
+    (dict(decode_head=dict(ignore_index=199), auxiliary_head=[dict(ignore_index=199), dict(type='X')]),
+     ['model.auxiliary_head.1']),
+    (dict(decode_head=[dict(type='X'), dict(ignore_index=199)]), ['model.decode_head.0']),
+])
+def test_what_the_dataset_ignores_the_heads_must_ignore(tmp_path, model, names):
+    write(tmp_path, [[1, 2, 200]])  # 199 after reduce_zero_label
+    cfg = config(tmp_path, ignore_index=199)
+    cfg.model = model
+    report, = check_dataset(cfg, ['train'])
+    assert [problem.path for problem in report.problems] == [f'{name}.ignore_index' for name in names]
+    for problem in report.problems:
+        assert problem[:2] == ('error', 'ignore_index') and problem.message.startswith(
+            'is 255, but train_dataloader.dataset.ignore_index is 199')
+        assert 'set both, and model.data_preprocessor.seg_pad_val, to' in problem.message
+
+
+def test_what_a_joined_dataset_ignores_is_named(tmp_path):
+    write(tmp_path, [[1, 2]])
+    one, two = (dict(config(tmp_path, ignore_index=value).train_dataloader.dataset) for value in (255, 7))
+    cfg = Config(dict(model=dict(decode_head=dict(type='X')), train_dataloader=dict(dataset=dict(
+        type='ConcatDataset', datasets=[one, two]))))
+    reports = check_dataset(cfg, ['train'])
+    assert [report.count('error') for report in reports] == [0, 1]
+    assert 'but train_dataloader.dataset.datasets.1.ignore_index is 7' in reports[1].to_text()
+
+
+@pytest.mark.parametrize('kind', ['IoUMetric', 'ExactIoUMetric'])
+def test_what_the_validation_set_ignores_the_metric_must_ignore(tmp_path, kind):
+    write(tmp_path, [[1, 2, 200]])
+    cfg = config(tmp_path, ignore_index=199)
+    cfg.val_dataloader = cfg.pop('train_dataloader')
+    cfg.model = dict(decode_head=dict(type='X'))  # no loss is computed here
+    for evaluator in (dict(type=kind), [dict(type='Other'), dict(type=kind)]):
+        cfg.val_evaluator = evaluator
+        report, = check_dataset(cfg, ['val'])
+        problem, = report.problems
+        assert problem.path == f'val_evaluator{".1" * isinstance(evaluator, list)}.ignore_index'
+        assert problem.message.startswith('is 255, but val_dataloader.dataset.ignore_index is 199')
+    cfg.val_evaluator = dict(type=kind, ignore_index=199)
+    assert not check_dataset(cfg, ['val'])[0].problems
+
+
+def splits_config(root, **values):
+    """A config whose splits have these values of reduce_zero_label; several join datasets, None leaves it out."""
+    cfg = {}
+    for split, several in values.items():
+        parts = [config(root, **({} if value is None else dict(reduce_zero_label=value))).train_dataloader.dataset
+                 for value in several]
+        dataset = parts[0] if len(parts) == 1 else dict(type='ConcatDataset', datasets=parts)
+        cfg[f'{split}_dataloader'] = dict(dataset=dataset)
+    return Config(cfg)
+
+
+@pytest.mark.parametrize('values,setting,words', [
+    (dict(train=[False], val=[None], test=[True]), 'train_dataloader.dataset.reduce_zero_label',
+     'is False, but val_dataloader.dataset.reduce_zero_label is True, test_dataloader.dataset.reduce_zero_label is '
+     'True: '),
+    (dict(train=[None], val=[True], test=[False]), 'train_dataloader.dataset.reduce_zero_label',
+     'is True, but test_dataloader.dataset.reduce_zero_label is False: '),
+    (dict(train=[True], val=[False, False]), 'train_dataloader.dataset.reduce_zero_label',
+     'val_dataloader.dataset.datasets.1.reduce_zero_label is False'),
+    (dict(train=[True], val=[None]), None, None),
+    (dict(train=[True, False], val=[True], test=[False]), None, None),  # data of two kinds are joined
+    (dict(train=[False]), None, None),
+])
+def test_a_reduce_zero_label_of_one_split_only_is_a_question(tmp_path, values, setting, words):
+    write(tmp_path, [[1, 2, 150]])
+    cfg = splits_config(tmp_path, **values)
+    for splits in (['train'], list(values)):
+        problems = [problem for report in check_dataset(cfg, splits) for problem in report.problems
+                    if problem.path.endswith('.reduce_zero_label')]
+        assert [(problem.level, problem.path) for problem in problems] == [('warning', setting)] * bool(setting)
+        assert all(words in problem.message for problem in problems)
+
+
+def test_a_split_that_is_not_asked_for_may_be_of_any_kind(tmp_path):
+    write(tmp_path, [[1, 2]])
+    cfg = config(tmp_path)
+    without_labels = dict(cfg.train_dataloader.dataset, reduce_zero_label=False,
+                          data_prefix=dict(img_path='images/training'))
+    for loader in (None, dict(), dict(dataset=dict(type='NoSuchDataset')), dict(dataset=without_labels)):
+        cfg.test_dataloader = loader
+        assert not check_dataset(cfg, ['train'])[0].problems
+
+
 @pytest.mark.parametrize('change,words', [
     (dict(train_dataloader=None), 'no train_dataloader'),
+    (dict(train_dataloader=dict(batch_size=1)), r'train_dataloader has no dataset: add dataset=dict\(type='),
+    (dict(train_dataloader=dict(dataset=3)), 'train_dataloader.dataset is 3: '),
+    (dict(train_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=[]))),
+     r'train_dataloader.dataset.dataset is \[\]: '),
+    (dict(train_dataloader=3), 'train_dataloader has no dataset'),
     (dict(type='NoSuchDataset'), 'cannot be built'),
     (dict(unknown=1), 'cannot be built'),
     (dict(pipeline=[]), 'LoadImageFromFile'),
@@ -227,7 +321,8 @@ def test_the_classes_of_the_model_are_compared(tmp_path):
 def test_what_cannot_be_checked_is_said(tmp_path, change, words):
     write(tmp_path, [[1, 2]])
     cfg = config(tmp_path)
-    (cfg if 'train_dataloader' in change else cfg.train_dataloader.dataset).update(change)
+    for key, value in change.items():
+        (cfg if key == 'train_dataloader' else cfg.train_dataloader.dataset)[key] = value
     with pytest.raises(ValueError, match=words):
         check_dataset(cfg, ['train'])
 
@@ -274,6 +369,29 @@ def test_the_command_line(tool, toy_root, tmp_path):
     assert tool(ROOT / TOY, '--split', 'val', *options)[0] == 1
     code, text, _ = tool(tmp_path / 'absent.py')
     assert 'absent.py: no such config file' in str(code)
+
+
+def test_a_setting_of_one_split_is_compared_with_the_others_by_the_command_line(tool, toy_root):
+    def run(*settings):
+        return tool(ROOT / TOY, '--split', 'train', '--jobs', 1, '--cfg-options', f'data_root={toy_root}', *settings)
+
+    code, text, _ = run('train_dataloader.dataset.reduce_zero_label=False')
+    assert not code and '0 errors, 1 warnings' in text
+    assert 'train_dataloader.dataset.reduce_zero_label: is False, but val_dataloader' in text
+    code, text, _ = run('train_dataloader.dataset.ignore_index=199')
+    assert code == 1 and 'model.decode_head.ignore_index: is 255, but train_dataloader.dataset.ignore_index' in text
+
+
+@pytest.mark.parametrize('name,content,words', [
+    ('syntax.py', 'a = (', 'SyntaxError'),
+    ('base.py', "_base_ = './nowhere.py'", 'nowhere.py'),
+    ('config.txt', 'a = 1', 'a config is a file that ends in .py, .json, .yaml or .yml'),
+    ('loader.py', 'train_dataloader = dict(batch_size=1)', 'train_dataloader has no dataset'),
+])
+def test_a_config_that_is_none_gets_a_sentence(tool, tmp_path, name, content, words):
+    (tmp_path / name).write_text(content)
+    code, text, _ = tool(tmp_path / name)
+    assert isinstance(code, str) and words in code and '\n' not in code and not text  # exit code 1
 
 
 def test_json_is_all_there_is_on_standard_output(toy_root):
