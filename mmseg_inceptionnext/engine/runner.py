@@ -1,4 +1,5 @@
 """MMEngine's runner, also for several processes on a CPU."""
+import itertools
 import logging
 from datetime import timedelta
 from typing import Optional
@@ -9,6 +10,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import distributed, nn
+
+_numbers = itertools.count(1)
 
 
 @RUNNERS.register_module()
@@ -44,8 +47,8 @@ class CPURunner(Runner):
 def build_runner(cfg) -> Runner:
     """Builds the runner that ``runner_type`` of the config names; by default MMEngine's own, which needs a GPU for each
     process when there are several, or :class:`CPURunner` where there is none."""
-    if cfg.get('visualizer'):
-        cfg.visualizer.pop('name', None)  # by which a second run of this process would write to the first one's folder
+    if cfg.get('visualizer'):  # MMEngine would give a second run of this process that of the same name, with its folder
+        cfg.visualizer.name = f'visualizer_{next(_numbers)}'
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     cpu_processes = cfg.get('launcher') == 'pytorch' and get_device() == 'cpu'

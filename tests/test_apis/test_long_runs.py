@@ -3,6 +3,7 @@ import json
 import os
 import resource
 import shutil
+import time
 import zipfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from mmseg.registry import HOOKS
 
 from mmseg_inceptionnext.apis import ConfigError, run, seeds_table, train, train_seeds
 from mmseg_inceptionnext.datasets import ADEChallengeDataset
-from mmseg_inceptionnext.engine import CheckpointError, NonFiniteLossError, atomic, choose_checkpoint
+from mmseg_inceptionnext.engine import CheckpointError, NonFiniteLossError, atomic, build_runner, choose_checkpoint
 from mmseg_inceptionnext.engine.atomic import checkpoints_in, why_broken
 from mmseg_inceptionnext.evaluation import ExactIoUMetric
 from mmseg_inceptionnext.models import MemoryEfficientEncoderDecoder
@@ -230,6 +231,16 @@ def test_mixed_precision_settings(monkeypatch, toy_root, tmp_path, amp, dtype, s
     run._mix_precision(cfg, amp)
     wrapper = cfg.optim_wrapper
     assert (wrapper.type, wrapper.dtype, wrapper.loss_scale) == ('AmpOptimWrapper', dtype, scale)
+
+
+def test_runs_of_one_process_log_to_folders_of_their_own(toy_root, tmp_path, monkeypatch):
+    """Also those that begin in the same second, by which MMEngine names them."""
+    monkeypatch.setattr(time, 'time', lambda: 1.5e9)
+    for name in ('first', 'second'):
+        runner = build_runner(short_config(toy_root, tmp_path / name))
+        runner.visualizer.add_scalar('x', 1., 1)
+        assert list((tmp_path / name).rglob('scalars.json'))
+        shutil.rmtree(tmp_path / name)
 
 
 def test_seeds_in_turn(toy_root, tmp_path):
