@@ -13,7 +13,7 @@ from torch import distributed, multiprocessing
 
 from mmseg_inceptionnext.apis import load_config, train
 from mmseg_inceptionnext.apis import test as evaluate
-from mmseg_inceptionnext.engine import CPURunner, build_runner
+from mmseg_inceptionnext.engine import CPURunner, build_runner, end_processes
 from mmseg_inceptionnext.models import MemoryEfficientEncoderDecoder
 
 from utils import ROOT, TOY, randomise, run_script, save_checkpoint, short_config, total_loss
@@ -87,7 +87,8 @@ def process(rank, folder, toy_root):
         if count == 2:
             half_the_gradients(rank, folder, torch.load(f'{folder}/data.pth'))
             train_with_a_bad_loss(rank, folder, toy_root)
-        distributed.destroy_process_group()
+        end_processes()
+        assert not distributed.is_initialized()
 
 
 @pytest.fixture(scope='module')

@@ -7,7 +7,7 @@ from mmengine.config import DictAction
 
 from mmseg_inceptionnext.apis import PROTOCOLS, ConfigError, load_config, test
 from mmseg_inceptionnext.datasets import MissingDatasetError, SampleError
-from mmseg_inceptionnext.engine import CheckpointError
+from mmseg_inceptionnext.engine import CheckpointError, end_processes
 
 
 def parse_args():
@@ -47,6 +47,7 @@ def main():
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
         test(cfg, args.checkpoint, args.out, args.show_dir, fuse_model=args.fuse, protocol=args.protocol,
              no_gt=args.no_gt, trust_checkpoint=args.trust_checkpoint)
+        end_processes()
     except (CheckpointError, ConfigError, MissingDatasetError, SampleError) as error:
         sys.exit(str(error))
 

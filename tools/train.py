@@ -8,7 +8,7 @@ from mmengine.dist import is_main_process
 
 from mmseg_inceptionnext.apis import ConfigError, load_config, seeds_table, train, train_seeds
 from mmseg_inceptionnext.datasets import MissingDatasetError, SampleError
-from mmseg_inceptionnext.engine import CheckpointError, NonFiniteLossError
+from mmseg_inceptionnext.engine import CheckpointError, NonFiniteLossError, end_processes
 
 
 def parse_seeds(text):
@@ -63,6 +63,7 @@ def main():
                 print(seeds_table(results))
         else:
             train(cfg, **options)
+        end_processes()
     except (ConfigError, MissingDatasetError, SampleError, CheckpointError, NonFiniteLossError) as error:
         sys.exit(str(error))
 

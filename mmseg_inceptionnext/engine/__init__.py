@@ -8,7 +8,7 @@ from .nonfinite import NonFiniteLossError, NonFiniteLossHook
 from .optim import LayerDecayOptimWrapperConstructor
 from .pretrained import load_pretrained
 from .reproducible import ResumableSampler
-from .runner import CPURunner, build_runner
+from .runner import CPURunner, build_runner, end_processes
 from .safe_reading import CheckpointError, UnsafeCheckpointError, trusting
 from .sources import load_source, safe_checkpoints
 
@@ -16,6 +16,6 @@ __all__ = [
     'AtomicCheckpointHook', 'BatchSizeHook', 'CPURunner', 'CheckpointError', 'ConfigError',
     'LayerDecayOptimWrapperConstructor', 'NonFiniteLossError', 'NonFiniteLossHook', 'PerClassMetricsHook',
     'ResumableSampler', 'SkippedSamplesHook', 'UnsafeCheckpointError', 'build_runner', 'check_segmentor',
-    'choose_checkpoint', 'guarded_build', 'load_pretrained', 'load_source', 'match_batch', 'parse_embedded_config',
-    'safe_checkpoints', 'trusting'
+    'choose_checkpoint', 'end_processes', 'guarded_build', 'load_pretrained', 'load_source', 'match_batch',
+    'parse_embedded_config', 'safe_checkpoints', 'trusting'
 ]

@@ -53,3 +53,14 @@ def build_runner(cfg) -> Runner:
         return RUNNERS.build(cfg)
     cpu_processes = cfg.get('launcher') == 'pytorch' and get_device() == 'cpu'
     return (CPURunner if cpu_processes else Runner).from_cfg(cfg)
+
+
+def end_processes() -> None:
+    """Waits for all processes that a launcher started, and ends their communication; alone, nothing.
+
+    A thread of gloo may otherwise outlive the interpreter, and abort the process when all is done
+    (pytorch/pytorch#179291).
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
