@@ -147,7 +147,8 @@ def test_evaluation_equals_numpy_over_inferred_images(trained, toy_root, tmp_pat
     checkpoint = trained[0] / 'iter_2.pth'
     text = run_tool('tools/test.py', TOY, checkpoint, '--work-dir', tmp_path / 'test', '--out', tmp_path / 'out',
                     '--show-dir', tmp_path / 'show', '--cfg-options', f'data_root={toy_root}').stdout
-    run_tool('tools/infer.py', checkpoint, toy_root / 'images/validation', '--out-dir', tmp_path / 'infer')
+    run_tool('tools/infer.py', checkpoint, toy_root / 'images/validation', '--out-dir', tmp_path / 'infer',
+             '--no-fuse')
     expected = numpy_miou(tmp_path / 'infer', toy_root / 'annotations/validation')
     metrics = json.loads((tmp_path / 'test/metrics.json').read_text())
     assert metrics['mIoU'] == pytest.approx(expected, abs=1e-9)
@@ -214,7 +215,7 @@ def test_images_without_labels_are_predicted(trained, toy_root, tmp_path):
                     tmp_path / 'photos').stdout
     out = tmp_path / 'work/predictions'
     assert f'3 predictions in {out}, by protocol ss (mode whole' in text.splitlines()[-1]
-    run_tool('tools/infer.py', trained[0] / 'iter_2.pth', source, '--out-dir', tmp_path / 'infer')
+    run_tool('tools/infer.py', trained[0] / 'iter_2.pth', source, '--out-dir', tmp_path / 'infer', '--no-fuse')
     assert sorted(path.name for path in out.iterdir()) == sorted(f'{path.stem}.png' for path in source.iterdir())
     for path in out.iterdir():
         image = Image.open(path)
@@ -269,7 +270,7 @@ def test_upernet_on_real_images_equals_numpy(ade20k_sample, tmp_path):
     """Real labels, perfect predictions, and labels of which the prediction never says one class."""
     checkpoint = save_checkpoint(UPERNET, tmp_path / 'upernet.pth')
     inferred = tmp_path / 'infer'
-    run_tool('tools/infer.py', checkpoint, ade20k_sample / 'images/validation', '--out-dir', inferred)
+    run_tool('tools/infer.py', checkpoint, ade20k_sample / 'images/validation', '--out-dir', inferred, '--no-fuse')
     sizes = {path.name: Image.open(path).size for path in inferred.glob('*.png')}
     assert sorted(sizes.values()) == [(400, 300), (500, 364), (683, 512)]
 
