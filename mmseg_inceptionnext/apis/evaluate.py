@@ -62,6 +62,8 @@ def test(cfg: Config,
         images = _predict_only(cfg, no_gt, out)
     _apply_options(cfg, out, show_dir)
     cfg.load_from, cfg.resume = checkpoint, False
+    if cfg.get('runner_type') == 'FlexibleRunner':  # it shares out what is trained; here each process has all weights
+        cfg.pop('runner_type'), cfg.pop('strategy', None)
     with safe_checkpoints(trust_checkpoint, cfg):
         runner = build_runner(cfg)
         runner.register_hook(WholeCheckpointHook())

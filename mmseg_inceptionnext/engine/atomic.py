@@ -7,7 +7,7 @@ import os.path as osp
 import re
 import zipfile
 from contextlib import contextmanager
-from typing import Any, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
@@ -19,7 +19,7 @@ from mmseg.registry import HOOKS
 from .safe_reading import CheckpointError
 
 TEMPORARY = '.{name}.tmp'
-VALIDATED = 'validated_iter'  # in the message hub: the last iteration that was validated
+VALIDATED = 'last_validated_iter'  # in the message hub; names that begin with 'val' would be logged as metrics
 NO_RENAME = {errno.EPERM, errno.EACCES, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBUSY}
 
 
@@ -32,8 +32,7 @@ def write_atomically(content: bytes, path: str) -> None:
     Raises:
         OSError: if it cannot be written; what was at ``path`` before is still there.
     """
-    folder, name = osp.split(osp.abspath(path))
-    temporary = osp.join(folder, TEMPORARY.format(name=name))
+    temporary = temporary_beside(path)
     try:
         _write(content, temporary)
         try:
@@ -46,7 +45,13 @@ def write_atomically(content: bytes, path: str) -> None:
     finally:
         if osp.exists(temporary):
             os.remove(temporary)
-    _sync_folder(folder)
+    _sync_folder(osp.dirname(temporary))
+
+
+def temporary_beside(path: str) -> str:
+    """The name under which a file is written before it takes its own; leftovers go when training starts."""
+    folder, name = osp.split(osp.abspath(path))
+    return osp.join(folder, TEMPORARY.format(name=name))
 
 
 def _write(content: bytes, path: str) -> None:
@@ -115,6 +120,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def __init__(self, *args, backend_args: Optional[dict] = None, **kwargs) -> None:
         super().__init__(*args, backend_args=backend_args or dict(backend='atomic'), **kwargs)
+        self._place: Dict[str, int] = {}  # epoch and iteration, while a checkpoint is being saved
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
@@ -130,13 +136,17 @@ class AtomicCheckpointHook(CheckpointHook):
         if not self.by_epoch and not self._noted and self.last_ckpt == of_now:
             self._save_checkpoint_with_step(runner, runner.iter, dict(epoch=runner.epoch, iter=runner.iter))
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Puts right what MMEngine's FlexibleRunner says of a checkpoint after a validation: one iteration too many."""
+        checkpoint['meta'].update(self._place)
+
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         self._noted = True
         outdated = self._keep(runner, step)
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        with self._explained(self.last_ckpt):
+        with self._saving(self.last_ckpt, meta):
             runner.save_checkpoint(
                 self.out_dir, name, self.file_client_args, save_optimizer=self.save_optimizer,
                 save_param_scheduler=self.save_param_scheduler, meta=meta, by_epoch=self.by_epoch,
@@ -164,7 +174,7 @@ class AtomicCheckpointHook(CheckpointHook):
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         backend, self.file_backend = self.file_backend, _HeldRemovals(self.file_backend)
         try:
-            with self._explained('the best checkpoint'):
+            with self._saving('the best checkpoint', dict(epoch=runner.epoch, iter=runner.iter)):
                 super()._save_best_checkpoint(runner, metrics)
             best = [getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()]
             self.file_backend.remove_now(but=best)  # MMEngine has the one for a single metric, the other for several
@@ -172,7 +182,8 @@ class AtomicCheckpointHook(CheckpointHook):
             self.file_backend = backend
 
     @contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
+    def _saving(self, what: str, place: Dict[str, int]) -> Iterator[None]:
+        self._place = dict(place)
         try:
             yield
         except (OSError, RuntimeError) as error:
@@ -182,6 +193,8 @@ class AtomicCheckpointHook(CheckpointHook):
             raise CheckpointError(
                 f'{what} could not be written: {error}. Whole are {", ".join(map(osp.basename, whole)) or "none"} in '
                 f'{self.out_dir}; mend the cause, such as a full disk, and go on with --resume') from error
+        finally:
+            self._place = {}
 
 
 def checkpoints_in(folder: str, filename_tmpl: Optional[str] = None) -> List[str]:

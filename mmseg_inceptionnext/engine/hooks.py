@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch.utils.data import Dataset
 
-from .checkpoint import check_segmentor, compare, describe, segmentor_weights, unwrap
+from .checkpoint import check_segmentor, compare, describe, segmentor_weights, unwrap, whole_state
 
 
 @HOOKS.register_module()
@@ -111,7 +111,7 @@ class WholeCheckpointHook(Hook):
             check_segmentor(runner.model, checkpoint, source)
             _drop_foreign_paths(runner, checkpoint)
             return
-        own, state = unwrap(runner.model).state_dict(), segmentor_weights(checkpoint, source)
+        own, state = whole_state(runner.model), segmentor_weights(checkpoint, source)
         result = compare(own, state)
         if not {key for key in own if key.startswith('backbone.')} <= set(result.loaded):
             check_segmentor(runner.model, checkpoint, source)

@@ -11,6 +11,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import distributed, nn
 
+NO_GPU = ('no GPU: the processes talk by gloo, and SyncBN is reverted to BatchNorm, whose statistics are those of one '
+          'process')
 _numbers = itertools.count(1)
 
 
@@ -26,15 +28,12 @@ class CPURunner(Runner):
 
     def setup_env(self, env_cfg: dict) -> None:
         if self.distributed and not distributed.is_initialized():
-            timeout = env_cfg.get('dist_cfg', {}).get('timeout')
-            settings = dict(timeout=timedelta(seconds=timeout)) if timeout else {}  # PyTorch 2.1 takes no None
-            distributed.init_process_group('gloo', **settings)
+            start_gloo(env_cfg.get('dist_cfg', {}).get('timeout'))
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: Optional[dict], model: nn.Module) -> nn.Module:
         if self.distributed:
-            print_log('no GPU: the processes talk by gloo, and SyncBN is reverted to BatchNorm, whose statistics are '
-                      'those of one process', logger=self.logger, level=logging.WARNING)
+            print_log(NO_GPU, logger=self.logger, level=logging.WARNING)
             model = revert_sync_batchnorm(model)
             if model_wrapper_cfg is None:
                 model_wrapper_cfg = dict(
@@ -42,6 +41,12 @@ class CPURunner(Runner):
                     find_unused_parameters=self.cfg.get('find_unused_parameters', False))
             model_wrapper_cfg = dict(model_wrapper_cfg, device_ids=None)
         return super().wrap_model(model_wrapper_cfg, model)
+
+
+def start_gloo(timeout: Optional[float] = None) -> None:
+    """Lets the processes of a launcher talk on CPUs; ``timeout`` in seconds."""
+    settings = dict(timeout=timedelta(seconds=timeout)) if timeout else {}  # PyTorch 2.1 takes no None
+    distributed.init_process_group('gloo', **settings)
 
 
 def build_runner(cfg) -> Runner:
