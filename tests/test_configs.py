@@ -14,7 +14,7 @@ from mmseg.structures import SegDataSample
 from torch.nn.modules.batchnorm import SyncBatchNorm
 
 from mmseg_inceptionnext.apis import ConfigError, load_config
-from mmseg_inceptionnext.apis.config import check_ignore_index
+from mmseg_inceptionnext.apis.config import check_datasets
 
 from utils import ROOT, TOY, randomise, total_loss
 
@@ -288,7 +288,7 @@ def test_without_a_number_of_workers_there_are_none(tmp_path):
 def test_a_loss_that_ignores_another_value_is_refused(options, words):
     cfg = load_config(str(ROOT / 'configs/upernet_inceptionnext_a_ade20k.py'), options)
     if words is None:
-        check_ignore_index(cfg)
+        check_datasets(cfg, 'train')
         return
     with pytest.raises(ConfigError, match=words):
-        check_ignore_index(cfg)
+        check_datasets(cfg, 'train')

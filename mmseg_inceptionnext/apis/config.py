@@ -4,10 +4,16 @@ from typing import Optional
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
+from mmseg.registry import DATASETS, MODELS
 from torch import nn
 
-from mmseg_inceptionnext.datasets.check_settings import SPLITS, compare_ignore_index, find_datasets
+from mmseg_inceptionnext.datasets.check_settings import (
+    SPLITS,
+    compare_classes,
+    compare_ignore_index,
+    find_datasets,
+    refuse_skipping,
+)
 from mmseg_inceptionnext.engine import CheckpointError, ConfigError
 
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
@@ -81,17 +87,41 @@ def _keep_no_workers_where_none_are(cfg: Config) -> None:
             loader['persistent_workers'] = False
 
 
-def check_ignore_index(cfg: Config) -> None:
-    """Stops before a loss that would take what the training set ignores for a class, and fail without a file's name.
+def metainfo_of(cfg: Config, dataset: dict) -> dict:
+    """What a dataset says of itself, such as ``classes`` and ``palette``; none of its files is read."""
+    init_default_scope(cfg.get('default_scope') or 'mmseg')
+    return DATASETS.build(dict(dataset, lazy_init=True, pipeline=[])).metainfo
+
+
+def check_datasets(cfg: Config, *splits: str) -> None:
+    """Stops before losses and metrics that would die of a label, or count it wrongly, without a file's name.
 
     A dataset that says no ``ignore_index`` is taken to have MMSegmentation's default, 255.
 
+    Args:
+        cfg: a full config.
+        splits: of ``train``, ``val`` and ``test``; those without a dataloader are left out.
+
     Raises:
-        ConfigError: if a head of the model has another ``ignore_index``, or the dataloader has no dataset.
+        ConfigError: if a head of the model has another ``ignore_index`` or number of classes than the training set, a
+            dataset of an evaluation skips broken samples, or a dataloader has no dataset.
     """
-    for name, dataset in find_datasets(cfg, 'train') if cfg.get('train_dataloader') else ():
-        for problem in compare_ignore_index(cfg, 'train', name, dataset.get('ignore_index', 255)):
+    found = [(split, *named) for split in splits if cfg.get(f'{split}_dataloader')
+             for named in find_datasets(cfg, split)]
+    for split, name, dataset in found:
+        problems = [*refuse_skipping(split, name, dataset)]
+        if split == 'train':
+            problems += [*compare_ignore_index(cfg, split, name, dataset.get('ignore_index', 255)),
+                         *compare_classes(cfg, _number_of_classes(cfg, dataset))]
+        for problem in problems:
             raise ConfigError(f'{problem.path} {problem.message}')
+
+
+def _number_of_classes(cfg: Config, dataset: dict) -> Optional[int]:
+    try:
+        return len(metainfo_of(cfg, dataset)['classes'])
+    except Exception:  # what cannot be built, or names no classes, has its own error where it is used
+        return None
 
 
 def _move_datasets(node, old_root: Optional[str], new_root: str) -> None:

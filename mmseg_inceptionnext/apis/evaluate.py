@@ -9,16 +9,14 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.fileio import list_dir_or_file
 from mmengine.logging import print_log
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from mmseg.registry import DATASETS
 
 from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
 from mmseg_inceptionnext.engine import build_runner, safe_checkpoints
 from mmseg_inceptionnext.engine.hooks import FuseHook, WholeCheckpointHook
 from mmseg_inceptionnext.evaluation import write_report
 
-from .config import ConfigError
+from .config import ConfigError, check_datasets, metainfo_of
 from .protocol import Protocol, apply_protocol, own_pipeline, without_labels
 
 
@@ -56,6 +54,7 @@ def test(cfg: Config,
         The metrics in percent, such as ``{'aAcc': 81.2, 'mIoU': 45.6, 'mAcc': 57.1, 'IoU/wall': 70.3, ...}``; NaN where
         nothing can be divided. Empty with ``no_gt``.
     """
+    check_datasets(cfg, 'test')
     applied = apply_protocol(cfg, protocol)
     if no_gt:
         out = out or osp.join(cfg.work_dir, 'predictions')
@@ -117,8 +116,7 @@ def _predict_only(cfg: Config, folder: str, out: str) -> int:
     """
     names = _images(folder, out)
     dataset, pipeline = cfg.test_dataloader.dataset, own_pipeline(cfg, '--no-gt')
-    init_default_scope(cfg.get('default_scope') or 'mmseg')
-    metainfo = DATASETS.build(dict(dataset, lazy_init=True, pipeline=[])).metainfo
+    metainfo = metainfo_of(cfg, dataset)
     cfg.test_dataloader.dataset = dict(
         type='FolderDataset',
         data_prefix=dict(img_path=folder),

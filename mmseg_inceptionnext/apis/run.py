@@ -1,19 +1,29 @@
 """Training by MMEngine's runner."""
 import difflib
+import errno
 import os.path as osp
-from typing import Dict, Optional, Sequence, Union
+from contextlib import contextmanager
+from typing import Dict, Iterator, Optional, Sequence, Tuple, Union
 
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.registry import init_default_scope
-from mmseg.registry import DATASETS
 
-from mmseg_inceptionnext.engine import NonFiniteLossHook, build_runner, choose_checkpoint, match_batch, safe_checkpoints
+from mmseg_inceptionnext.engine import (
+    CheckpointError,
+    NonFiniteLossHook,
+    build_runner,
+    choose_checkpoint,
+    match_batch,
+    safe_checkpoints,
+)
+from mmseg_inceptionnext.engine.atomic import what_is_whole
 from mmseg_inceptionnext.engine.hooks import WholeCheckpointHook
 from mmseg_inceptionnext.engine.reproducible import ReproducibleRunHook
-from mmseg_inceptionnext.evaluation import CLASS_METRICS
 
-from .config import ConfigError, check_ignore_index
+from .config import ConfigError, check_datasets, metainfo_of
+
+MEASURED = dict(mIoU=('aAcc', 'mIoU', 'mAcc'), mDice=('aAcc', 'mDice', 'mAcc'),
+                mFscore=('aAcc', 'mFscore', 'mPrecision', 'mRecall'))  # by MMSegmentation's iou_metrics
 
 
 def train(cfg: Config,
@@ -39,19 +49,19 @@ def train(cfg: Config,
         The metrics of the last validation, none if there was none.
 
     Raises:
-        ConfigError: if an option cannot be applied to this config, its ``save_best`` names a class that the dataset has
-            not, or dataset and heads ignore different values.
+        ConfigError: if an option cannot be applied to this config, its ``save_best`` names what is not measured, or
+            dataset and heads have different classes or ignore different values.
         CheckpointError: if a checkpoint cannot be had or read, holds more than data, does not fit, or cannot be
-            written.
+            written, or the disk is full.
         NonFiniteLossError: if the loss stays NaN or infinite.
         SampleError: if a file of the data is broken, or a label does not fit the settings.
     """
-    check_ignore_index(cfg)
+    check_datasets(cfg, 'train', 'val')
     _apply_training_options(cfg, amp, auto_scale_lr, accumulate, deterministic)
-    resumed = _choose_checkpoint(cfg) if resume is True else resume
+    resumed = choose_checkpoint(*_where_checkpoints_are(cfg)) if resume is True else resume
     cfg.resume, cfg.load_from = bool(resumed), resumed or cfg.get('load_from')
-    _find_classes_of_save_best(cfg)
-    with safe_checkpoints(trust_checkpoint, cfg):
+    _check_save_best(cfg)
+    with safe_checkpoints(trust_checkpoint, cfg), _full_disk_explained(cfg):
         runner = build_runner(cfg)
         runner.register_hook(WholeCheckpointHook(may_differ=True))
         runner.register_hook(ReproducibleRunHook(), priority='VERY_HIGH')
@@ -90,34 +100,58 @@ def _mix_precision(cfg: Config, amp: str) -> None:
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic' if amp == 'fp16' else 1.)  # bf16 has the range of fp32
 
 
-def _choose_checkpoint(cfg: Config) -> Optional[str]:
-    """Looks where the config's checkpoints are written: MMEngine adds the work dir's name to an ``out_dir``."""
+def _where_checkpoints_are(cfg: Config) -> Tuple[str, Optional[str]]:
+    """Folder and pattern of the config's checkpoints: MMEngine adds the work dir's name to an ``out_dir``."""
     hook = cfg.get('default_hooks', {}).get('checkpoint') or {}
     folder = cfg.work_dir
     if hook.get('out_dir'):
         folder = osp.join(hook.out_dir, osp.basename(folder.rstrip(osp.sep)))
-    return choose_checkpoint(folder, hook.get('filename_tmpl'))
+    return folder, hook.get('filename_tmpl')
 
 
-def _find_classes_of_save_best(cfg: Config) -> None:
-    """Puts the dataset's own names into keys such as ``IoU/screen door``, or says at the start that there is none.
+@contextmanager
+def _full_disk_explained(cfg: Config) -> Iterator[None]:
+    """Of logs and other files; checkpoints have an error of their own."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        file = error.filename or f'a file in {cfg.work_dir}'
+        raise CheckpointError(f'{file} could not be written: {error.strerror}. '
+                              f'{what_is_whole(*_where_checkpoints_are(cfg))}') from error
 
-    MMEngine would say so after the first validation only. And ``--cfg-options`` takes spaces out of what it is given.
+
+def _check_save_best(cfg: Config) -> None:
+    """Says at the start what ``save_best`` names and nothing measures; MMEngine would after the first validation.
+
+    Puts the dataset's own names into keys such as ``IoU/screen door``: ``--cfg-options`` takes spaces out of what it is
+    given.
     """
     hook = cfg.get('default_hooks', {}).get('checkpoint') or {}
-    best = hook.get('save_best')
-    keys = [best] if isinstance(best, str) else list(best or [])
-    if 'val_dataloader' in cfg and any(key.partition('/')[0] in CLASS_METRICS for key in keys):
-        init_default_scope(cfg.get('default_scope') or 'mmseg')
-        dataset = DATASETS.build(dict(cfg.val_dataloader.dataset, lazy_init=True, pipeline=[]))
-        found = [_find_class(key, dataset.metainfo['classes']) for key in keys]
-        hook['save_best'] = found[0] if isinstance(best, str) else found
+    best, evaluator = hook.get('save_best'), cfg.get('val_evaluator')
+    if not best or not isinstance(evaluator, dict) or evaluator.get('type') != 'ExactIoUMetric':
+        return
+    classes = metainfo_of(cfg, cfg.val_dataloader.dataset)['classes']
+    found = [_find_measured(key, evaluator, classes) for key in ([best] if isinstance(best, str) else best)]
+    hook['save_best'] = found[0] if isinstance(best, str) else found
 
 
-def _find_class(key: str, classes: Sequence[str]) -> str:
-    metric, _, wanted = key.partition('/')
-    if metric not in CLASS_METRICS:
+def _find_measured(key: str, evaluator: dict, classes: Sequence[str]) -> str:
+    """The key under which the evaluator gives what ``save_best`` names."""
+    means = [name for kind in evaluator.get('iou_metrics', ['mIoU']) for name in MEASURED.get(kind, ())]
+    prefix = f'{evaluator["prefix"]}/' if evaluator.get('prefix') else ''
+    metric, _, wanted = key[len(prefix):].partition('/')
+    if key == 'auto' or key in [prefix + name for name in means]:
         return key
+    if wanted and key.startswith(prefix) and f'm{metric}' in means:
+        return prefix + _find_class(key, metric, wanted, classes)
+    raise ConfigError(f'save_best={key!r} is not measured: val_evaluator gives '
+                      f'{", ".join(prefix + name for name in means)}, and each but aAcc of a class, such as '
+                      f'{prefix}{means[1][1:]}/{classes[0]}; more by val_evaluator.iou_metrics: {", ".join(MEASURED)}')
+
+
+def _find_class(key: str, metric: str, wanted: str, classes: Sequence[str]) -> str:
     names = {''.join(name.split()): name for name in classes}
     squeezed = ''.join(wanted.split())
     if squeezed not in names:

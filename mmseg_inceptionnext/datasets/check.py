@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmseg.datasets import BaseSegDataset
+from mmseg.datasets import ADE20KDataset, BaseSegDataset
 from mmseg.registry import DATASETS
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -15,7 +15,14 @@ from tqdm import tqdm
 from .check_folders import check_folders
 from .check_report import Report
 from .check_samples import Sample, Settings, check_sample, mapped_values
-from .check_settings import SPLITS, compare_classes, compare_ignore_index, compare_reduce_zero_label, find_datasets
+from .check_settings import (
+    SPLITS,
+    compare_classes,
+    compare_ignore_index,
+    compare_reduce_zero_label,
+    find_datasets,
+    refuse_skipping,
+)
 from .files import shown
 from .folders import loaders
 
@@ -44,7 +51,7 @@ def check_dataset(cfg: Config, splits: Sequence[str] = ('train', 'val'), jobs: i
         for name, dataset_cfg in find_datasets(cfg, split):
             dataset = _build(dataset_cfg, split)
             report = _check_one(dataset, split, jobs)
-            for problem in (*compare_classes(cfg, len(report.classes)),
+            for problem in (*compare_classes(cfg, len(report.classes)), *refuse_skipping(split, name, dataset_cfg),
                             *compare_ignore_index(cfg, split, name, dataset.ignore_index)):
                 report.add(*problem)
             reports.append(report)
@@ -161,6 +168,10 @@ def _suspicions(report: Report, settings: Settings, dataset: BaseSegDataset) -> 
     elif settings.reduce_zero_label and report.counts[0] > MOST_IGNORED * total:
         yield 'warning', 'reduce_zero_label', (
             f'{zero} is ignored. If it is a class, and no rest, set reduce_zero_label=False in the dataset')
+    elif not settings.reduce_zero_label and isinstance(dataset, ADE20KDataset):
+        yield 'warning', 'reduce_zero_label', (
+            f'{zero} is taken for the class {names[0]}, but the files of ADE20K count classes from 1: unless these '
+            'were made otherwise, set reduce_zero_label=True in the dataset')
     elif not settings.reduce_zero_label and last == num_classes:
         yield 'warning', 'reduce_zero_label', (
             f'the values reach {last}, one more than the last class: if {zero} stands for what has no class, set '

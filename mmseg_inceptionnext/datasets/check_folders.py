@@ -8,8 +8,9 @@ from mmseg.datasets import ADE20KDataset, BaseSegDataset
 
 from .ade20k import find_full_archive
 from .check_samples import Problem
+from .files import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif')
+PICTURE_SUFFIXES = (*IMAGE_SUFFIXES, '.gif')  # what is likely to have been meant for data
 
 
 def check_folders(dataset: BaseSegDataset) -> Iterator[Problem]:
@@ -46,7 +47,7 @@ def _check_folder(dataset: BaseSegDataset, folder: str, setting: str, beside: st
         there = _counted(others.most_common(5)) or 'no other files'
         yield Problem('error', 'no data', folder, f'no file ends in {suffix}, which is {setting}; there are {there}')
         return
-    pictures = [(end, count) for end, count in others.most_common() if end.lower() in IMAGE_SUFFIXES]
+    pictures = [(end, count) for end, count in others.most_common() if end.lower() in PICTURE_SUFFIXES]
     if pictures:
         yield Problem('warning', 'unused files', folder,
                       f'{_counted(pictures)} are not used, as {setting} is {suffix}; {found} are')

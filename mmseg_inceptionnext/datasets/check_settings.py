@@ -1,5 +1,5 @@
 """Checks that the settings of a config agree: of its datasets, its model and its metrics; see ``check.py``."""
-from typing import Dict, Iterator, List, Tuple, Union
+from typing import Dict, Iterator, List, Optional, Tuple, Union
 
 from mmseg_inceptionnext.engine import ConfigError
 
@@ -54,11 +54,11 @@ def _heads(cfg: dict) -> List[Tuple[str, dict]]:
     return [head for name in ('decode_head', 'auxiliary_head') for head in _numbered(f'model.{name}', model.get(name))]
 
 
-def compare_classes(cfg: dict, num_classes: int) -> Iterator[Problem]:
-    """Compares the number of classes of a dataset with that of the heads of the model."""
+def compare_classes(cfg: dict, num_classes: Optional[int]) -> Iterator[Problem]:
+    """Compares the number of classes of a dataset, if it is known, with that of the heads of the model."""
     for name, head in _heads(cfg):
         found = head.get('num_classes', num_classes)
-        if found != num_classes:
+        if num_classes is not None and found != num_classes:
             yield Problem('error', 'classes of the model', f'{name}.num_classes',
                           f'is {found}, but the dataset names {num_classes} classes')
 
@@ -85,6 +85,13 @@ def compare_ignore_index(cfg: dict, split: str, name: str, ignore_index: int) ->
                 f'is {found}, but {name}.ignore_index is {ignore_index}, so a pixel that the dataset ignores is taken '
                 f'for a class: set both{padding} to the value of such pixels after reduce_zero_label and label_map '
                 '(MMSegmentation makes them 255)'))
+
+
+def refuse_skipping(split: str, name: str, dataset: dict) -> Iterator[Problem]:
+    """An evaluation that replaces broken samples would count others twice."""
+    if split != 'train' and dataset.get('on_error') == 'skip':
+        yield Problem('error', 'on_error', f'{name}.on_error',
+                      "is 'skip', which is for training: an evaluation must see each image once; set it to 'raise'")
 
 
 def compare_reduce_zero_label(found: Dict[str, Dict[str, bool]]) -> Iterator[Problem]:

@@ -33,8 +33,10 @@ class LabelError(SampleError):
     """A label that can be read, but does not fit the image or the settings of the dataset; never skipped."""
 
 
-def broken(path: str, problem: str) -> BrokenSampleError:
-    """The error of one file."""
+def broken(path: str, problem: str, labelled: bool = True) -> BrokenSampleError:
+    """The error of one file; ``labelled``: of a dataset with labels."""
+    if not labelled:
+        return BrokenSampleError(f'{path}: {problem}. Replace the file, or take it out of the folder')
     return BrokenSampleError(
         f'{path}: {problem}. Replace the file, or take image and label out; of a config, python tools/check_dataset.py '
         'CONFIG lists every such file, and --cfg-options train_dataloader.dataset.on_error=skip trains without them')
@@ -106,6 +108,8 @@ def _jpeg_damage(data: bytes) -> Optional[str]:
 def _png_damage(data: bytes) -> Optional[str]:
     """Walks the chunks of a PNG: length, type, content, checksum of type and content."""
     view, position = memoryview(data), len(PNG)
+    if data[12:16] != b'IHDR':
+        return 'is damaged: the PNG does not begin with an IHDR chunk'
     while position + 12 <= len(data):
         kind = data[position + 4:position + 8]
         end = position + 8 + int.from_bytes(data[position:position + 4], 'big')
@@ -178,7 +182,7 @@ def shown(values, limit: int = 8) -> str:
     return ', '.join(f'{value:g}' for value in values[:limit]) + ' ...' * (len(values) > limit)
 
 
-def check_file(path: str, is_label: bool = False, backend_args: Optional[dict] = None) -> None:
+def check_file(path: str, is_label: bool = False, backend_args: Optional[dict] = None, labelled: bool = True) -> None:
     """Reads a file and stops where a decoder would go on with what it made up.
 
     Raises:
@@ -189,6 +193,6 @@ def check_file(path: str, is_label: bool = False, backend_args: Optional[dict] =
         data = read(path, backend_args)
         problem = find_wide_values(data) if is_label else None
     except ValueError as error:
-        raise broken(path, str(error)) from error
+        raise broken(path, str(error), labelled) from error
     if problem:
         raise misfit(path, problem)

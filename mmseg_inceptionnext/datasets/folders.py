@@ -41,6 +41,7 @@ class FolderDataset(BaseSegDataset):
     """
 
     SOURCE = ''
+    takes_seeds = True  # from Draw
 
     def __init__(self, on_error: str = 'raise', **kwargs) -> None:
         if on_error not in ('raise', 'skip'):
@@ -106,17 +107,19 @@ class FolderDataset(BaseSegDataset):
 
     def _load(self, idx: int) -> Any:
         info = self.get_data_info(idx)
-        for key in loaders(self.pipeline):
-            check_file(info[key], key == 'seg_map_path', self.backend_args)
+        read_by = loaders(self.pipeline)
+        labelled = 'seg_map_path' in read_by
+        for key in read_by:
+            check_file(info[key], key == 'seg_map_path', self.backend_args, labelled)
         try:
             return self.pipeline(info)
         except SampleError:
             raise
         except Exception:
-            for key, loader in loaders(self.pipeline).items():
+            for key, loader in read_by.items():
                 problem = why_unreadable(info[key], loader, self.backend_args)
                 if problem:
-                    raise broken(info[key], problem) from None
+                    raise broken(info[key], problem, labelled) from None
             raise
 
     def _note(self, idx: int, error: BrokenSampleError) -> None:

@@ -1,11 +1,11 @@
 from .atomic import AtomicCheckpointHook, choose_checkpoint
 from .checkpoint import check_segmentor
 from .embedded_config import guarded_build, parse_embedded_config
-from .errors import ConfigError
+from .errors import ConfigError, NonFiniteLossError
 from .fsdp import ResumableFSDPStrategy
 from .hooks import BatchSizeHook, PerClassMetricsHook, SkippedSamplesHook
 from .match_batch import match_batch
-from .nonfinite import NonFiniteLossError, NonFiniteLossHook
+from .nonfinite import NonFiniteLossHook
 from .optim import LayerDecayOptimWrapperConstructor
 from .pretrained import load_pretrained
 from .reproducible import ResumableSampler
@@ -16,7 +16,7 @@ from .sources import load_source, safe_checkpoints
 __all__ = [
     'AtomicCheckpointHook', 'BatchSizeHook', 'CPURunner', 'CheckpointError', 'ConfigError',
     'LayerDecayOptimWrapperConstructor', 'NonFiniteLossError', 'NonFiniteLossHook', 'PerClassMetricsHook',
-    'ResumableFSDPStrategy', 'ResumableSampler', 'SkippedSamplesHook', 'UnsafeCheckpointError', 'build_runner', 'check_segmentor',
-    'choose_checkpoint', 'end_processes', 'guarded_build', 'load_pretrained', 'load_source', 'match_batch',
-    'parse_embedded_config', 'safe_checkpoints', 'trusting'
+    'ResumableFSDPStrategy', 'ResumableSampler', 'SkippedSamplesHook', 'UnsafeCheckpointError', 'build_runner',
+    'check_segmentor', 'choose_checkpoint', 'end_processes', 'guarded_build', 'load_pretrained', 'load_source',
+    'match_batch', 'parse_embedded_config', 'safe_checkpoints', 'trusting'
 ]

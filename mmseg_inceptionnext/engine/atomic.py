@@ -2,6 +2,7 @@
 import errno
 import glob
 import logging
+import math
 import os
 import os.path as osp
 import re
@@ -16,6 +17,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
+from .errors import NonFiniteLossError
 from .safe_reading import CheckpointError
 
 TEMPORARY = '.{name}.tmp'
@@ -26,13 +28,13 @@ NO_RENAME = {errno.EPERM, errno.EACCES, errno.EXDEV, errno.EINVAL, errno.ENOSYS,
 def write_atomically(content: bytes, path: str) -> None:
     """Writes a file under a temporary name beside it, forces it to the disk, and renames it.
 
-    Where the file system cannot rename, the file is written in its place, once the temporary one has shown that there
-    is room.
+    Where the file system cannot rename, the file is written in its place, while the temporary one is still there.
 
     Raises:
-        OSError: if it cannot be written; what was at ``path`` before is still there.
+        OSError: if it cannot be written. What was at ``path`` before is still there; where the file system cannot
+            rename, the content is then whole under the temporary name.
     """
-    temporary = temporary_beside(path)
+    temporary, whole_elsewhere = temporary_beside(path), False
     try:
         _write(content, temporary)
         try:
@@ -40,10 +42,11 @@ def write_atomically(content: bytes, path: str) -> None:
         except OSError as error:
             if error.errno not in NO_RENAME:
                 raise
-            os.remove(temporary)
+            whole_elsewhere = True
             _write(content, path)
+            whole_elsewhere = False
     finally:
-        if osp.exists(temporary):
+        if osp.exists(temporary) and not whole_elsewhere:
             os.remove(temporary)
     _sync_folder(osp.dirname(temporary))
 
@@ -125,8 +128,13 @@ class AtomicCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
         if is_main_process():
-            for path in glob.glob(osp.join(glob.escape(str(self.out_dir)), TEMPORARY.format(name='*.pth'))):
-                os.remove(path)  # of a run that was killed while it saved
+            self._remove_leftovers()
+
+    def _remove_leftovers(self) -> None:
+        """Of a run that was killed while it saved."""
+        for path in glob.glob(osp.join(glob.escape(str(self.out_dir)), TEMPORARY.format(name='*.pth'))):
+            if not _is_only_copy(path):
+                os.remove(path)
 
     def after_val_epoch(self, runner: Runner, metrics: Optional[dict] = None) -> None:
         runner.message_hub.update_info(VALIDATED, runner.iter)
@@ -176,25 +184,45 @@ class AtomicCheckpointHook(CheckpointHook):
         try:
             with self._saving('the best checkpoint', dict(epoch=runner.epoch, iter=runner.iter)):
                 super()._save_best_checkpoint(runner, metrics)
+            self._say_what_cannot_be_best(runner, metrics)
             best = [getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()]
             self.file_backend.remove_now(but=best)  # MMEngine has the one for a single metric, the other for several
         finally:
             self.file_backend = backend
+
+    def _say_what_cannot_be_best(self, runner: Runner, metrics: dict) -> None:
+        for key in self.key_indicators:
+            if isinstance(metrics.get(key), float) and math.isnan(metrics[key]):
+                print_log(f'save_best={key!r}: no number at iteration {runner.iter}, as of a class that is neither '
+                          'in the labels nor in the predictions, so this validation gives no best checkpoint by it',
+                          logger=runner.logger, level=logging.WARNING)
 
     @contextmanager
     def _saving(self, what: str, place: Dict[str, int]) -> Iterator[None]:
         self._place = dict(place)
         try:
             yield
+        except (CheckpointError, NonFiniteLossError):
+            raise
         except (OSError, RuntimeError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            whole = [path for path in checkpoints_in(str(self.out_dir), self.filename_tmpl) if not why_broken(path)]
-            raise CheckpointError(
-                f'{what} could not be written: {error}. Whole are {", ".join(map(osp.basename, whole)) or "none"} in '
-                f'{self.out_dir}; mend the cause, such as a full disk, and go on with --resume') from error
+            raise CheckpointError(f'{what} could not be written: {error}. '
+                                  f'{what_is_whole(str(self.out_dir), self.filename_tmpl)}') from error
         finally:
             self._place = {}
+
+
+def _is_only_copy(temporary: str) -> bool:
+    """Whether a checkpoint is whole under its temporary name only."""
+    folder, name = osp.split(temporary)
+    path = osp.join(folder, name[1:-len('.tmp')])
+    return not why_broken(temporary) and (not osp.exists(path) or bool(why_broken(path)))
+
+
+def what_is_whole(folder: str, filename_tmpl: Optional[str] = None) -> str:
+    """The end of a message about a checkpoint or a log that could not be written."""
+    whole = [path for path in checkpoints_in(folder, filename_tmpl) if not why_broken(path)]
+    return (f'Whole are {", ".join(map(osp.basename, whole)) or "none"} in {folder}; mend the cause, such as a full '
+            'disk, and go on with --resume')
 
 
 def checkpoints_in(folder: str, filename_tmpl: Optional[str] = None) -> List[str]:

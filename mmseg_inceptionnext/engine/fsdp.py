@@ -38,8 +38,8 @@ class ResumableFSDPStrategy(FSDPStrategy):
     def __init__(self, *, model_wrapper: Optional[dict] = None, **kwargs) -> None:
         super().__init__(model_wrapper=model_wrapper, state_dict_cfg='full', **kwargs)
         if not self.distributed:
-            raise ConfigError(f'{type(self).__name__} shares a model out among processes, and there is one: start some by '
-                              'tools/dist_train.sh CONFIG GPUS, or take runner_type and strategy out of the config')
+            raise ConfigError(f'{type(self).__name__} shares a model out among processes, and there is one: start some '
+                              'by tools/dist_train.sh CONFIG GPUS, or take runner_type and strategy out of the config')
         if get_device() == 'cpu':  # where PyTorch takes moving to the CPU for a copy: Adam's moments came out the same
             self.optim_state_dict_config = FullOptimStateDictConfig(rank0_only=True, offload_to_cpu=False)
 

@@ -11,6 +11,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
+from torch import nn
 from torch.utils.data import Dataset
 
 from .checkpoint import check_segmentor, compare, describe, segmentor_weights, unwrap, whole_state
@@ -34,7 +35,9 @@ class BatchSizeHook(Hook):
         actual = runner.world_size * per_process * accumulated
         parts = f'{runner.world_size} process{"es" * (runner.world_size > 1)} x {per_process} images'
         if accumulated > 1:
-            parts += f' x {accumulated} accumulated steps; BatchNorm sees {per_process} images at once'
+            synchronised = any(isinstance(module, nn.SyncBatchNorm) for module in runner.model.modules())
+            seen = per_process * (runner.world_size if synchronised else 1)
+            parts += f' x {accumulated} accumulated steps; BatchNorm sees {seen} images at once'
         line = f'batch: the recipe has {base}, this run has {actual} ({parts})'
         scale = runner.world_size * per_process / base if recipe.get('enable') else 1  # MMEngine ignores accumulation
         if recipe.get('enable'):
@@ -109,7 +112,8 @@ class WholeCheckpointHook(Hook):
         source = getattr(checkpoint, 'source', 'the checkpoint')
         if runner._resume or not self.may_differ:
             check_segmentor(runner.model, checkpoint, source)
-            _drop_foreign_paths(runner, checkpoint)
+            if runner._resume:
+                _drop_foreign_paths(runner, checkpoint)
             return
         own, state = whole_state(runner.model), segmentor_weights(checkpoint, source)
         result = compare(own, state)

@@ -2,19 +2,20 @@
 import itertools
 import logging
 import random
-from typing import Any, Iterator, Tuple
+from typing import Any, Dict, Iterator, Tuple
 
 import numpy as np
 import torch
-from mmengine.dataset import InfiniteSampler
+from mmengine.dataset import ConcatDataset, InfiniteSampler, RepeatDataset
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.registry import DATA_SAMPLERS
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from .atomic import VALIDATED
+from .errors import ConfigError
 
 
 def derived_seed(*numbers: int) -> int:
@@ -30,12 +31,21 @@ def seed_everything(seed: int) -> None:
 
 
 class Draw(int):
-    """The index of a sample, and the seed for what happens to it at this place of the run."""
+    """The index of a sample, and the seed for what happens to it at this place of the run.
+
+    Datasets that join others or repeat one take the rest of a division, or a difference; the seed stays with these.
+    """
 
     def __new__(cls, index: int, seed: int) -> 'Draw':
         draw = super().__new__(cls, index)
         draw.seed = seed
         return draw
+
+    def __mod__(self, other: int) -> 'Draw':
+        return Draw(int(self) % other, self.seed)
+
+    def __sub__(self, other: int) -> 'Draw':
+        return Draw(int(self) - other, self.seed)
 
     def __getnewargs__(self) -> Tuple[int, int]:
         return int(self), self.seed
@@ -82,25 +92,67 @@ class _ResumedIterator:
         return next(self._iterator)
 
 
+def _is_seeded(dataset: Dataset) -> bool:
+    """Whether a dataset, also in those that join or repeat it, takes the seeds of :class:`Draw`."""
+    if isinstance(dataset, ConcatDataset):
+        return all(map(_is_seeded, dataset.datasets))
+    if isinstance(dataset, RepeatDataset):
+        return _is_seeded(dataset.dataset)
+    return getattr(dataset, 'takes_seeds', False)
+
+
 class ReproducibleRunHook(Hook):
     """Seeds each iteration, and starts a resumed run at the sample after the last.
 
     A run that was stopped and resumed then ends with the same weights as one that was not: exactly so on one process
     with deterministic algorithms, with :class:`ResumableSampler` and a dataset of this package. A validation that the
     stop has cut off is made up before; :class:`AtomicCheckpointHook` notes those that were made.
+
+    Raises:
+        ConfigError: if a run resumes that accumulated the gradients of another number of batches: its iterations are
+            others.
     """
 
     def before_train(self, runner: Runner) -> None:
         loop = runner.train_loop
-        if runner.iter == 0 or not isinstance(loop, IterBasedTrainLoop):
+        resumed = runner.iter > 0 and isinstance(loop, IterBasedTrainLoop)
+        if resumed:
+            self._compare_batch(runner)
+        for key, value in self._batch(runner).items():
+            runner.message_hub.update_info(key, value)
+        if not resumed:
             return
         sampler = loop.dataloader.sampler
         if isinstance(sampler, ResumableSampler):
             sampler.seed = runner.seed  # that of the checkpoint
             loop.dataloader_iterator = _ResumedIterator(loop.dataloader, runner.iter)
-        else:
-            print_log(f'resume: with train_dataloader.sampler.type {type(sampler).__name__} the augmentations differ '
-                      'from those of a run that was not stopped; ResumableSampler keeps them', logger=runner.logger,
+        if not isinstance(sampler, ResumableSampler) or not _is_seeded(loop.dataloader.dataset):
+            print_log(f'resume: with train_dataloader.sampler.type {type(sampler).__name__} and '
+                      f'train_dataloader.dataset.type {type(loop.dataloader.dataset).__name__} the augmentations '
+                      'differ from those of a run that was not stopped; ResumableSampler and the datasets of '
+                      'mmseg_inceptionnext, also in ConcatDataset and RepeatDataset, keep them', logger=runner.logger,
+                      level=logging.WARNING)
+
+    @staticmethod
+    def _batch(runner: Runner) -> Dict[str, int]:
+        """What the iterations of a run are; kept in its checkpoints."""
+        accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        images = runner.train_dataloader.batch_size * runner.world_size
+        return dict(accumulated_batches=accumulated, images_per_iter=images)
+
+    def _compare_batch(self, runner: Runner) -> None:
+        now, then = self._batch(runner), runner.message_hub.runtime_info
+        before, counts = then.get('images_per_iter'), then.get('accumulated_batches')
+        if counts not in (None, now['accumulated_batches']):
+            raise ConfigError(
+                f'--resume: the checkpoint comes from a run of {counts} batches of {before} images to a step, and this '
+                f'one has {now["accumulated_batches"]} of {now["images_per_iter"]}, so that iteration {runner.iter} is '
+                f'another place of the recipe: resume with {before} images in all processes together, by their number '
+                f'and train_dataloader.batch_size, and {"with" if counts > 1 else "without"} --match-batch, or start '
+                'from its weights in another --work-dir, with --cfg-options load_from=FILE and without --resume')
+        if before not in (None, now['images_per_iter']):
+            print_log(f'resume: the checkpoint was trained with {before} images an iteration, this run has '
+                      f'{now["images_per_iter"]}: other samples, and accuracy may differ', logger=runner.logger,
                       level=logging.WARNING)
 
     def before_train_epoch(self, runner: Runner) -> None:

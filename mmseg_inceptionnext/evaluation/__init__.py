@@ -1,4 +1,4 @@
-from .metrics import CLASS_METRICS, ExactIoUMetric
+from .metrics import ExactIoUMetric
 from .report import ClassReport, write_report
 
-__all__ = ['CLASS_METRICS', 'ClassReport', 'ExactIoUMetric', 'write_report']
+__all__ = ['ClassReport', 'ExactIoUMetric', 'write_report']

@@ -15,8 +15,6 @@ from mmseg_inceptionnext.datasets.files import LabelError
 
 from .report import ClassReport
 
-CLASS_METRICS = ('IoU', 'Acc', 'Dice', 'Fscore', 'Precision', 'Recall')
-
 
 @METRICS.register_module()
 class ExactIoUMetric(IoUMetric):

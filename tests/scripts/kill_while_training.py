@@ -2,10 +2,10 @@
 
     python tests/scripts/kill_while_training.py --kills 20
 
-Trains the toy config with a checkpoint in every iteration, kills it by SIGKILL at a random moment, and resumes it.
-After each kill every checkpoint must read whole; at the end the weights must be those of a run that was never stopped,
-bit for bit. With --tmpfs DIR (as root) a disk of 200 MiB is mounted there first, and a training fills it; what was
-written before must still be whole. Slow: about ten seconds for each kill.
+Trains the toy config, with two workers and a checkpoint in every iteration, kills it by SIGKILL at a random moment, and
+resumes it. After each kill every checkpoint must read whole; at the end the weights must be those of a run that was
+never stopped, bit for bit. With --tmpfs DIR (as root) a disk of 200 MiB is mounted there first, and a training fills
+it; what was written before must still be whole. Slow: about ten seconds for each kill.
 """
 import argparse
 import random
@@ -39,8 +39,7 @@ def command(work_dir, data, iterations):
             '--deterministic', '--resume', '--cfg-options', f'data_root={data}', 'randomness.seed=0',
             f'train_cfg.max_iters={iterations}', 'train_cfg.val_interval=1000', 'default_hooks.checkpoint.interval=1',
             'default_hooks.checkpoint.max_keep_ckpts=10', 'train_dataloader.batch_size=2',
-            'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
-            'model.backbone.drop_path_rate=0.3']
+            'train_dataloader.num_workers=2', 'model.backbone.drop_path_rate=0.3']
 
 
 def run(work_dir, data, iterations):

@@ -1,4 +1,5 @@
 """Runs that are stopped, lose their disk or their loss, or have fewer devices than the recipe."""
+import errno
 import json
 import os
 import resource
@@ -6,16 +7,25 @@ import shutil
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
+from mmengine.visualization import LocalVisBackend
 from mmseg.registry import HOOKS
 
 from mmseg_inceptionnext.apis import ConfigError, run, seeds_table, train, train_seeds
 from mmseg_inceptionnext.datasets import ADEChallengeDataset
-from mmseg_inceptionnext.engine import CheckpointError, NonFiniteLossError, atomic, build_runner, choose_checkpoint
+from mmseg_inceptionnext.engine import (
+    CheckpointError,
+    NonFiniteLossError,
+    NonFiniteLossHook,
+    atomic,
+    build_runner,
+    choose_checkpoint,
+)
 from mmseg_inceptionnext.engine.atomic import checkpoints_in, why_broken
 from mmseg_inceptionnext.evaluation import ExactIoUMetric
 from mmseg_inceptionnext.models import MemoryEfficientEncoderDecoder
@@ -70,6 +80,48 @@ def test_a_resumed_run_ends_bit_for_bit_the_same(straight, toy_root, tmp_path, m
         assert len(drawn) == 2 * (5 - stop)  # no sample is loaded again
 
 
+@pytest.mark.parametrize('workers', [0, 2])
+def test_joined_and_repeated_data_resume_bit_for_bit_too(toy_root, tmp_path, workers):
+    def run(name, **options):
+        cfg = with_randomness(toy_root, tmp_path / name, workers)
+        data = dict(cfg.train_dataloader.dataset)
+        cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[
+            dict(data, indices=3), dict(type='RepeatDataset', dataset=dict(data, indices=2), times=2)])
+        cfg.merge_from_dict({'randomness': dict(seed=5), 'train_cfg.max_iters': 4})
+        train(cfg, deterministic=True, **options)
+
+    run('straight')
+    os.mkdir(tmp_path / 'resumed')
+    shutil.copy(tmp_path / 'straight/iter_2.pth', tmp_path / 'resumed')
+    run('resumed', resume=True)
+    assert_same(tmp_path / 'straight/iter_4.pth', tmp_path / 'resumed/iter_4.pth')
+    assert 'augmentations differ' not in next((tmp_path / 'resumed').glob('*/*.log')).read_text()
+
+
+def test_data_that_take_no_seeds_are_said(toy_root, tmp_path, straight):
+    shutil.copy(straight / 'iter_4.pth', tmp_path)
+    cfg = with_randomness(toy_root, tmp_path)
+    cfg.train_dataloader.dataset.type = 'ADE20KDataset'
+    train(cfg, resume=True)
+    assert 'train_dataloader.dataset.type ADE20KDataset the augmentations differ' in next(
+        tmp_path.glob('*/*.log')).read_text()
+
+
+def test_another_batch_is_said_and_other_steps_are_refused(toy_root, tmp_path, straight):
+    shutil.copy(straight / 'iter_4.pth', tmp_path)
+    cfg = with_randomness(toy_root, tmp_path)
+    cfg.train_dataloader.batch_size = 3
+    with pytest.raises(ConfigError, match='1 batches of 2 images to a step, and this one has 2 of 3, .* with 2 images '
+                                          'in all processes together, .* and without --match-batch'):
+        train(cfg, resume=True, accumulate=True)
+    assert checkpoints_in(str(tmp_path)) == [str(tmp_path / 'iter_4.pth')]
+    cfg = with_randomness(toy_root, tmp_path)
+    cfg.train_dataloader.batch_size = 3
+    train(cfg, resume=True)
+    log = max(tmp_path.glob('*/*.log')).read_text()
+    assert 'resume: the checkpoint was trained with 2 images an iteration, this run has 3' in log
+
+
 def test_a_run_without_a_seed_resumes_with_its_own(toy_root, tmp_path, straight):
     shutil.copy(straight / 'iter_3.pth', tmp_path)
     train(with_randomness(toy_root, tmp_path), resume=True, deterministic=True)
@@ -114,6 +166,17 @@ def test_a_full_disk_leaves_what_was_there(toy_root, tmp_path):
     train(cfg, resume=True)
     assert [os.path.basename(path) for path in checkpoints_in(str(tmp_path))] == ['iter_3.pth']
     assert not list(tmp_path.glob('.*.tmp'))
+
+
+def test_a_disk_that_is_full_for_the_log_is_explained_too(toy_root, tmp_path, monkeypatch):
+    def fail(self, scalars, step, *args):
+        if step == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(LocalVisBackend, 'add_scalars', fail)
+    with pytest.raises(CheckpointError, match=f'a file in {tmp_path} could not be written: No space left on device. '
+                                              'Whole are iter_1.pth in .* go on with --resume'):
+        train(short_config(toy_root, tmp_path))
 
 
 def test_the_best_checkpoint_is_removed_after_the_better_one_is_there(toy_root, tmp_path, monkeypatch):
@@ -168,6 +231,67 @@ def test_three_in_a_row_stop_the_run(toy_root, tmp_path, monkeypatch):
         assert words in str(error.value), error.value
     assert [path.name for path in tmp_path.glob('nonfinite*.pth')] == ['nonfinite_iter_4.pth']  # not one for each
     assert zipfile.ZipFile(tmp_path / 'nonfinite_iter_4.pth').testzip() is None
+
+
+@HOOKS.register_module()
+class PoisonWeights(Hook):
+    """A weight becomes NaN in the step of an iteration, counted from 0, whose loss was finite."""
+    priority = 'VERY_HIGH'
+
+    def __init__(self, at):
+        self.at = at
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if batch_idx == self.at:
+            next(runner.model.parameters()).data.view(-1)[0] = float('nan')
+
+
+def test_no_checkpoint_takes_weights_that_are_not_finite(toy_root, tmp_path):
+    cfg = short_config(toy_root, tmp_path, custom_hooks=[dict(type='PoisonWeights', at=1)])
+    cfg.default_hooks.checkpoint.max_keep_ckpts = 1
+    with pytest.raises(NonFiniteLossError, match='not finite after iteration 2: .* checkpoint was not written'):
+        train(cfg)
+    assert checkpoints_in(str(tmp_path)) == [str(tmp_path / 'iter_1.pth')]
+    train(short_config(toy_root, tmp_path), resume=True)
+    assert (tmp_path / 'iter_3.pth').is_file()
+
+
+def test_weights_that_are_not_finite_stop_the_run_at_once(toy_root, tmp_path):
+    cfg = short_config(toy_root, tmp_path, max_iters=9, custom_hooks=[dict(type='PoisonWeights', at=1)])
+    cfg.default_hooks.checkpoint.interval = 100
+    with pytest.raises(NonFiniteLossError, match='not finite before iteration 3: .* newest checkpoint'):
+        train(cfg)
+    assert [path.name for path in tmp_path.glob('nonfinite*')] == ['nonfinite_iter_3_rank0.json']
+
+
+@pytest.mark.skipif(not hasattr(torch.amp, 'GradScaler'), reason='this PyTorch scales losses on GPUs only')
+def test_steps_that_mixed_precision_leaves_out_do_not_count():
+    """Gradients overflow under a finite loss, then a loss is NaN in all batches of a step, or in some."""
+    model, scaler = torch.nn.Linear(2, 1), torch.amp.GradScaler('cpu', init_scale=2.**120)
+
+    class Scaled(OptimWrapper):
+        def backward(self, loss, **kwargs):
+            scaler.scale(loss).backward()
+            self._inner_count += 1
+
+        def step(self, **kwargs):
+            scaler.step(self.optimizer)
+            scaler.update()
+
+    wrapper = Scaled(torch.optim.SGD(model.parameters(), lr=0.1), accumulative_counts=2)
+    wrapper.initialize_count_status(model, 0, 100)
+    runner, hook = SimpleNamespace(model=model, optim_wrapper=wrapper), NonFiniteLossHook(patience=10)
+    hook.before_train(runner)
+    changed = []
+    for factor in (1e9, 1e9, float('nan'), float('nan'), 1e-3, float('nan'), 1e-3, 1e-3):
+        before = model.weight.clone()
+        hook.before_train_iter(runner, 0)
+        wrapper.update_params(model(torch.ones(1, 2)).sum() * factor)
+        hook._left_out or hook.after_train_iter(runner, 0)
+        changed.append(not torch.equal(before, model.weight))
+        assert hook.in_a_row == 0 and torch.isfinite(model.weight).all()
+    assert scaler.get_scale() == 2.**119  # the first step overflowed
+    assert changed == [False] * 5 + [True, False, True]
 
 
 def test_averaged_weights_stay_finite_too(toy_root, tmp_path, monkeypatch):
@@ -254,3 +378,6 @@ def test_seeds_in_turn(toy_root, tmp_path):
     text = seeds_table({1: dict(mIoU=40., mAcc=50., aAcc=60.), 2: dict(mIoU=44., mAcc=50., aAcc=60.)})
     assert [line.split()[1::2] for line in text.splitlines() if ' sd ' in line] == [['sd', '2.83', '0.00', '0.00']]
     assert [line.split()[3] for line in text.splitlines() if ' mean ' in line] == ['42.00']
+    text = seeds_table({1: dict(mIoU=float('nan')), 2: dict(mIoU=44.)})
+    assert [line.split()[1::2] for line in text.splitlines() if ' sd ' in line] == [['sd', 'nan']]
+    assert seeds_table({1: {}, 2: {}}).startswith('no run was validated')

@@ -16,6 +16,7 @@ from mmseg_inceptionnext.apis import ConfigError, check_checkpoint, publish_chec
 from mmseg_inceptionnext.apis import test as evaluate
 from mmseg_inceptionnext.datasets.files import LabelError
 from mmseg_inceptionnext.engine import UnsafeCheckpointError
+from mmseg_inceptionnext.evaluation import ExactIoUMetric
 from mmseg_inceptionnext.models import InceptionNeXt
 
 from utils import EVIL_CONFIGS, ROOT, TOY, poison, short_config
@@ -192,6 +193,39 @@ def test_a_best_class_that_is_none_is_refused_at_the_start(toy_root, tmp_path, k
     cfg.default_hooks.checkpoint.save_best = key
     with pytest.raises(ConfigError, match=words):
         train(cfg)
+
+
+@pytest.mark.parametrize('key', ['mDice', 'mIuO', 'Dice/road', 'aAcc/road', 'road'])
+def test_a_best_metric_that_is_not_measured_is_refused_at_the_start(toy_root, tmp_path, key):
+    cfg = short_config(toy_root, tmp_path)
+    cfg.default_hooks.checkpoint.save_best = ['mIoU', key]
+    with pytest.raises(ConfigError, match=f"save_best='{key}' is not measured: val_evaluator gives aAcc, mIoU, mAcc, "
+                                          'and each but aAcc of a class, such as IoU/wall; more by .* mIoU, mDice'):
+        cfg.val_evaluator.iou_metrics = ['mIoU']
+        train(cfg)
+
+
+def test_a_best_metric_that_is_no_number_is_said(toy_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(ExactIoUMetric, 'compute_metrics', lambda self, results: dict(mIoU=float('nan')))
+    train(short_config(toy_root, tmp_path, max_iters=1, val_interval=1))
+    assert not list(tmp_path.glob('best*'))
+    assert "save_best='mIoU': no number at iteration 1" in next(tmp_path.glob('*/*.log')).read_text()
+
+
+def test_a_head_for_other_classes_than_the_data_have_is_refused_at_the_start(toy_root, tmp_path):
+    cfg = short_config(toy_root, tmp_path)
+    cfg.model.decode_head.num_classes = 5
+    with pytest.raises(ConfigError, match='model.decode_head.num_classes is 5, but the dataset names 150 classes'):
+        train(cfg)
+
+
+def test_an_evaluation_skips_nothing(trained, toy_root, tmp_path):
+    cfg = short_config(toy_root, tmp_path)
+    cfg.test_dataloader.dataset.on_error = cfg.val_dataloader.dataset.on_error = 'skip'
+    with pytest.raises(ConfigError, match="val_dataloader.dataset.on_error is 'skip', which is for training"):
+        train(cfg)
+    with pytest.raises(ConfigError, match="test_dataloader.dataset.on_error is 'skip', which is for training"):
+        evaluate(cfg, str(trained / 'iter_2.pth'))
 
 
 def test_what_the_data_ignore_and_the_loss_does_not_is_refused_at_the_start(toy_root, tmp_path):

@@ -1,5 +1,7 @@
 """What becomes of each kind of broken or unusual file is what docs/broken_files.md says."""
 import copy
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from mmseg.registry import DATASETS
 
 from mmseg_inceptionnext import Segmenter
 from mmseg_inceptionnext.datasets import BrokenSampleError, LabelError, check_dataset
+from mmseg_inceptionnext.datasets.files import PNG, find_damage
 
 from broken_files import IMAGES, LABELS, is_locked, put_good_files, resolved, table
 from utils import ROOT, TOY, save_checkpoint
@@ -24,6 +27,11 @@ def test_there_are_cases_and_the_document_lists_them():
     assert len(IMAGES) >= 40 and len(LABELS) >= 20
     text = (ROOT / 'docs/broken_files.md').read_text()
     assert text.endswith(table()), f'put this at the end of docs/broken_files.md:\n{table()}'
+
+
+def test_a_png_without_a_header_is_damaged():
+    end = struct.pack('>I', 0) + b'IEND' + struct.pack('>I', zlib.crc32(b'IEND'))
+    assert 'begin with an IHDR chunk' in find_damage(PNG + end)
 
 
 @pytest.fixture(autouse=True)

@@ -126,6 +126,15 @@ def test_a_reduce_zero_label_that_looks_wrong_is_a_question(tmp_path, labels, re
     assert not asked if words is None else len(asked) >= 1 and words in asked[0]
 
 
+def test_labels_of_ade20k_that_are_taken_as_they_are_are_a_question(tmp_path):
+    write(tmp_path, [[0, 1, 2, 3]])
+    for kind in ('ADE20KDataset', 'ADEChallengeDataset'):
+        for reduce_zero_label in (False, True):
+            report = check(tmp_path, kind, reduce_zero_label=reduce_zero_label)
+            asked = any('the files of ADE20K count classes from 1' in problem.message for problem in report.problems)
+            assert asked is not reduce_zero_label
+
+
 def test_a_subset_of_the_classes_asks_nothing(tmp_path):
     write(tmp_path, [[0, 1, 2, 3, 10, 255]])
     report = check(tmp_path, 'CamVidDataset', metainfo=dict(classes=('building', 'pole')))
@@ -376,7 +385,7 @@ def test_a_setting_of_one_split_is_compared_with_the_others_by_the_command_line(
         return tool(ROOT / TOY, '--split', 'train', '--jobs', 1, '--cfg-options', f'data_root={toy_root}', *settings)
 
     code, text, _ = run('train_dataloader.dataset.reduce_zero_label=False')
-    assert not code and '0 errors, 1 warnings' in text
+    assert not code and '0 errors, 2 warnings' in text  # the other: the files count from 1
     assert 'train_dataloader.dataset.reduce_zero_label: is False, but val_dataloader' in text
     code, text, _ = run('train_dataloader.dataset.ignore_index=199')
     assert code == 1 and 'model.decode_head.ignore_index: is 255, but train_dataloader.dataset.ignore_index' in text

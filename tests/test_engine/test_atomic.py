@@ -1,6 +1,7 @@
 """Nothing is lost when a save is interrupted, the disk is full, or the file system is odd."""
 import errno
 import os
+import platform
 import random
 import resource
 import signal
@@ -9,7 +10,7 @@ import time
 import pytest
 import torch
 
-from mmseg_inceptionnext.engine import CheckpointError
+from mmseg_inceptionnext.engine import AtomicCheckpointHook, CheckpointError, atomic
 from mmseg_inceptionnext.engine.atomic import (
     AtomicBackend,
     checkpoints_in,
@@ -17,6 +18,8 @@ from mmseg_inceptionnext.engine.atomic import (
     why_broken,
     write_atomically,
 )
+
+from utils import SHORT, TOY, run_tool
 
 
 def saved(path, size=1000):
@@ -81,6 +84,48 @@ def test_a_file_system_that_cannot_rename(tmp_path, monkeypatch, number):
     AtomicBackend().put(b'new', tmp_path / 'folder' / 'iter_1.pth')
     assert (tmp_path / 'folder' / 'iter_1.pth').read_bytes() == b'new'
     assert os.listdir(tmp_path / 'folder') == ['iter_1.pth']
+
+
+@pytest.mark.skipif(platform.machine() not in ('x86_64', 'aarch64') or platform.system() != 'Linux',
+                    reason="renaming is refused by Linux's filters of system calls")
+def test_training_on_a_file_system_that_cannot_rename(toy_root, tmp_path):
+    options = ['--work-dir', tmp_path / 'work', '--cfg-options', *SHORT, f'data_root={toy_root}']
+    run_tool('tests/no_rename.py', 'tools/train.py', TOY, *options)
+    text = run_tool('tests/no_rename.py', 'tools/train.py', TOY, '--resume', *options, 'train_cfg.max_iters=3').stdout
+    assert 'Load checkpoint from' in text and 'Advance dataloader 2 steps' in text
+    found = [os.path.basename(path) for path in checkpoints_in(str(tmp_path / 'work')) if not why_broken(path)]
+    assert found == ['iter_3.pth', 'iter_2.pth', 'iter_1.pth'] and not list((tmp_path / 'work').glob('.*'))
+    (tmp_path / 'a').touch()
+    (tmp_path / 'rename.py').write_text(f"import os\nos.replace({str(tmp_path / 'a')!r}, {str(tmp_path / 'b')!r})")
+    refused = run_tool('tests/no_rename.py', tmp_path / 'rename.py', check=False)
+    assert 'Operation not permitted' in refused.stdout and (tmp_path / 'a').is_file()
+
+
+def test_where_nothing_is_renamed_a_failing_disk_leaves_a_whole_copy(tmp_path, monkeypatch):
+    content, path, write = saved(tmp_path / 'model.bin'), tmp_path / 'iter_1.pth', atomic._write
+
+    def refuse(*args):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    def cut_off(data, name):
+        write(data[:-9], name) if name == str(path) else write(data, name)
+        if name == str(path):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, 'replace', refuse)
+    monkeypatch.setattr(atomic, '_write', cut_off)
+    with pytest.raises(OSError, match='Input/output error'):
+        write_atomically(content, str(path))
+    copy = tmp_path / '.iter_1.pth.tmp'
+    assert copy.read_bytes() == content and why_broken(str(path))
+    hook = AtomicCheckpointHook(by_epoch=False)
+    hook.out_dir = str(tmp_path)
+    (tmp_path / '.iter_2.pth.tmp').write_bytes(content[:-9])
+    hook._remove_leftovers()
+    assert sorted(p.name for p in tmp_path.glob('.*')) == [copy.name]  # what is whole nowhere else
+    path.write_bytes(content)
+    hook._remove_leftovers()
+    assert not copy.exists()
 
 
 def test_a_failing_disk_is_an_error(tmp_path, monkeypatch):

@@ -10,11 +10,11 @@ from mmseg_inceptionnext.engine import BatchSizeHook
 from mmseg_inceptionnext.engine.hooks import WholeCheckpointHook
 
 
-def line_of(recipe, batch_size, world_size=1, accumulated=1):
+def line_of(recipe, batch_size, world_size=1, accumulated=1, norm=torch.nn.BatchNorm2d):
     logger = MMLogger.get_instance('test_hooks', log_level='INFO')
     runner = SimpleNamespace(
         cfg=Config(dict(auto_scale_lr=recipe) if recipe else {}), logger=logger, world_size=world_size,
-        train_dataloader=SimpleNamespace(batch_size=batch_size),
+        train_dataloader=SimpleNamespace(batch_size=batch_size), model=torch.nn.Sequential(norm(1)),
         optim_wrapper=SimpleNamespace(_accumulative_counts=accumulated))
     records = []
     handler = logging.Handler()
@@ -29,6 +29,12 @@ def line_of(recipe, batch_size, world_size=1, accumulated=1):
 def test_the_recipes_batch_is_information(batch_size, world_size, accumulated):
     (level, text), = line_of(dict(base_batch_size=16), batch_size, world_size, accumulated)
     assert level == 'INFO' and text.startswith('batch: the recipe has 16, this run has 16 ')
+
+
+def test_accumulated_steps_say_what_batch_norm_sees():
+    for norm, images in ((torch.nn.BatchNorm2d, 2), (torch.nn.SyncBatchNorm, 8)):
+        (_, text), = line_of(dict(base_batch_size=16), 2, world_size=4, accumulated=2, norm=norm)
+        assert f'(4 processes x 2 images x 2 accumulated steps; BatchNorm sees {images} images at once)' in text
 
 
 def test_another_batch_is_a_warning_that_says_what_to_do():

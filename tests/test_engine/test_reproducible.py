@@ -3,7 +3,7 @@ import itertools
 import pickle
 
 import pytest
-from mmengine.dataset import InfiniteSampler
+from mmengine.dataset import BaseDataset, ConcatDataset, InfiniteSampler, RepeatDataset
 
 from mmseg_inceptionnext.engine import ResumableSampler
 from mmseg_inceptionnext.engine.reproducible import Draw, derived_seed
@@ -38,6 +38,20 @@ def test_every_draw_has_a_seed_of_its_own(monkeypatch):
 def test_draws_reach_worker_processes():
     draw = pickle.loads(pickle.dumps(Draw(5, 77)))
     assert (draw, draw.seed, [0, 1, 2, 3, 4, 'here'][draw]) == (5, 77, 'here')
+
+
+def test_draws_keep_their_seeds_in_datasets_that_join_and_repeat():
+    class Data(BaseDataset):
+        METAINFO = dict(classes=('a', ))
+
+        def load_data_list(self):
+            return [dict(index=i) for i in range(3)]
+
+        def __getitem__(self, index):
+            return int(index), index.seed
+
+    for data in (RepeatDataset(Data(), times=2), ConcatDataset([Data(), Data()])):
+        assert [data[Draw(i, 70 + i)] for i in range(6)] == [(i % 3, 70 + i) for i in range(6)]
 
 
 def test_each_number_changes_the_seed():
