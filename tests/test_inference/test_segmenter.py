@@ -145,7 +145,8 @@ def test_batches_give_the_same(checkpoint, segmenter, paths, monkeypatch):
     small = cv2.imread(str(paths[0]))[:64, :96]
     first = Image.open(paths[0]).size
     images = [paths[0], paths[0], small, '/no/such.jpg', small, small, small]
-    outcomes = list(batched.outcomes(images))
+    found, outcomes = zip(*batched.outcomes(images))
+    assert all(source is image for source, image in zip(found, images))
     assert first != (96, 64) and sizes == [2, 1, 3, 1, 1, 1]
     assert [isinstance(outcome, Exception) for outcome in outcomes] == [False] * 3 + [True] + [False] * 3
     for image, outcome in zip(images, outcomes):
