@@ -82,7 +82,7 @@ class Segmenter:
                  probabilities: bool = False) -> None:
         if not isinstance(checkpoint, (str, os.PathLike)):
             raise TypeError(f'{type(checkpoint).__name__} as checkpoint: allowed is the path of a file')
-        if not isinstance(batch_size, int) or batch_size < 1:
+        if type(batch_size) is not int or batch_size < 1:
             raise ValueError(f'--batch-size {batch_size!r}: allowed is a whole number from 1')
         self.batch_size, self.probabilities = batch_size, probabilities
         checkpoint = os.fspath(checkpoint)

@@ -126,7 +126,7 @@ def test_the_large_convolutions_of_single_precision_are_winograds():
 
 @pytest.mark.parametrize('settings', [
     Settings(), Settings(shape=(96, 160)), Settings(output='classes'), Settings(shape=(64, 96), output='classes'),
-    Settings(half=True)], ids=['free', 'fixed', 'classes', 'fixed classes', 'half'])
+    Settings(precision='float16')], ids=['free', 'fixed', 'classes', 'fixed classes', 'half'])
 def test_files_say_how_they_are_used(checkpoint, images, tmp_path, settings):
     agreement = export_onnx(str(ROOT / TOY), str(checkpoint), str(tmp_path / 'a.onnx'), images, settings)
     assert agreement.passed and agreement.images == 3, str(agreement)
@@ -142,7 +142,7 @@ def test_files_say_how_they_are_used(checkpoint, images, tmp_path, settings):
     assert json.loads(meta['std']) == pytest.approx([58.395, 57.12, 57.375])
     assert json.loads(meta['size']) == (list(settings.shape) if settings.shape else 'dynamic')
     weights = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4}
-    assert weights == {onnx.TensorProto.FLOAT16 if settings.half else onnx.TensorProto.FLOAT}
+    assert weights == {onnx.TensorProto.FLOAT16 if settings.precision == 'float16' else onnx.TensorProto.FLOAT}
     exported, same = Segmenter(tmp_path / 'a.onnx'), []
     for path in images:
         result, expected = exported(path), segmenter(path)
@@ -151,7 +151,7 @@ def test_files_say_how_they_are_used(checkpoint, images, tmp_path, settings):
         np.testing.assert_array_equal(result.image, expected.image)
     share = np.concatenate(same).mean()
     if settings.shape is None and settings.output == 'logits':
-        assert share > (0.99 if settings.half else 0.9999) and agreement.as_checkpoint is None
+        assert share > (0.99 if settings.precision == 'float16' else 0.9999) and agreement.as_checkpoint is None
     else:
         assert agreement.as_checkpoint == pytest.approx(share) and share < agreement.equal
         assert f'of the original images {100 * share:.2f} % of the pixels get the class that' in str(agreement)
@@ -172,7 +172,7 @@ def test_fixed_shapes_are_what_pytorch_predicts_of_the_resized_image(checkpoint,
 def test_int8(checkpoint, images, tmp_path):
     """The weights are whole numbers, and the agreement is measured, not assumed."""
     agreement = export_onnx(str(ROOT / TOY), str(checkpoint), str(tmp_path / 'a.onnx'), images,
-                            Settings(calibration=images))
+                            Settings(precision='int8', calibration=images))
     model = onnx.load(tmp_path / 'a.onnx')
     kinds = [node.op_type for node in model.graph.node]
     assert kinds.count('QuantizeLinear') > 50 and kinds.count('Conv') > 50
@@ -210,7 +210,13 @@ def test_one_channel(images, tmp_path):
     (lambda cfg: cfg.test_dataloader.dataset.pipeline.insert(1, dict(type='RandomRotate', prob=0., degree=3)), {},
      "has {.*'RandomRotate'}, which is not exported: give --shape"),
     (None, dict(shape=(16, 64)), '--shape 16 64: each side needs at least 32 pixels'),
-    (None, dict(half=True, calibration=['a.jpg']), '--half and --quantize are two precisions'),
+    (lambda cfg: cfg.test_dataloader.dataset.pipeline[0].update(color_type='color_ignore_orientation'),
+     dict(shape=(64, 96)), "loads images with {'color_type': 'color_ignore_orientation'}, which is not exported"),
+    (lambda cfg: cfg.test_dataloader.dataset.pipeline[0].update(to_float32=True, imdecode_backend='pillow'), {},
+     "loads images with {'to_float32': True, 'imdecode_backend': 'pillow'}.*begins with dict.type='LoadImageFromFile'"),
+    (None, dict(precision='int8'), '0 images to calibrate int8: int8 needs some, by --quantize'),
+    (None, dict(precision='float16', calibration=['a.jpg']), '1 images to calibrate float16: int8 needs some'),
+    (None, dict(precision='int4'), 'precision int4: allowed are float32, float16, int8'),
     (None, dict(out='a.pth'), '--out .*a.pth: allowed is a file that ends in .onnx'),
     (None, dict(images=[]), 'no image to compare on; give some by --images'),
 ])
@@ -265,6 +271,22 @@ def test_the_tool(checkpoint, images, tmp_path):
     result = subprocess.run([sys.executable, '-c', program], cwd=ROOT, text=True, capture_output=True)
     assert result.returncode == 1 and 'was not written, since it differs from PyTorch by more' in result.stderr
     assert out.stat().st_mtime_ns == written
+
+
+def test_loading_steps_that_give_the_same_pixels_are_exported(checkpoint, images, tmp_path):
+    config = change(TOY, tmp_path / 'same.py', lambda cfg: cfg.test_dataloader.dataset.pipeline[0].update(
+        color_type='color', backend_args=None, ignore_empty=True))
+    assert export_onnx(config, str(checkpoint), str(tmp_path / 'a.onnx'), images, Settings()).passed
+
+
+@pytest.mark.parametrize('option', ['--quantize', '--images'])
+def test_videos_are_no_images_to_export_by(checkpoint, images, tmp_path, option):
+    (tmp_path / 'films').mkdir()
+    (tmp_path / 'films/film.mp4').write_bytes(b'')
+    result = run_tool('tools/export_onnx.py', TOY, checkpoint, '--out', tmp_path / 'a.onnx', option, images[0],
+                      tmp_path / 'films', check=False)
+    assert result.returncode == 1 and f'{tmp_path}/films: no image, only videos; files that end in' in result.stdout
+    assert not (tmp_path / 'a.onnx').exists()
 
 
 def test_without_a_test_set_scenes_are_drawn(checkpoint, tmp_path):
