@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmseg.registry import VISUALIZERS
 from scripts.readme_on_a_clean_clone import as_script, commands, read_blocks
 
 from utils import ROOT, TOY, save_checkpoint
@@ -57,3 +58,17 @@ def test_what_is_not_run_names_tools_and_options_that_exist(line):
         text = (folder / tool).read_text()
         for option in (word.partition('=')[0] for word in words if word.startswith('--')):
             assert f"'{option}'" in text, f'{tool} has no {option}'
+
+
+def test_the_visualizer_for_tensorboard_writes_its_events(tmp_path):
+    pytest.importorskip('tensorboard', reason='needs TensorBoard')
+    block, = [text for language, text in BLOCKS if language == 'python' and 'TensorboardVisBackend' in text]
+    cfg = {}
+    exec(block, cfg)
+    visualizer = VISUALIZERS.build(dict(cfg['visualizer'], name='tensorboard', save_dir=str(tmp_path)))
+    visualizer.add_scalar('loss', 0.5, step=3)
+    visualizer.close()
+    folder = tmp_path / 'vis_data'
+    assert (folder / 'scalars.json').read_text().strip() == '{"loss": 0.5, "step": 3}'
+    events, = folder.glob('events.out.tfevents*')
+    assert b'loss' in events.read_bytes()

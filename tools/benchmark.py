@@ -12,6 +12,12 @@ from mmseg_inceptionnext.apis.measure import machine, peaks
 from mmseg_inceptionnext.apis.paper import published_accuracy
 from mmseg_inceptionnext.export.compare_stock import compare_onnx_with_stock
 
+GOES_WITH = dict(
+    configs=('mode', 'runs', 'no_memory', 'json', 'backbone_only', 'shape', 'batch_size', 'memory_format', 'amp',
+             'compile', 'fuse', 'plot'),
+    compare_stock=('mode', 'runs', 'no_memory', 'json', 'scaling'),
+    onnx=('shape', 'runs', 'json'))
+
 
 def parse_args():
     parser = argparse.ArgumentParser(
@@ -44,8 +50,7 @@ def parse_args():
     args = parser.parse_args()
     if sum(map(bool, (args.configs, args.compare_stock, args.onnx))) != 1:
         parser.error('give one or more configs, or --compare-stock CONFIG, or --onnx CONFIG')
-    if args.onnx and (args.mode or args.amp or args.compile or args.fuse or args.backbone_only or args.plot):
-        parser.error('--onnx goes with --shape, --runs and --json only')
+    refuse_other_options(parser, args)
     allowed = compare_stock.MODES if args.compare_stock else throughput.MODES
     args.mode = args.mode or list(allowed[:3] if args.compare_stock else allowed[:1])
     if not set(args.mode) <= set(allowed):
@@ -53,6 +58,19 @@ def parse_args():
     if args.plot and len(args.mode) > 1:
         parser.error('--plot draws one mode: give one')
     return args
+
+
+def refuse_other_options(parser, args):
+    """An option that would be ignored ends it."""
+    kind = 'compare_stock' if args.compare_stock else 'onnx' if args.onnx else 'configs'
+    # What stands in the namespace before keeps its value where an option was not given.
+    given = vars(parser.parse_args(namespace=argparse.Namespace(**dict.fromkeys(vars(args)))))
+    wrong = [name for name, value in given.items() if value not in (None, []) and name not in (kind, *GOES_WITH[kind])]
+    if wrong:
+        with_these, without = (', '.join(f'--{name.replace("_", "-")}' for name in names)
+                               for names in (GOES_WITH[kind], wrong))
+        kind = 'a list of configs' if kind == 'configs' else f'--{kind.replace("_", "-")}'
+        parser.error(f'{kind} goes with {with_these} only, not with {without}')
 
 
 def main():

@@ -36,7 +36,8 @@ def main():
     args = parse_args()
     try:
         with find_images(args.images, args.config) as (images, source):
-            settings = Settings(args.shape and tuple(args.shape), args.output, args.half,
+            settings = Settings(args.shape and tuple(args.shape), args.output,
+                                'int8' if args.quantize else 'float16' if args.half else 'float32',
                                 list_images(args.quantize or ()))
             agreement = export_onnx(args.config, args.checkpoint, args.out, images, settings, args.trust_checkpoint)
     except (CheckpointError, ConfigError, ValueError, OSError) as error:

@@ -4,9 +4,6 @@ import json
 import sys
 from contextlib import redirect_stdout
 
-from mmseg_inceptionnext.engine import CheckpointError
-from mmseg_inceptionnext.inference import Output, Segmenter, infer
-
 
 def parse_args():
     def names(text):
@@ -42,6 +39,9 @@ def parse_args():
 
 def main():
     args = parse_args()
+    # Imported here, where Ctrl-C is heard: it takes seconds.
+    from mmseg_inceptionnext.engine import CheckpointError
+    from mmseg_inceptionnext.inference import Output, Segmenter, infer
     try:
         output = Output(args.save, args.opacity, args.classes)
         with redirect_stdout(sys.stderr):  # standard output is for the summary; MMEngine logs to it
@@ -50,8 +50,6 @@ def main():
             summary = infer(segmenter, args.inputs, args.out_dir, output, args.skip_existing, sys.stdin)
     except (CheckpointError, ValueError, OSError) as error:
         sys.exit(str(error))
-    except KeyboardInterrupt:  # before the first image
-        sys.exit(130)
     print(json.dumps(summary.as_dict()) if args.json else summary)
     if summary.interrupted:
         print('stopped; --skip-existing goes on from here', file=sys.stderr)
@@ -62,4 +60,7 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # before the first image
+        sys.exit(130)

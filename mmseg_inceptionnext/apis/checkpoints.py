@@ -11,7 +11,6 @@ from typing import Dict, Optional, Tuple
 import safetensors.torch
 import torch
 from mmengine.config import Config
-from mmengine.utils import mkdir_or_exist
 from prettytable import PrettyTable
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from mmseg_inceptionnext.engine import (
     parse_embedded_config,
     safe_checkpoints,
 )
+from mmseg_inceptionnext.engine.atomic import make_folder
 from mmseg_inceptionnext.engine.checkpoint import (
     AVERAGED,
     check_segmentor,
@@ -177,7 +177,7 @@ def _remove_paths(node) -> None:
 def _write(weights: Dict[str, Tensor], meta: dict, stem: str, suffix: str) -> str:
     content = _serialise({key: value.detach().clone().contiguous() for key, value in weights.items()}, meta, suffix)
     path = f'{stem}-{hashlib.sha256(content).hexdigest()[:8]}{suffix}'
-    mkdir_or_exist(osp.dirname(path) or '.')
+    make_folder(path)
     with open(path + '.part', 'wb') as file:
         file.write(content)
     os.replace(path + '.part', path)

@@ -25,6 +25,11 @@ VALIDATED = 'last_validated_iter'  # in the message hub; names that begin with '
 NO_RENAME = {errno.EPERM, errno.EACCES, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBUSY}
 
 
+def make_folder(path: str) -> None:
+    """Makes the folder of a file."""
+    os.makedirs(osp.dirname(osp.abspath(path)), exist_ok=True)
+
+
 def write_atomically(content: bytes, path: str) -> None:
     """Writes a file under a temporary name beside it, forces it to the disk, and renames it.
 
@@ -83,7 +88,7 @@ class AtomicBackend(LocalBackend):
     """MMEngine's backend for local files, with :func:`write_atomically`."""
 
     def put(self, obj: bytes, filepath) -> None:
-        os.makedirs(osp.dirname(osp.abspath(filepath)), exist_ok=True)
+        make_folder(filepath)
         write_atomically(obj, str(filepath))
 
 

@@ -35,9 +35,7 @@ class ExportableSegmentor(nn.Module):
         super().__init__()
         _check(model)
         self.output = output
-        self.takes_bgr, mean, std = _normalisation(model)
-        self.register_buffer('mean', mean)
-        self.register_buffer('std', std)
+        self.normalise = Normalisation(model)
         model = fuse(model) if fused else copy.deepcopy(model).eval()
         if fused:
             convolve_by_winograd(model, WinogradConv2d.pays_in_onnx if winograd else lambda *_: False)
@@ -46,9 +44,7 @@ class ExportableSegmentor(nn.Module):
         self.neck = model.neck if model.with_neck else nn.Identity()
 
     def forward(self, image: Tensor) -> Tensor:
-        x = image.float()
-        x = ((x.flip(1) if self.takes_bgr else x) - self.mean) / self.std
-        logits = self.head(self.neck(self.backbone(x)))
+        logits = self.head(self.neck(self.backbone(self.normalise(image))))
         if self.output == 'logits':
             return logits
         logits = F.interpolate(logits, image.shape[2:], mode='bilinear', align_corners=self.head.align_corners)
@@ -60,9 +56,24 @@ class ExportableSegmentor(nn.Module):
     @torch.no_grad()
     def logits_of(model: EncoderDecoder, image: Tensor) -> Tensor:
         """The logits of the segmentor itself, for the same input."""
-        takes_bgr, mean, std = _normalisation(model)
+        return model(Normalisation(model)(image))
+
+
+class Normalisation(nn.Module):
+    """What the ``data_preprocessor`` of a segmentor does to images: (N, 3, H, W), uint8, RGB, to float32."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        preprocessor = model.data_preprocessor
+        # Images are read as BGR, which the preprocessor may turn; that setting has two names in the two families.
+        turns = getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False))
+        self.takes_bgr = not turns
+        for name, default in (('mean', torch.zeros), ('std', torch.ones)):
+            self.register_buffer(name, getattr(preprocessor, name, default(3, 1, 1)).float().cpu())
+
+    def forward(self, image: Tensor) -> Tensor:
         x = image.float()
-        return model(((x.flip(1) if takes_bgr else x) - mean) / std)
+        return ((x.flip(1) if self.takes_bgr else x) - self.mean) / self.std
 
 
 class AveragePool(nn.Module):
@@ -82,16 +93,6 @@ class AveragePool(nn.Module):
         first = torch.div(i * length, self.size, rounding_mode='floor')
         end = torch.div((i + 1) * length + self.size - 1, self.size, rounding_mode='floor')
         return torch.logical_and(j >= first, j < end).float() / (end - first).float()
-
-
-def _normalisation(model: nn.Module):
-    """Whether the network takes BGR, and mean and standard deviation of its input, (3, 1, 1)."""
-    preprocessor = model.data_preprocessor
-    # Images are read as BGR, which the preprocessor may turn; that setting has two names in the two families.
-    turns = getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False))
-    mean, std = (getattr(preprocessor, name, default(3, 1, 1)).float().cpu()
-                 for name, default in (('mean', torch.zeros), ('std', torch.ones)))
-    return not turns, mean, std
 
 
 def _check(model: nn.Module) -> None:

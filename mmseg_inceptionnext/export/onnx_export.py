@@ -10,12 +10,12 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
-from mmengine.utils import mkdir_or_exist
 from torch.nn import functional as F
 
 from mmseg_inceptionnext.apis.protocol import without_labels
+from mmseg_inceptionnext.engine.atomic import make_folder
 from mmseg_inceptionnext.inference import Segmenter
-from mmseg_inceptionnext.inference.onnx_backend import RESIZING
+from mmseg_inceptionnext.inference.onnx_backend import LOADING, RESIZING, to_pixels
 from mmseg_inceptionnext.version import __version__
 
 from .exportable import INPUT, ExportableSegmentor
@@ -33,18 +33,13 @@ class Settings(NamedTuple):
     Attributes:
         shape: height and width of the images. Default: free.
         output: ``logits``, at the resolution of the head, or ``classes``, at that of the input.
-        half: compute in float16.
-        calibration: images by which int8 is calibrated. Default: none, no int8.
+        precision: ``float32``, ``float16`` or ``int8``.
+        calibration: images by which int8 is calibrated.
     """
     shape: Optional[Tuple[int, int]] = None
     output: str = 'logits'
-    half: bool = False
+    precision: str = 'float32'
     calibration: Sequence[str] = ()
-
-    @property
-    def precision(self) -> str:
-        """``float32``, ``float16`` or ``int8``."""
-        return 'int8' if self.calibration else 'float16' if self.half else 'float32'
 
 
 class Agreement(NamedTuple):
@@ -105,13 +100,13 @@ def export_onnx(config: str, checkpoint: str, out: str, images: Sequence[str], s
     segmenter = _with_steps(original, steps)
     winograd = settings.precision == 'float32'
     network = ExportableSegmentor(segmenter.model, settings.output, winograd=winograd).eval()
-    mkdir_or_exist(osp.dirname(osp.abspath(out)))
+    make_folder(out)
     with tempfile.TemporaryDirectory(dir=osp.dirname(osp.abspath(out)), prefix='.export.') as folder:
         path = osp.join(folder, 'model.onnx')
         trace(network, path, settings.shape)
-        if settings.half:
+        if settings.precision == 'float16':
             to_half(path)
-        elif settings.calibration:
+        elif settings.precision == 'int8':
             to_int8(path, (pixels_of(segmenter, image) for image in settings.calibration))
         finish(path, _metadata(segmenter, network, steps, settings, config))
         agreement = compare(segmenter, original, path, images, settings)
@@ -128,8 +123,11 @@ def _check(out: str, images: Sequence[str], settings: Settings) -> None:
         raise ValueError(f"an export needs onnx and onnxruntime ({error}): pip install onnx onnxruntime") from error
     if not out.endswith('.onnx') or osp.isdir(out):
         raise ValueError(f'--out {out}: allowed is a file that ends in .onnx')
-    if settings.half and settings.calibration:
-        raise ValueError('--half and --quantize are two precisions; choose one')
+    if settings.precision not in TOLERANCES:
+        raise ValueError(f'precision {settings.precision}: allowed are {", ".join(TOLERANCES)}')
+    if (settings.precision == 'int8') != bool(settings.calibration):
+        raise ValueError(f'{len(settings.calibration)} images to calibrate {settings.precision}: int8 needs some, by '
+                         '--quantize, and the other precisions none')
     if settings.shape and min(settings.shape) < 32:
         raise ValueError(f'--shape {settings.shape[0]} {settings.shape[1]}: each side needs at least 32 pixels')
     if not images:
@@ -148,12 +146,17 @@ def resize_steps(segmenter: Segmenter, shape: Optional[Tuple[int, int]] = None) 
     """The steps of the test pipeline that change the size of an image; for a fixed shape the one that brings it there.
 
     Raises:
-        ValueError: if the pipeline does anything else to the image.
+        ValueError: if the pipeline does anything else to the image, or reads it otherwise than ``LOADING``.
     """
+    load, *others = without_labels(segmenter.cfg.test_dataloader.dataset.pipeline)
+    changed = {key: load[key] for key, value in LOADING.items() if load.get(key, value) != value}
+    if changed:
+        raise ValueError(f'the test pipeline loads images with {changed}, which is not exported: give a config whose '
+                         f"test pipeline begins with dict(type='{LOADING['type']}')")
     if shape:
         return [dict(type='Resize', scale=(shape[1], shape[0]), keep_ratio=False)]
     steps = []
-    for step in without_labels(segmenter.cfg.test_dataloader.dataset.pipeline)[1:]:
+    for step in others:
         if step['type'] in ('CheckLabels', 'PackSegInputs'):
             continue
         if step['type'] not in RESIZING or set(step) - {'type'} - RESIZING[step['type']]:
@@ -180,7 +183,7 @@ def _metadata(segmenter: Segmenter, network: ExportableSegmentor, steps: List[di
     logits = 'logits, float32, N x classes x h x w, to be resized bilinearly'
     values = dict(classes=segmenter.classes, palette=segmenter.palette, pipeline=steps,
                   align_corners=network.head.align_corners, size=settings.shape or 'dynamic',
-                  mean=network.mean.flatten().tolist(), std=network.std.flatten().tolist())
+                  mean=network.normalise.mean.flatten().tolist(), std=network.normalise.std.flatten().tolist())
     texts = dict(input=INPUT, output=settings.output, config=osp.basename(config), mmseg_inceptionnext=__version__,
                  precision=settings.precision,
                  output_format=logits if settings.output == 'logits' else 'class ids, N x H x W')
@@ -200,8 +203,7 @@ def finish(path: str, metadata: Dict[str, str]) -> None:
 
 def pixels_of(segmenter: Segmenter, image: str) -> np.ndarray:
     """An image as the graph takes it: 1 x 3 x H x W, uint8, RGB."""
-    bgr = segmenter.prepare(image).data['img']
-    return np.ascontiguousarray(bgr[..., ::-1].transpose(2, 0, 1)[None].astype(np.uint8))
+    return to_pixels(segmenter.prepare(image).data['img'])
 
 
 def compare(segmenter: Segmenter, original: Segmenter, path: str, images: Sequence[str], settings: Settings

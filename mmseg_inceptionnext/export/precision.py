@@ -11,7 +11,8 @@ def to_half(path: str) -> None:
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
     model = onnx.load(path)
-    own = [node.name for node in model.graph.node if node.name.count('/') == 1]  # the normalisation
+    own = [node.name for node in model.graph.node  # before and behind the model
+           if node.name.startswith('/normalise/') or node.name.count('/') == 1]
     model = convert_float_to_float16(model, keep_io_types=True, node_block_list=own, max_finite_val=65504.)
     OnnxModel.graph_topological_sort(model.graph)  # it appends what it inserts
     onnx.save(model, path)

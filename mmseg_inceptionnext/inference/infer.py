@@ -2,14 +2,19 @@
 import os.path as osp
 import sys
 import time
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from threading import Lock
+from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
 from tqdm import tqdm
 
+from mmseg_inceptionnext.engine.atomic import make_folder
+
 from .inputs import is_video, plan_outputs
-from .outputs import ENDINGS, Output, find_classes, make_folder
+from .outputs import ENDINGS, Output
+from .overlay import find_classes, percent
 from .read_ahead import read_ahead
 from .segmenter import Outcome, SegmentationResult, Segmenter
 from .video import Video, check_folder, is_segmented, segment_video, video_paths
@@ -49,7 +54,7 @@ class Summary:
                  f'{self.images_per_second:.2f} images a second']
         if self.skipped:
             lines.append(f'{self.skipped} with results already there')
-        lines += [f'{100 * share:5.1f} %  {name}' for name, share in self.share.items()]
+        lines += [f'{percent(share):>7}  {name}' for name, share in self.share.items()]
         return '\n'.join(lines)
 
 
@@ -87,11 +92,17 @@ def _is_done(path: str, target: str, output: Output) -> bool:
 
 
 class _Run:
-    """One call of :func:`infer`, after its inputs were checked."""
+    """One call of :func:`infer`, after its inputs were checked.
+
+    An image is counted where it is written, in a thread: Ctrl-C reaches the main thread only, so that the summary and
+    the files agree whenever it comes.
+    """
 
     def __init__(self, segmenter: Segmenter, output: Output, targets: Dict[str, str], summary: Summary) -> None:
         self.segmenter, self.output, self.targets, self.summary = segmenter, output, targets, summary
-        self.pixels = np.zeros(len(segmenter.classes), np.int64)
+        self.pixels, self.lock = np.zeros(len(segmenter.classes), np.int64), Lock()
+        self.done: Set[str] = set()
+        self.failures: Dict[str, str] = {}
 
     def __call__(self) -> Summary:
         start = time.perf_counter()
@@ -102,29 +113,32 @@ class _Run:
         except KeyboardInterrupt:
             self.summary.interrupted = True
         self.summary.seconds = time.perf_counter() - start
+        self.summary.written = [target for path, target in self.targets.items() if path in self.done]
+        self.summary.failures = [self.failures[path] for path in self.targets if path in self.failures]
         order = [i for i in np.argsort(-self.pixels, kind='stable') if self.pixels[i]]
         self.summary.share = {self.segmenter.classes[i]: float(self.pixels[i] / self.pixels.sum()) for i in order}
         return self.summary
 
     def _segment_images(self, paths: List[str]) -> None:
-        outcomes = tqdm(zip(paths, self.segmenter.outcomes(paths)), desc='segmenting', unit='image', total=len(paths),
+        outcomes = tqdm(self.segmenter.outcomes(paths), desc='segmenting', unit='image', total=len(paths),
                         disable=not paths)
-        for path, outcome in read_ahead(self._write, outcomes, depth=4):
-            if isinstance(outcome, Exception):
-                self._fail(path, outcome)
-            else:
-                self.summary.written.append(self.targets[path])
-                self._count(outcome)
+        with closing(read_ahead(self._write, outcomes, depth=4)) as written:
+            for _ in written:
+                pass
 
-    def _write(self, path_and_outcome: Tuple[str, Outcome]) -> Tuple[str, Outcome]:
+    def _write(self, path_and_outcome: Tuple[str, Outcome]) -> None:
         path, outcome = path_and_outcome
+        if isinstance(outcome, Exception):
+            self._fail(path, outcome)
+            return
         try:
-            if not isinstance(outcome, Exception):
-                make_folder(self.targets[path])
-                self.output.write(outcome, self.targets[path])
+            make_folder(self.targets[path])
+            self.output.write(outcome, self.targets[path])
         except OSError as error:
-            return path, self._unwritable(path, error)
-        return path, outcome
+            self._fail(path, self._unwritable(path, error))
+        else:
+            self._count(outcome)
+            self.done.add(path)
 
     def _unwritable(self, path: str, error: OSError) -> ValueError:
         return ValueError(f'{path}: its results could not be written to {self.targets[path]}*: '
@@ -137,22 +151,24 @@ class _Run:
             if self.targets[path] in video_paths(self.output, self.targets[path]):
                 check_folder(self.targets[path])
             make_folder(self.targets[path])
-            frames = segment_video(self.segmenter, video, self.targets[path], self.output)
-            for result in tqdm(frames, desc=osp.basename(path), unit='frame', total=video.frames or None):
-                self._count(result)
+            with closing(segment_video(self.segmenter, video, self.targets[path], self.output)) as frames:
+                for result in tqdm(frames, desc=osp.basename(path), unit='frame', total=video.frames or None):
+                    self._count(result)
             if video.problem:
                 self._fail(path, video.problem)
             else:
-                self.summary.written.append(self.targets[path])
+                self.done.add(path)
         except OSError as error:
             self._fail(path, self._unwritable(path, error))
         except (ValueError, RuntimeError) as error:
             self._fail(path, error)
 
     def _count(self, result: SegmentationResult) -> None:
-        self.summary.images += 1
-        self.pixels += np.bincount(result.mask.ravel(), minlength=len(self.pixels))
+        pixels = np.bincount(result.mask.ravel(), minlength=len(self.pixels))
+        with self.lock:
+            self.summary.images += 1
+            self.pixels += pixels
 
     def _fail(self, path: str, error: Union[Exception, str]) -> None:
-        self.summary.failures.append(str(error) if str(error).startswith(path) else f'{path}: {error}')
-        tqdm.write(self.summary.failures[-1], file=sys.stderr)
+        self.failures[path] = str(error) if str(error).startswith(path) else f'{path}: {error}'
+        tqdm.write(self.failures[path], file=sys.stderr)

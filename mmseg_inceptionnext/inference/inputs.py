@@ -6,7 +6,9 @@ from typing import Collection, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
 
-VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
+INDEXED = ('.mp4', '.m4v', '.mov', '.3gp', '.avi')  # videos that hold the number of their frames
+STREAMED = ('.mkv', '.webm', '.mpg', '.mpeg', '.ts', '.mts', '.m2ts', '.wmv', '.flv')  # and those that do not
+VIDEO_SUFFIXES = INDEXED + STREAMED
 
 
 def plan_outputs(inputs: Sequence[str], out_dir: str, listed: Iterable[str] = (), endings: Collection[str] = ('.png', ),
@@ -66,7 +68,13 @@ def list_images(inputs: Iterable[str]) -> List[str]:
     Raises:
         ValueError: if one of them names none.
     """
-    return [path for source in inputs for path in _search(source)[1] if not is_video(path)]
+    images = []
+    for source in inputs:
+        found = [path for path in _search(source)[1] if not is_video(path)]
+        if not found:
+            raise ValueError(f'{source}: no image, only videos; files that end in {" ".join(IMAGE_SUFFIXES)} are taken')
+        images += found
+    return images
 
 
 def is_video(path: str) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 from mmcv.transforms import Compose
 
 ROWS, COLUMNS = 32, 64  # of the class map, at once
+LOADING = dict(type='LoadImageFromFile', to_float32=False, color_type='color', imdecode_backend='cv2')  # for all files
 # What may be named in a file, which is untrusted: these transforms, with these arguments.
 RESIZING = dict(Resize={'scale', 'scale_factor', 'keep_ratio'}, ResizeToMultiple={'size_divisor'})
 NEEDED = ('classes', 'palette', 'pipeline', 'output', 'align_corners')
@@ -38,7 +39,7 @@ class OnnxBackend:
     """
 
     def __init__(self, path: str, device: Optional[str] = None) -> None:
-        self._session = _open(path, device)
+        self.path, self._session = path, _open(path, device)
         meta = self._session.get_modelmeta().custom_metadata_map
         missing = [key for key in NEEDED if key not in meta]
         if missing:
@@ -50,9 +51,9 @@ class OnnxBackend:
             self._align_corners = bool(json.loads(meta['align_corners']))
             self._threshold = float(meta.get('threshold', 0.5))
             self._gives_logits = ['classes', 'logits'].index(meta['output']) == 1
-            channels = self._session.get_outputs()[0].shape[1] if self._gives_logits else None
-            if isinstance(channels, int) and len(self.classes) != max(2, channels):
-                raise ValueError(f'{len(self.classes)} classes for a network with {channels} outputs')
+            shape = self._session.get_outputs()[0].shape
+            if self._gives_logits and len(shape) == 4 and isinstance(shape[1], int) and not self._fits(shape[1]):
+                raise ValueError(f'{len(self.classes)} classes for a network with {shape[1]} outputs')
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError, AssertionError) as error:
             raise ValueError(f'{path}: its metadata cannot be used: {error}') from error
 
@@ -60,7 +61,7 @@ class OnnxBackend:
         """What the pipeline of the config makes of an image that was read."""
         size = loaded['img'].shape[:2]
         image = self._pipeline(loaded)['img']
-        return _Image(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)[None].astype(np.uint8)), size)
+        return _Image(to_pixels(image), size)
 
     @staticmethod
     def shape_of(prepared: _Image) -> tuple:
@@ -79,11 +80,36 @@ class OnnxBackend:
         return [self._finish(output, image, probabilities) for output, image in zip(outputs, prepared)]
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
-        """The output of the network itself for images, N x 3 x H x W, uint8, RGB."""
+        """The output of the network itself for images, N x 3 x H x W, uint8, RGB.
+
+        Raises:
+            RuntimeError: if the network cannot take them, or gives something else than its metadata say.
+        """
         try:
-            return self._session.run(None, {self._session.get_inputs()[0].name: pixels})[0]
+            output = self._session.run(None, {self._session.get_inputs()[0].name: pixels})[0]
         except Exception as error:  # ONNX Runtime has its own
             raise RuntimeError(f'ONNX Runtime: {error}') from error
+        self._check_output(output, len(pixels))
+        return output
+
+    def _fits(self, channels: int) -> bool:
+        return len(self.classes) == max(2, channels)  # one channel tells two classes apart
+
+    def _check_output(self, output: np.ndarray, count: int) -> None:
+        """The metadata, which say what comes out, are of a file that nobody vouches for."""
+        classes, values = len(self.classes), ''
+        if self._gives_logits:
+            expected = f'the logits of {classes} classes, {count} x classes x h x w'
+            fits = output.dtype.kind == 'f' and output.ndim == 4 and self._fits(output.shape[1])
+        else:
+            expected = f'ids from 0 to {classes - 1}, {count} x h x w'
+            fits = output.dtype.kind in 'iu' and output.ndim == 3
+            if fits and output.size:
+                values = f', from {output.min()} to {output.max()}'
+                fits = output.min() >= 0 and output.max() < classes
+        if not fits or len(output) != count or not output.size:
+            raise RuntimeError(f'{self.path} gives {output.dtype}, {" x ".join(map(str, output.shape))}{values}, where '
+                               f'its metadata promise {expected}; export it by tools/export_onnx.py')
 
     def _finish(self, output: np.ndarray, image: _Image, probabilities: bool):
         dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
@@ -161,6 +187,11 @@ def _build(steps: List[Dict[str, Any]]) -> Compose:
         if isinstance(step.get('scale'), list):
             step['scale'] = tuple(step['scale'])
     return Compose([TRANSFORMS.build(step) for step in steps])
+
+
+def to_pixels(bgr: np.ndarray) -> np.ndarray:
+    """An image H x W x 3, BGR, as the graph takes it: 1 x 3 x H x W, uint8, RGB."""
+    return np.ascontiguousarray(bgr[..., ::-1].transpose(2, 0, 1)[None].astype(np.uint8))
 
 
 def linear_matrix(size: int, new_size: int, align_corners: bool) -> np.ndarray:

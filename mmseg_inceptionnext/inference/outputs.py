@@ -1,17 +1,14 @@
 """Writes what was predicted, as files."""
 import io
-import os.path as osp
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, Optional, Sequence
 
 import numpy as np
-from mmengine.utils import mkdir_or_exist
 from PIL import Image
 
 from mmseg_inceptionnext.engine.atomic import write_atomically
 
-from .overlay import paint
+from .overlay import check_opacity, paint
 from .result import SegmentationResult
 
 ENDINGS = dict(index='.png', color='_color.png', overlay='_overlay.jpg', prob='_prob.npz', conf='_conf.png')
@@ -29,7 +26,7 @@ class Output:
     - ``conf``: grey PNG, the probability of the most probable class, 255 for 1.
 
     Args:
-        save: the kinds that are written.
+        save: the kinds that are written; spaces around them, and repetitions, do not count.
         opacity: of the classes painted over an image, from 0 to 1.
         classes: the classes that are painted in ``color`` and ``overlay``. Default: all.
     """
@@ -38,11 +35,11 @@ class Output:
     classes: Optional[Sequence[str]] = None
 
     def __post_init__(self) -> None:
+        self.save = list(dict.fromkeys(kind.strip() for kind in self.save))
         unknown = [kind for kind in self.save if kind not in ENDINGS]
         if unknown or not self.save:
             raise ValueError(f'--save {",".join(self.save)}: allowed are some of {",".join(ENDINGS)}')
-        if not 0 <= self.opacity <= 1:
-            raise ValueError(f'--opacity {self.opacity}: allowed is 0 (only the image) to 1 (only the classes)')
+        check_opacity(self.opacity)
 
     @property
     def needs_probabilities(self) -> bool:
@@ -84,23 +81,3 @@ def encode_index(mask: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(mask).save(file, 'PNG')
     return file.getvalue()
-
-
-def find_classes(names: Sequence[str], classes: Sequence[str]) -> List[str]:
-    """The classes of these names; spaces around a name do not count.
-
-    Raises:
-        ValueError: if a name is none of the classes.
-    """
-    known = {name.strip(): name for name in classes}
-    for name in names:
-        if name.strip() not in known:
-            close = get_close_matches(name, known) or (list(known) if len(known) <= 20 else [])
-            hint = f'; there is {", ".join(close)}' if close else ', and none is similar'
-            raise ValueError(f'--classes {name}: not among the {len(known)} classes of this model{hint}')
-    return [known[name.strip()] for name in names]
-
-
-def make_folder(target: str) -> None:
-    """The folder of a file."""
-    mkdir_or_exist(osp.dirname(target) or '.')

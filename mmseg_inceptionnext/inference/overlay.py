@@ -1,5 +1,6 @@
 """Paints a class map over its image, with a legend."""
-from typing import Collection, Dict, Optional, Sequence
+from difflib import get_close_matches
+from typing import Collection, Dict, List, Optional, Sequence
 
 import cv2
 import numpy as np
@@ -15,6 +16,27 @@ def class_share(mask: np.ndarray, classes: Sequence[str]) -> Dict[str, float]:
     """Share of the pixels that each class present takes, largest first; the shares add up to 1."""
     counts = np.bincount(mask.ravel(), minlength=len(classes))
     return {classes[i]: float(counts[i] / mask.size) for i in np.argsort(-counts, kind='stable') if counts[i]}
+
+
+def check_opacity(opacity: float) -> None:
+    """Raises a ValueError if it is not from 0 to 1."""
+    if not 0 <= opacity <= 1:
+        raise ValueError(f'--opacity {opacity}: allowed is 0 (only the image) to 1 (only the classes)')
+
+
+def find_classes(names: Sequence[str], classes: Sequence[str]) -> List[str]:
+    """The classes of these names; spaces around a name do not count.
+
+    Raises:
+        ValueError: if a name is none of the classes.
+    """
+    known = {name.strip(): name for name in classes}
+    for name in names:
+        if name.strip() not in known:
+            close = get_close_matches(name, known) or (list(known) if len(known) <= 20 else [])
+            hint = f'; there is {", ".join(close)}' if close else ', and none is similar'
+            raise ValueError(f'--classes {name}: not among the {len(known)} classes of this model{hint}')
+    return [known[name.strip()] for name in names]
 
 
 def paint(image: np.ndarray, mask: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]],

@@ -1,31 +1,38 @@
 """A map in threads, a few results ahead of who takes them."""
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any, Callable, Iterable, Iterator, Tuple
 
 
-def read_ahead(function: Callable[[Any], Any], items: Iterable[Any], depth: int, workers: int = 2) -> Iterator[Any]:
-    """``map(function, items)`` in order, whose next ``depth`` results are under way while one is used.
+def read_ahead(function: Callable[[Any], Any], items: Iterable[Any], depth: int, workers: int = 2
+               ) -> Iterator[Tuple[Any, Any]]:
+    """Pairs of each item and ``function(item)``, in order; the next ``depth`` are under way while one is used.
 
     What is under way is finished, also when the caller stops taking results. If ``items`` raises, the results of those
-    before come first.
+    before come first. Ctrl-C ends it at once: no other result follows.
 
     Args:
-        function: called in threads.
+        function: called in threads, which Ctrl-C does not reach.
         items: taken one by one as results are, in the caller's thread.
         depth: number of results that wait at most.
         workers: number of threads.
     """
     with ThreadPoolExecutor(workers) as pool:
-        waiting, failure = deque(), None
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > depth:
-                    yield waiting.popleft().result()
-        except (Exception, KeyboardInterrupt) as error:
-            failure = error
+        waiting, failure, items = deque(), None, iter(items)
+        while True:
+            try:
+                item = next(items)
+            except StopIteration:
+                break
+            except Exception as error:
+                failure = error
+                break
+            waiting.append((item, pool.submit(function, item)))
+            if len(waiting) > depth:
+                item, future = waiting.popleft()
+                yield item, future.result()
         while waiting:
-            yield waiting.popleft().result()
+            item, future = waiting.popleft()
+            yield item, future.result()
         if failure is not None:
             raise failure

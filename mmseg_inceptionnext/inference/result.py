@@ -5,7 +5,7 @@ from typing import Collection, Dict, Optional, Sequence
 import numpy as np
 from PIL import Image
 
-from .overlay import class_share, draw_overlay, paint
+from .overlay import check_opacity, class_share, draw_overlay, find_classes, paint
 
 
 @dataclass
@@ -26,12 +26,25 @@ class SegmentationResult:
     probabilities: Optional[np.ndarray] = None
 
     def overlay(self, opacity: float = 0.5, classes: Optional[Collection[str]] = None) -> Image.Image:
-        """The image painted with its classes, or some of them, and a legend of those present."""
-        return draw_overlay(self.image, self.mask, self.classes, self.palette, opacity, classes)
+        """The image painted with its classes, or some of them, and a legend of those present.
+
+        Raises:
+            ValueError: if the opacity is not from 0 to 1, or a name is none of the classes.
+        """
+        check_opacity(opacity)
+        return draw_overlay(self.image, self.mask, self.classes, self.palette, opacity, self._known(classes))
 
     def color(self, classes: Optional[Collection[str]] = None) -> Image.Image:
-        """The palette's colour of each pixel; black where the class is not one of those asked for."""
-        return Image.fromarray(paint(np.zeros_like(self.image), self.mask, self.classes, self.palette, 1., classes))
+        """The palette's colour of each pixel; black where the class is not one of those asked for.
+
+        Raises:
+            ValueError: if a name is none of the classes.
+        """
+        black = np.zeros_like(self.image)
+        return Image.fromarray(paint(black, self.mask, self.classes, self.palette, 1., self._known(classes)))
+
+    def _known(self, names: Optional[Collection[str]]) -> Optional[Collection[str]]:
+        return None if names is None else find_classes(names, self.classes)
 
     def share(self) -> Dict[str, float]:
         """Share of the pixels of each class present, largest first."""

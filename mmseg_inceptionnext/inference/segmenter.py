@@ -1,7 +1,7 @@
 """Segments images with a checkpoint or an exported file."""
 import os
 import os.path as osp
-from typing import Any, Iterable, Iterator, List, NamedTuple, Optional, Union
+from typing import Any, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 from mmengine.dataset import Compose
@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from mmseg_inceptionnext.datasets.files import read, why_unreadable
 from mmseg_inceptionnext.datasets.folders import loaders
 
-from .onnx_backend import OnnxBackend
+from .onnx_backend import LOADING, OnnxBackend
 from .read_ahead import read_ahead
 from .result import SegmentationResult
 from .torch_backend import TorchBackend
@@ -43,8 +43,10 @@ class Segmenter:
 
     Files are read by the loading step of the config's test pipeline: turned as EXIF says, 16 bits a channel brought
     to 8 by dropping the lower half, grey images and palettes turned into RGB, transparency dropped (of a TIFF OpenCV
-    blends it with black). PIL images are treated alike. Arrays are H x W x 3 or H x W, uint8, in the order RGB; those
-    of OpenCV are turned by ``image[..., ::-1]``. Images are read ahead in threads while the model runs.
+    blends it with black). PIL images are treated alike: of mode ``I``, as which Pillow may read a 16-bit file, the
+    upper half of 16 bits is kept, and ``F``, floating point, is refused as its files are. Arrays are H x W x 3 or
+    H x W, uint8, in the order RGB; those of OpenCV are turned by ``image[..., ::-1]``. Images are read ahead in threads
+    while the model runs.
 
     With the same options the classes are those of ``tools/test.py``, bit for bit.
 
@@ -63,6 +65,7 @@ class Segmenter:
 
     Raises:
         CheckpointError: if the checkpoint cannot be had or read, holds more than data, or does not fit the model.
+        TypeError: if ``checkpoint`` is no path.
         ValueError: if it holds no config and none is given, if neither checkpoint nor config name and colour the
             classes, if the device is not there, or if an ``.onnx`` file cannot do what is asked.
     """
@@ -77,8 +80,10 @@ class Segmenter:
                  tta: bool = False,
                  batch_size: int = 1,
                  probabilities: bool = False) -> None:
-        if batch_size < 1:
-            raise ValueError(f'--batch-size {batch_size}: allowed is 1 or more')
+        if not isinstance(checkpoint, (str, os.PathLike)):
+            raise TypeError(f'{type(checkpoint).__name__} as checkpoint: allowed is the path of a file')
+        if type(batch_size) is not int or batch_size < 1:
+            raise ValueError(f'--batch-size {batch_size!r}: allowed is a whole number from 1')
         self.batch_size, self.probabilities = batch_size, probabilities
         checkpoint = os.fspath(checkpoint)
         if checkpoint.lower().endswith('.onnx'):
@@ -86,7 +91,7 @@ class Segmenter:
                 raise ValueError(f'{checkpoint} was exported with its config and precision, one view an image; leave '
                                  '--config, --amp and --tta out, or give the checkpoint in its place')
             self.backend = OnnxBackend(checkpoint, device)
-            self._load = Compose([dict(type='LoadImageFromFile')])
+            self._load = Compose([dict(LOADING)])
         else:
             self.backend = TorchBackend(checkpoint, config, device, fuse_model, amp, tta, trust_checkpoint)
             self._load = self.backend.load
@@ -95,12 +100,18 @@ class Segmenter:
     @property
     def model(self):
         """The segmentor, of a checkpoint."""
-        return self.backend.model
+        return self._of_checkpoint().model
 
     @property
     def cfg(self):
         """The config, of a checkpoint."""
-        return self.backend.cfg
+        return self._of_checkpoint().cfg
+
+    def _of_checkpoint(self) -> TorchBackend:
+        if isinstance(self.backend, OnnxBackend):
+            raise AttributeError(f'{self.backend.path} is an ONNX file, which has no PyTorch model and no config; give '
+                                 'Segmenter the checkpoint that it was exported from')
+        return self.backend
 
     def __call__(self, images: Union[Source, Iterable[Source]]
                  ) -> Union[SegmentationResult, List[SegmentationResult], Iterator[SegmentationResult]]:
@@ -116,41 +127,42 @@ class Segmenter:
         return list(self._results(images)) if isinstance(images, (list, tuple)) else self._results(images)
 
     def _results(self, sources: Iterable[Source]) -> Iterator[SegmentationResult]:
-        for outcome in self.outcomes(sources):
+        for _, outcome in self.outcomes(sources):
             if isinstance(outcome, Exception):
                 raise outcome
             yield outcome
 
-    def outcomes(self, sources: Iterable[Source]) -> Iterator[Outcome]:
-        """For each image its result, or the error that there is none: what fails does not keep the others back."""
-        batch: List[Prepared] = []
-        for prepared in read_ahead(self._try_to_prepare, map(_own, sources), depth=self.batch_size + 1):
+    def outcomes(self, sources: Iterable[Source]) -> Iterator[Tuple[Source, Outcome]]:
+        """Each image with its result, or the error that there is none: what fails does not keep the others back."""
+        batch: List[Tuple[Source, Prepared]] = []
+        taken = ((source, _own(source)) for source in sources)
+        for (source, _), prepared in read_ahead(self._try_to_prepare, taken, depth=self.batch_size + 1):
             failed = isinstance(prepared, Exception)
-            if batch and (failed or len(batch) == self.batch_size or not self._alike(batch[0], prepared)):
+            if batch and (failed or len(batch) == self.batch_size or not self._alike(batch[0][1], prepared)):
                 yield from self._predict(batch)
                 batch = []
             if failed:
-                yield prepared
+                yield source, prepared
             else:
-                batch.append(prepared)
+                batch.append((source, prepared))
         if batch:
             yield from self._predict(batch)
 
     def _alike(self, one: Prepared, other: Prepared) -> bool:
         return self.backend.shape_of(one.data) == self.backend.shape_of(other.data)
 
-    def _predict(self, batch: List[Prepared]) -> Iterator[Outcome]:
+    def _predict(self, batch: List[Tuple[Source, Prepared]]) -> Iterator[Tuple[Source, Outcome]]:
         try:
-            predictions = self.backend.predict([prepared.data for prepared in batch], self.probabilities)
+            predictions = self.backend.predict([prepared.data for _, prepared in batch], self.probabilities)
         except RuntimeError as error:  # out of memory
             if len(batch) == 1:
-                yield error
+                yield batch[0][0], error
             else:
-                for prepared in batch:
-                    yield from self._predict([prepared])
+                for pair in batch:
+                    yield from self._predict([pair])
             return
-        for prepared, (mask, probabilities) in zip(batch, predictions):
-            yield SegmentationResult(prepared.image, mask, self.classes, self.palette, probabilities)
+        for (source, prepared), (mask, probabilities) in zip(batch, predictions):
+            yield source, SegmentationResult(prepared.image, mask, self.classes, self.palette, probabilities)
 
     def prepare(self, source: Source) -> Prepared:
         """Reads an image and takes it through the pipeline.
@@ -163,7 +175,9 @@ class Segmenter:
         image = image[..., ::-1].astype(np.uint8)  # a copy: the pipeline may change what was loaded
         return Prepared(image, self.backend.prepare(loaded))
 
-    def _try_to_prepare(self, source: Union[Source, Exception]) -> Union[Prepared, Exception]:
+    def _try_to_prepare(self, taken: Tuple[Source, Union[Source, Exception]]) -> Union[Prepared, Exception]:
+        """What became of an image, from the pair of what was given and what is kept of it, see :func:`_own`."""
+        source = taken[1]
         try:
             if isinstance(source, Exception):
                 raise source
@@ -221,8 +235,19 @@ def _unknown(image: Any) -> TypeError:
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
-    """A PIL image as OpenCV reads its file."""
+    """A PIL image as OpenCV reads its file.
+
+    Raises:
+        ValueError: if it is of mode F, or of mode I with values that 16 bits do not hold.
+    """
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith('I;16') or image.mode == 'I' and image.getextrema()[1] > 255:  # Pillow would clip these
-        return (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
-    return np.asarray(image.convert('RGB'))
+    if image.mode == 'F':
+        raise ValueError('a PIL image of mode F (floating point), whose range nothing tells: bring it to 0 to 255 and '
+                         'convert it to mode L or RGB')
+    if image.mode != 'I' and not image.mode.startswith('I;16'):
+        return np.asarray(image.convert('RGB'))
+    values = np.asarray(image)  # Pillow would clip these
+    if values.min() < 0 or values.max() >= 1 << 16:
+        raise ValueError(f'a PIL image of mode I with values from {values.min()} to {values.max()}: allowed are 0 to '
+                         '65535, of which the upper 8 of 16 bits count; convert others to mode L or RGB')
+    return (values.astype(np.uint16) >> 8).astype(np.uint8)

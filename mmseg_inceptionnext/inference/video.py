@@ -3,21 +3,21 @@ import os
 import os.path as osp
 import re
 import shutil
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Iterator, List, Tuple
 
 import cv2
 import numpy as np
 from mmengine.utils import mkdir_or_exist
 
+from .inputs import STREAMED
 from .outputs import ENDINGS, VIDEO_ENDINGS, Output
 from .read_ahead import read_ahead
 from .segmenter import SegmentationResult, Segmenter
 
 INCOMPLETE = 'incomplete_'  # before the names of what was made of a video that is cut off
-_FRAME = re.compile(r'\d{6,}(\.png|_color\.png|_overlay\.jpg|_prob\.npz|_conf\.png)')
+_FRAME = re.compile(rf'\d{{6,}}({"|".join(map(re.escape, ENDINGS.values()))})')
 DEFAULT_RATE = 25.  # frames a second, where a file does not say
-MATROSKA = ('.mkv', '.webm')  # hold the duration and a nominal rate, but not the number of frames
 NEARLY = 0.98  # of what is claimed
 
 
@@ -43,7 +43,7 @@ class Video:
         self.rate = self._capture.get(cv2.CAP_PROP_FPS) or DEFAULT_RATE
         self.frames = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
         self.read = 0
-        if path.lower().endswith(MATROSKA):
+        if path.lower().endswith(STREAMED):
             self._count_frames()
 
     def _count_frames(self) -> None:
@@ -51,6 +51,8 @@ class Video:
         duration, count, times, gap = self.frames / self.rate, 0, [0., 0.], 1 / self.rate  # times: first and last
         while self._capture.grab():
             now = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            if now < times[1]:  # MPEG gives the last frame no time
+                now = times[1] + 1 / self.rate
             gap, times = (max(gap, now - times[1]), [times[0], now]) if count else (gap, [now, now])
             count += 1
         self._capture = cv2.VideoCapture(self.path)
@@ -149,7 +151,7 @@ def _kinds_of_frames(output: Output) -> List[str]:
 
 def is_segmented(output: Output, target: str) -> bool:
     """Whether all that ``output`` asks of a video is there; of a kind of frames the first comes last, see _move."""
-    videos = [target + VIDEO_ENDINGS[kind] for kind in output.save if kind in VIDEO_ENDINGS]
+    videos = [path for path in video_paths(output, target) if path != target]
     frames = [osp.join(target, _frame(0) + ENDINGS[kind]) for kind in _kinds_of_frames(output)]
     return all(map(osp.isfile, videos + frames))
 
@@ -184,9 +186,11 @@ def segment_video(segmenter: Segmenter, video: Video, target: str, output: Outpu
         def encode(numbered: Tuple[int, SegmentationResult]):
             number, result = numbered
             output.write(result, osp.join(folder, _frame(number)), singles)
-            return result, {kind: output.picture(kind, result) for kind in writers}
+            return {kind: output.picture(kind, result) for kind in writers}
 
-        for result, pictures in read_ahead(encode, enumerate(segmenter(iter(video))), depth=4):
+        numbered = enumerate(segmenter(iter(video)))
+        # Closed before the folder goes: writing may be under way when it is stopped.
+        for (_, result), pictures in stack.enter_context(closing(read_ahead(encode, numbered, depth=4))):
             for kind, picture in pictures.items():
                 writers[kind].add(picture)
             yield result

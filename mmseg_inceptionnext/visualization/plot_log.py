@@ -3,7 +3,8 @@ import os.path as osp
 from typing import List, Sequence
 
 import numpy as np
-from mmengine.utils import mkdir_or_exist
+
+from mmseg_inceptionnext.engine.atomic import make_folder
 
 from .run_log import SMOOTHING, Curve, RunLog, smooth
 
@@ -36,23 +37,28 @@ def plot_log(runs: Sequence[RunLog], path: str) -> None:
     colors = _colors(len(runs))
     window = SMOOTHING * max(run.length for run in runs)
     for name, axes in zip(names, figure.subplots(len(names), sharex=True, squeeze=False)[:, 0]):
-        curves = [run.curves[name] for run in runs if name in run.curves]
-        smoothed = name in SMOOTHED and any(_has_neighbours(curve, window) for curve in curves)
-        for i, (run, color) in enumerate(zip(runs, colors)):
-            if name in run.curves:
-                # Learning rates are often the same: the first run's line is wide enough to be seen under the last's.
-                extra = 4 * (1 - (i + 1) / len(runs)) if name == 'lr' else 0
-                _draw(axes, run.curves[name], color, window if smoothed else 0., 1.6 + extra, dots=name == 'mIoU')
-        note = f'\n(mean over {window:g} iterations;\nfaint: as logged)' if smoothed else ''
-        axes.set_ylabel(PANELS[name] + note)
-        axes.grid(alpha=0.3)
-        if name == 'lr' and _spans_decades(curves):
-            axes.set_yscale('log', nonpositive='mask')
+        _draw_panel(axes, name, runs, colors, window)
     axes.set_xlabel('iterations')
     axes.set_xlim(left=0)
     _legend(figure, runs, colors)
-    mkdir_or_exist(osp.dirname(path) or '.')
+    make_folder(path)
     figure.savefig(path, dpi=130)
+
+
+def _draw_panel(axes, name: str, runs: Sequence[RunLog], colors: Sequence, window: float) -> None:
+    """One quantity of all runs."""
+    curves = [run.curves[name] for run in runs if name in run.curves]
+    smoothed = name in SMOOTHED and any(_has_neighbours(curve, window) for curve in curves)
+    for i, (run, color) in enumerate(zip(runs, colors)):
+        if name in run.curves:
+            # Learning rates are often the same: the first run's line is wide enough to be seen under the last's.
+            extra = 4 * (1 - (i + 1) / len(runs)) if name == 'lr' else 0
+            _draw(axes, run.curves[name], color, window if smoothed else 0., 1.6 + extra, dots=name == 'mIoU')
+    note = f'\n(mean over {window:g} iterations;\nfaint: as logged)' if smoothed else ''
+    axes.set_ylabel(PANELS[name] + note)
+    axes.grid(alpha=0.3)
+    if name == 'lr' and _spans_decades(curves):
+        axes.set_yscale('log', nonpositive='mask')
 
 
 def describe(run: RunLog) -> str:

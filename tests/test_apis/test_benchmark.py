@@ -7,6 +7,7 @@ import torch
 
 from mmseg_inceptionnext.apis import ConfigError, compare_stock, measure, throughput
 from mmseg_inceptionnext.apis.compare_stock import Case
+from mmseg_inceptionnext.export.compare_stock import compare_onnx_with_stock
 
 from utils import ROOT, run_tool
 
@@ -116,6 +117,32 @@ def test_what_cannot_be_compared_is_said(args, words):
     result = run_tool('tools/benchmark.py', *args, check=False)
     assert result.returncode and 'Traceback' not in result.stdout
     assert all(word in result.stdout for word in words), result.stdout
+
+
+@pytest.mark.parametrize('args,words', [
+    (('--onnx', ATTO, '--memory-format', 'best', '--batch-size', 1, '--scaling'),
+     '--onnx goes with --shape, --runs, --json only, not with --batch-size, --memory-format, --scaling'),
+    (('--onnx', ATTO, '--no-memory'), '--json only, not with --no-memory'),
+    (('--onnx', ATTO, '--mode', 'infer'), '--json only, not with --mode'),
+    (('--compare-stock', ATTO, '--amp'), '--scaling only, not with --amp'),
+    ((ATTO, '--scaling'), '--plot only, not with --scaling'),
+])
+def test_options_that_would_be_ignored_are_refused(args, words):
+    """Also those that are given as they are by default."""
+    result = run_tool('tools/benchmark.py', *args, check=False)
+    assert result.returncode == 2 and words in result.stdout.splitlines()[-1]
+
+
+def test_onnx_files_of_both_ways_agree(tmp_path):
+    pytest.importorskip('onnxruntime')
+    times, error = compare_onnx_with_stock(ATTO, (64, 96), 2)
+    assert list(times) == ['stock', 'ours'] and all(len(found) == 2 and min(found) > 0 for found in times.values())
+    assert error < 1e-4
+    text = run_tool('tools/benchmark.py', '--onnx', ATTO, '--shape', 64, 64, '--runs', 1, '--json',
+                    tmp_path / 'b.json').stdout
+    found = json.loads((tmp_path / 'b.json').read_text())
+    assert list(found) == ['stock', 'ours', 'error'] and found['error'] < 1e-4
+    assert 'in ONNX Runtime, 64 x 64 (H x W), two threads' in text and '1.00x' in text
 
 
 def test_missing_config():

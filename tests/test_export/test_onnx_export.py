@@ -8,24 +8,16 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import init_default_scope
-from mmseg.models.decode_heads import FPNHead
-from mmseg.registry import MODELS
 from PIL import Image
 from torch.nn import functional as F
 
 from mmseg_inceptionnext import Segmenter
 from mmseg_inceptionnext.export import Agreement, Settings, export_onnx
-from mmseg_inceptionnext.export.exportable import AveragePool, ExportableSegmentor
-from mmseg_inceptionnext.export.onnx_export import trace
-from mmseg_inceptionnext.models.winograd import WinogradConv2d
 
-from utils import ROOT, TOY, load_model, randomise, run_tool, save_checkpoint
+from utils import ROOT, TOY, load_model, run_tool, save_checkpoint
 
 onnx = pytest.importorskip('onnx')
 onnxruntime = pytest.importorskip('onnxruntime')
-UPERNET = 'configs/upernet_inceptionnext_a_ade20k.py'
 
 
 def change(config, path, edit):
@@ -35,17 +27,6 @@ def change(config, path, edit):
     edit(cfg)
     cfg.dump(path)
     return str(path)
-
-
-def narrow(cfg):
-    """For small tests."""
-    cfg.model.decode_head.update(channels=32, num_classes=7)
-    cfg.model.auxiliary_head.update(channels=8, num_classes=7)
-
-
-def build(cfg):
-    init_default_scope('mmseg')
-    return revert_sync_batchnorm(randomise(MODELS.build(cfg.model))).eval()
 
 
 @pytest.fixture(scope='module')
@@ -62,71 +43,9 @@ def session(path):
     return onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
 
 
-@pytest.mark.parametrize('align_corners', [False, True])
-@pytest.mark.parametrize('kind', ['UPerNet', 'stock UPerNet', 'Semantic FPN'])
-def test_free_sizes_equal_pytorch(tmp_path, kind, align_corners):
-    """Odd sizes, maps smaller than the pooled sizes, batches of two; the networks were traced at another size."""
-    cfg = Config.fromfile(str(ROOT / (TOY if 'FPN' in kind else UPERNET)))
-    cfg.model.backbone.update(init_cfg=None, drop_path_rate=0.)
-    if 'UPerNet' in kind:
-        narrow(cfg)
-    if 'stock' in kind:
-        cfg.model.decode_head.type = 'UPerHead'
-    cfg.model.decode_head.align_corners = align_corners
-    model = build(cfg)
-    for output in ('logits', 'classes'):
-        trace(ExportableSegmentor(model, output).eval(), str(tmp_path / 'a.onnx'))
-        run = session(tmp_path / 'a.onnx')
-        for size in ((1, 128, 160), (2, 97, 131), (1, 64, 96), (1, 225, 67)):
-            image = torch.randint(0, 256, (size[0], 3, *size[1:]), dtype=torch.uint8)
-            result, = run.run(None, dict(image=image.numpy()))
-            expected = ExportableSegmentor.logits_of(model, image)
-            if output == 'logits':
-                assert result.shape == expected.shape
-                assert np.abs(result - expected.numpy()).max() < 1e-5 * expected.abs().max()
-            else:
-                up = F.interpolate(expected, size[1:], mode='bilinear', align_corners=align_corners)
-                assert result.dtype == np.uint8 and result.shape == size
-                assert (result == up.argmax(1).numpy()).mean() > 0.999
-
-
-@pytest.mark.parametrize('length', [1, 2, 5, 6, 7, 16, 33])
-@pytest.mark.parametrize('size', [1, 2, 3, 6])
-def test_pooling_is_pytorchs(length, size):
-    x = torch.randn(2, 3, length, 9)
-    traced = torch.jit.trace(AveragePool(size), torch.randn(1, 3, 11, 13))
-    torch.testing.assert_close(traced(x), F.adaptive_avg_pool2d(x, size))
-
-
-@pytest.mark.parametrize('size', [(1, 1), (4, 4), (5, 9), (16, 12), (31, 33)])
-def test_winograd_in_the_graph(tmp_path, size):
-    conv = randomise(torch.nn.Conv2d(20, 24, 3, padding=1)).requires_grad_(False)
-    module = WinogradConv2d(conv, 20).eval()
-    by_tracing = dict(dynamo=False) if torch.__version__ >= '2.5' else {}
-    free = {name: {0: 'N', 2: 'H', 3: 'W'} for name in ('x', 'y')}
-    torch.onnx.export(module, (torch.randn(1, 20, 8, 12), ), str(tmp_path / 'a.onnx'), opset_version=17,
-                      input_names=['x'], output_names=['y'], dynamic_axes=free, **by_tracing)
-    assert not any(node.op_type == 'Conv' for node in onnx.load(tmp_path / 'a.onnx').graph.node)
-    x = torch.randn(2, 20, *size)
-    result, = session(tmp_path / 'a.onnx').run(None, dict(x=x.numpy()))
-    expected = conv.double()(x.double()).numpy()
-    assert np.abs(result - expected).max() < 5e-6 * np.abs(expected).max()
-
-
-def test_the_large_convolutions_of_single_precision_are_winograds():
-    cfg = Config.fromfile(str(ROOT / UPERNET))
-    cfg.model.backbone.update(init_cfg=None)
-    model = build(cfg)
-    for winograd, expected in ((True, ['fpn_bottleneck', 'fpn_convs.0', 'fpn_convs.1', 'fpn_convs.2']), (False, [])):
-        network = ExportableSegmentor(model, winograd=winograd)
-        assert sorted(name[5:-5] for name, module in network.named_modules()
-                      if isinstance(module, WinogradConv2d)) == expected
-    assert not any(isinstance(module, WinogradConv2d) for module in model.modules())
-
-
 @pytest.mark.parametrize('settings', [
     Settings(), Settings(shape=(96, 160)), Settings(output='classes'), Settings(shape=(64, 96), output='classes'),
-    Settings(half=True)], ids=['free', 'fixed', 'classes', 'fixed classes', 'half'])
+    Settings(precision='float16')], ids=['free', 'fixed', 'classes', 'fixed classes', 'half'])
 def test_files_say_how_they_are_used(checkpoint, images, tmp_path, settings):
     agreement = export_onnx(str(ROOT / TOY), str(checkpoint), str(tmp_path / 'a.onnx'), images, settings)
     assert agreement.passed and agreement.images == 3, str(agreement)
@@ -142,7 +61,7 @@ def test_files_say_how_they_are_used(checkpoint, images, tmp_path, settings):
     assert json.loads(meta['std']) == pytest.approx([58.395, 57.12, 57.375])
     assert json.loads(meta['size']) == (list(settings.shape) if settings.shape else 'dynamic')
     weights = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4}
-    assert weights == {onnx.TensorProto.FLOAT16 if settings.half else onnx.TensorProto.FLOAT}
+    assert weights == {onnx.TensorProto.FLOAT16 if settings.precision == 'float16' else onnx.TensorProto.FLOAT}
     exported, same = Segmenter(tmp_path / 'a.onnx'), []
     for path in images:
         result, expected = exported(path), segmenter(path)
@@ -151,7 +70,7 @@ def test_files_say_how_they_are_used(checkpoint, images, tmp_path, settings):
         np.testing.assert_array_equal(result.image, expected.image)
     share = np.concatenate(same).mean()
     if settings.shape is None and settings.output == 'logits':
-        assert share > (0.99 if settings.half else 0.9999) and agreement.as_checkpoint is None
+        assert share > (0.99 if settings.precision == 'float16' else 0.9999) and agreement.as_checkpoint is None
     else:
         assert agreement.as_checkpoint == pytest.approx(share) and share < agreement.equal
         assert f'of the original images {100 * share:.2f} % of the pixels get the class that' in str(agreement)
@@ -172,7 +91,7 @@ def test_fixed_shapes_are_what_pytorch_predicts_of_the_resized_image(checkpoint,
 def test_int8(checkpoint, images, tmp_path):
     """The weights are whole numbers, and the agreement is measured, not assumed."""
     agreement = export_onnx(str(ROOT / TOY), str(checkpoint), str(tmp_path / 'a.onnx'), images,
-                            Settings(calibration=images))
+                            Settings(precision='int8', calibration=images))
     model = onnx.load(tmp_path / 'a.onnx')
     kinds = [node.op_type for node in model.graph.node]
     assert kinds.count('QuantizeLinear') > 50 and kinds.count('Conv') > 50
@@ -210,7 +129,13 @@ def test_one_channel(images, tmp_path):
     (lambda cfg: cfg.test_dataloader.dataset.pipeline.insert(1, dict(type='RandomRotate', prob=0., degree=3)), {},
      "has {.*'RandomRotate'}, which is not exported: give --shape"),
     (None, dict(shape=(16, 64)), '--shape 16 64: each side needs at least 32 pixels'),
-    (None, dict(half=True, calibration=['a.jpg']), '--half and --quantize are two precisions'),
+    (lambda cfg: cfg.test_dataloader.dataset.pipeline[0].update(color_type='color_ignore_orientation'),
+     dict(shape=(64, 96)), "loads images with {'color_type': 'color_ignore_orientation'}, which is not exported"),
+    (lambda cfg: cfg.test_dataloader.dataset.pipeline[0].update(to_float32=True, imdecode_backend='pillow'), {},
+     "loads images with {'to_float32': True, 'imdecode_backend': 'pillow'}.*begins with dict.type='LoadImageFromFile'"),
+    (None, dict(precision='int8'), '0 images to calibrate int8: int8 needs some, by --quantize'),
+    (None, dict(precision='float16', calibration=['a.jpg']), '1 images to calibrate float16: int8 needs some'),
+    (None, dict(precision='int4'), 'precision int4: allowed are float32, float16, int8'),
     (None, dict(out='a.pth'), '--out .*a.pth: allowed is a file that ends in .onnx'),
     (None, dict(images=[]), 'no image to compare on; give some by --images'),
 ])
@@ -220,18 +145,6 @@ def test_what_cannot_be_exported_is_explained(checkpoint, images, tmp_path, edit
     with pytest.raises(ValueError, match=words):
         export_onnx(config, str(checkpoint), str(tmp_path / out), images, Settings(**settings))
     assert not list(tmp_path.glob('**/*.onnx')) and not list(tmp_path.glob('.export*'))
-
-
-def test_heads_with_a_prediction_of_their_own_are_refused():
-    class OwnHead(FPNHead):
-        def predict_by_feat(self, seg_logits, batch_img_metas):
-            return -seg_logits
-
-    cfg = Config.fromfile(str(ROOT / TOY))
-    model = build(cfg)
-    model.decode_head.__class__ = OwnHead
-    with pytest.raises(ValueError, match='OwnHead does more to its logits than to resize them'):
-        ExportableSegmentor(model)
 
 
 @pytest.mark.parametrize('agreement,passed', [
@@ -265,6 +178,22 @@ def test_the_tool(checkpoint, images, tmp_path):
     result = subprocess.run([sys.executable, '-c', program], cwd=ROOT, text=True, capture_output=True)
     assert result.returncode == 1 and 'was not written, since it differs from PyTorch by more' in result.stderr
     assert out.stat().st_mtime_ns == written
+
+
+def test_loading_steps_that_give_the_same_pixels_are_exported(checkpoint, images, tmp_path):
+    config = change(TOY, tmp_path / 'same.py', lambda cfg: cfg.test_dataloader.dataset.pipeline[0].update(
+        color_type='color', backend_args=None, ignore_empty=True))
+    assert export_onnx(config, str(checkpoint), str(tmp_path / 'a.onnx'), images, Settings()).passed
+
+
+@pytest.mark.parametrize('option', ['--quantize', '--images'])
+def test_videos_are_no_images_to_export_by(checkpoint, images, tmp_path, option):
+    (tmp_path / 'films').mkdir()
+    (tmp_path / 'films/film.mp4').write_bytes(b'')
+    result = run_tool('tools/export_onnx.py', TOY, checkpoint, '--out', tmp_path / 'a.onnx', option, images[0],
+                      tmp_path / 'films', check=False)
+    assert result.returncode == 1 and f'{tmp_path}/films: no image, only videos; files that end in' in result.stdout
+    assert not (tmp_path / 'a.onnx').exists()
 
 
 def test_without_a_test_set_scenes_are_drawn(checkpoint, tmp_path):

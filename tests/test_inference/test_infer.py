@@ -1,11 +1,8 @@
-"""What is written of images, and what is left of a run that fails or is stopped."""
+"""What is written of images, and what is left of those that fail."""
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -13,11 +10,10 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmseg_inceptionnext import Segmenter
-from mmseg_inceptionnext.inference import Output, infer
-from mmseg_inceptionnext.inference.outputs import find_classes
-from mmseg_inceptionnext.inference.read_ahead import read_ahead
+from mmseg_inceptionnext.inference import Output, Summary, infer
+from mmseg_inceptionnext.inference.overlay import find_classes
 
-from utils import ROOT, TOY, hear_interrupts, run_tool, save_checkpoint
+from utils import ROOT, TOY, save_checkpoint
 
 
 @pytest.fixture(scope='module')
@@ -77,6 +73,7 @@ def test_what_is_there_is_left_out(segmenter, images, tmp_path):
 
 @pytest.mark.parametrize('make,words', [
     (lambda: Output(['index', 'colour']), '--save index,colour: allowed are some of index,color,overlay,prob,conf'),
+    (lambda: Output(['']), '--save : allowed are some of'),
     (lambda: Output(opacity=1.5), r'--opacity 1.5: allowed is 0 \(only the image\) to 1'),
     (lambda: find_classes(['rood'], ['road', 'sky']), '--classes rood: not among the 2 classes .* there is road'),
     (lambda: find_classes(['xyz'], ['road', 'sky']), '--classes xyz: .* there is road, sky'),
@@ -85,6 +82,19 @@ def test_what_is_there_is_left_out(segmenter, images, tmp_path):
 def test_wrong_options_are_explained(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_kinds_named_twice_or_with_spaces_are_written_once(segmenter, images, tmp_path):
+    output = Output(['index', ' index', 'conf '])
+    assert output.save == ['index', 'conf'] and list(output.paths('a')) == ['index', 'conf']
+    infer(segmenter, [str(images)], str(tmp_path), output)
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_the_summary_has_the_percents_of_the_legend():
+    summary = Summary(images=3, seconds=1.5, share={'road': 1., 'sky': 0.25, 'car': 0.0004})
+    assert str(summary).splitlines() == [
+        '3 images in 1.5 s, 2.00 images a second', '100.0 %  road', ' 25.0 %  sky', '< 0.1 %  car']
 
 
 def test_class_names_with_spaces_are_found():
@@ -106,7 +116,9 @@ def test_odd_images_do_not_stop_the_others(checkpoint, images, tmp_path):
     cfg.dump(tmp_path / 'cfg.py')
     Image.new('RGB', (5000, 1)).save(tmp_path / 'line.png')
     good = str(next(images.iterdir()))
-    outcomes = list(Segmenter(checkpoint, str(tmp_path / 'cfg.py')).outcomes([good, str(tmp_path / 'line.png'), good]))
+    sources = [good, str(tmp_path / 'line.png'), good]
+    found, outcomes = zip(*Segmenter(checkpoint, str(tmp_path / 'cfg.py')).outcomes(sources))
+    assert list(found) == sources
     assert [isinstance(outcome, ValueError) for outcome in outcomes] == [False, True, False]
     assert str(outcomes[1]).startswith(f'{tmp_path}/line.png: cannot be prepared for the network')
 
@@ -132,52 +144,3 @@ def test_the_tool(checkpoint, images, tmp_path):
         shown = np.isin(index, [segmenter.classes.index('sky'), segmenter.classes.index('road')])
         expected = np.where(shown[..., None], np.array(segmenter.palette)[index], 0)
         np.testing.assert_array_equal(np.array(Image.open(tmp_path / f'out/{path.stem}_color.png')), expected)
-
-
-def test_stopping_leaves_whole_files_and_a_way_on(checkpoint, images, tmp_path):
-    (tmp_path / 'in').mkdir()
-    for i in range(300):
-        shutil.copy(images / 'toy_validation_00000.jpg', tmp_path / f'in/{i}.jpg')
-    command = [sys.executable, 'tools/infer.py', str(checkpoint), str(tmp_path / 'in'), '--out-dir',
-               str(tmp_path / 'out'), '--save', 'index', '--skip-existing']
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                               preexec_fn=hear_interrupts)
-    while process.poll() is None and len(list(tmp_path.glob('out/*.png'))) < 5:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGINT)
-    text = process.communicate(timeout=60)[0]
-    assert process.returncode == 130 and 'stopped; --skip-existing goes on from here' in text
-    assert 'Traceback' not in text, text
-    done = list(tmp_path.glob('out/*.png'))
-    assert f'{len(done)} images in' in text
-    assert 5 <= len(done) < 300 and len(list((tmp_path / 'out').iterdir())) == len(done)
-    first = np.array(Image.open(done[0]))
-    for path in done:
-        np.testing.assert_array_equal(np.array(Image.open(path)), first)
-    text = run_tool(*command[1:]).stdout
-    assert f'{len(done)} with results already there' in text and len(list(tmp_path.glob('out/*.png'))) == 300
-
-
-def test_read_ahead_keeps_the_order_and_the_distance():
-    taken = []
-
-    def items():
-        for i in range(20):
-            taken.append(i)
-            yield i
-
-    def breaking():
-        yield from range(5)
-        raise OSError
-
-    results = read_ahead(lambda i: (time.sleep(0.01 * (i % 3)), i)[1], items(), depth=3)
-    assert next(results) == 0 and len(taken) == 4
-    assert list(results) == list(range(1, 20))
-    with pytest.raises(OSError):
-        for expected, result in enumerate(read_ahead(lambda i: i, breaking(), depth=3)):
-            assert result == expected
-    assert expected == 4
-    failing = read_ahead(lambda i: 1 // i, [1, 0, 1], depth=3)
-    assert next(failing) == 1
-    with pytest.raises(ZeroDivisionError):
-        next(failing)

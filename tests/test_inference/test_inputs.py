@@ -1,7 +1,7 @@
 """Which files are segmented, and where their results go."""
 import pytest
 
-from mmseg_inceptionnext.inference.inputs import plan_outputs
+from mmseg_inceptionnext.inference.inputs import list_images, plan_outputs
 
 
 def touch(path):
@@ -81,3 +81,12 @@ def test_every_kind_of_result_is_kept_apart(tmp_path):
     assert len(plan_outputs(paths, str(tmp_path / 'out'))) == 2
     with pytest.raises(ValueError, match=r'a_color.jpg and .*a.jpg would both be written to .*a_color.png'):
         plan_outputs(paths, str(tmp_path / 'out'), endings=['.png', '_color.png'])
+
+
+def test_each_source_of_images_names_some(tmp_path):
+    image = touch(tmp_path / 'in/a.jpg')
+    film = touch(tmp_path / 'in/film.mp4')
+    assert list_images([str(tmp_path / 'in'), image]) == [image, image]
+    for source in (film, f'{tmp_path}/in/*.mp4'):
+        with pytest.raises(ValueError, match=r'no image, only videos; files that end in \.jpg .* are taken'):
+            list_images([image, source])

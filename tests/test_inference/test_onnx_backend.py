@@ -5,11 +5,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from mmseg_inceptionnext import Segmenter
 from mmseg_inceptionnext.export import Settings, export_onnx
 from mmseg_inceptionnext.inference.onnx_backend import OnnxBackend, _Image, linear_matrix
+from mmseg_inceptionnext.inference.page import segment_file
 
 from utils import TOY, run_tool, save_checkpoint
 
@@ -100,6 +102,7 @@ def test_batches_and_lists(exported, toy_root):
     (dict(pipeline='[{"type": "Resize"}]'), 'sizes are numbers above 0'),
     (dict(pipeline='[' * 100000), 'its metadata cannot be used'),
     (dict(classes='["a", "b"]', palette='[[0, 0, 0], [1, 1, 1]]'), '2 classes for a network with 150 outputs'),
+    (dict(classes='["a"]', palette='[[0, 0, 0]]'), '1 classes for a network with 150 outputs'),
     (dict(classes='["a", "a"]', palette='[[0, 0, 0], [1, 1, 1]]'), 'two classes have the same name'),
     (dict(classes='["a\\u001b[2J"]', palette='[[0, 0, 0]]'), 'no list of printable names'),
     (dict(classes='["a"]', palette='[[0, 0, 300]]'), 'three whole numbers from 0 to 255'),
@@ -108,6 +111,60 @@ def test_batches_and_lists(exported, toy_root):
 def test_metadata_are_data(exported, tmp_path, changes, words):
     with pytest.raises(ValueError, match=words):
         Segmenter(with_metadata(exported, tmp_path / 'a.onnx', **changes))
+
+
+def foreign(path, nodes, rank, elements, **meta):
+    """A file of someone else, with metadata as ours have, for two classes."""
+    image = onnx.helper.make_tensor_value_info('image', onnx.TensorProto.UINT8, ['N', 3, 'H', 'W'])
+    output = onnx.helper.make_tensor_value_info('y', elements, list('NABCD')[:rank])
+    graph = onnx.helper.make_graph([onnx.helper.make_node(kind, [*inputs], [name], **settings)
+                                    for kind, inputs, name, settings in nodes], 'graph', [image], [output])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid('', 17)], ir_version=9)
+    onnx.helper.set_model_props(model, dict(dict(
+        classes='["a", "b"]', palette='[[0, 0, 0], [1, 1, 1]]', pipeline='[]', align_corners='false'), **meta))
+    onnx.save(model, path)
+    return str(path)
+
+
+UINT8, FLOAT = 2, 1  # in ONNX
+LARGEST = ('ReduceMax', ['image'], 'y', dict(axes=[1], keepdims=0))
+
+
+@pytest.mark.parametrize('nodes,rank,elements,output,words', [
+    ([LARGEST], 3, UINT8, 'classes', r'gives uint8, 1 x 8 x 9, from 7 to 200, where .* promise ids from 0 to 1, 1 x h'),
+    ([('Identity', ['image'], 'y', {})], 4, UINT8, 'classes', r'gives uint8, 1 x 3 x 8 x 9, where'),
+    ([('Cast', ['image'], 'x', dict(to=FLOAT)), ('ReduceMax', ['x'], 'y', dict(axes=[1], keepdims=0))], 3, FLOAT,
+     'classes', 'gives float32, 1 x 8 x 9, where'),
+    ([('Cast', ['image'], 'x', dict(to=FLOAT)), ('Transpose', ['x'], 'y', dict(perm=[0, 2, 1, 3]))], 4, FLOAT, 'logits',
+     'gives float32, 1 x 8 x 3 x 9, where its metadata promise the logits of 2 classes, 1 x classes x h x w'),
+    ([('ReduceMax', ['image'], 'y', dict(axes=[1], keepdims=1))], 4, UINT8, 'logits', 'gives uint8, 1 x 1 x 8 x 9, w'),
+    ([('Cast', ['image'], 'x', dict(to=FLOAT)), ('ReduceMax', ['x'], 'y', dict(axes=[1, 2, 3], keepdims=0))], 1, FLOAT,
+     'logits', 'gives float32, 1, where'),
+])
+def test_outputs_that_are_not_what_the_metadata_say_are_refused(tmp_path, nodes, rank, elements, output, words):
+    path = foreign(tmp_path / 'a.onnx', nodes, rank, elements, output=output)
+    image = np.full((8, 9, 3), 200, np.uint8)
+    image[0, 0] = 7
+    with pytest.raises(RuntimeError, match=f'^{path} {words}') as error:
+        Segmenter(path)(image)
+    assert str(error.value).endswith('; export it by tools/export_onnx.py')
+    Image.fromarray(image).save(tmp_path / 'a.png')
+    text = segment_file(Segmenter(path), str(tmp_path / 'a.png'))
+    assert 'class="failed"' in text and 'a.onnx gives' in text
+
+
+def test_files_of_others_that_keep_the_promise_are_used(tmp_path):
+    path = foreign(tmp_path / 'a.onnx', [LARGEST], 3, UINT8, output='classes')
+    image = np.zeros((8, 9, 3), np.uint8)
+    image[2] = 1
+    np.testing.assert_array_equal(Segmenter(path)(image).mask, image[..., 0])
+
+
+def test_a_file_has_no_model_of_pytorch(exported):
+    segmenter = Segmenter(exported[0])
+    for name in ('model', 'cfg'):
+        with pytest.raises(AttributeError, match=f'{exported[0]} is an ONNX file, which has no PyTorch model and no'):
+            getattr(segmenter, name)
 
 
 def test_files_and_settings_that_cannot_be_used_are_explained(exported, tmp_path, monkeypatch):

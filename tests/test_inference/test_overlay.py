@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 
+from mmseg_inceptionnext.inference import SegmentationResult
 from mmseg_inceptionnext.inference.overlay import class_share, draw_overlay, paint
 
 CLASSES = ('sky', 'road', 'never')
@@ -36,3 +37,16 @@ def test_some_classes_are_painted_and_listed():
               .reshape(-1, 3)}
     assert (255, 0, 0) in legend and (0, 0, 255) not in legend
     assert draw_overlay(image, mask, CLASSES, PALETTE, 1., ['never']).size == (40, 60)  # nothing to list
+
+
+def test_results_refuse_what_cannot_be_painted():
+    image = np.full((60, 40, 3), 100, np.uint8)
+    result = SegmentationResult(image, np.zeros((60, 40), np.uint8), ('sky', 'road '), PALETTE[:2])
+    for opacity in (-0.1, 1.5, float('nan')):
+        with pytest.raises(ValueError, match=rf'--opacity {opacity}: allowed is 0 \(only the image\) to 1'):
+            result.overlay(opacity)
+    for paint_it in (result.color, lambda names: result.overlay(0.5, names)):
+        with pytest.raises(ValueError, match='--classes rood: not among the 2 classes of this model; there is road'):
+            paint_it(['sky', 'rood'])
+    np.testing.assert_array_equal(np.array(result.color(['road'])), np.zeros_like(image))
+    np.testing.assert_array_equal(np.array(result.color([' sky'])), np.array(PALETTE)[result.mask])

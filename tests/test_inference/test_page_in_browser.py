@@ -94,7 +94,7 @@ def test_a_visit(tab, checkpoint, toy_root, tmp_path):
     infer(segmenter, [path], str(tmp_path / 'infer'))
     assert download.value.suggested_filename == 'toy_validation_00000.png'
     assert Path(download.value.path()).read_bytes() == (tmp_path / 'infer/toy_validation_00000.png').read_bytes()
-    tab.screenshot(path=str(tmp_path / 'page.png'))
+    tab.screenshot(path=str(ROOT / 'work_dirs/page.png'))  # to be looked at; what is in tmp_path goes
 
     broken = tmp_path / 'cut.jpg'
     broken.write_bytes(half(Path(path).read_bytes()))

@@ -68,6 +68,29 @@ def test_unusual_images_are_the_same_from_memory_and_file(segmenter, paths, tmp_
         np.testing.assert_array_equal(segmenter(np.array(image)).mask, expected.mask)
 
 
+def test_mode_i_holds_16_bits_whatever_its_values(segmenter):
+    """As Pillow reads a 16-bit file; a dark one is not taken for one of 8 bits."""
+    for top in (200, 65535):
+        values = np.linspace(0, top, 64 * 96).astype(np.int32).reshape(64, 96)
+        for image in (Image.fromarray(values), Image.fromarray(values.astype(np.uint16))):
+            assert image.mode in ('I', 'I;16')
+            np.testing.assert_array_equal(segmenter(image).image, np.repeat(values[..., None] >> 8, 3, axis=2))
+
+
+@pytest.mark.parametrize('values,words', [
+    (np.full((4, 4), 0.5, np.float32), r'mode F \(floating point\), whose range nothing tells: bring it'),
+    (np.full((4, 4), 65536, np.int32), 'mode I with values from 65536 to 65536: allowed are 0 to 65535'),
+    (np.full((4, 4), -1, np.int32), 'mode I with values from -1 to -1: allowed are 0 to 65535'),
+])
+def test_pil_images_whose_range_is_not_known_are_refused_as_their_files_are(segmenter, tmp_path, values, words):
+    image = Image.fromarray(values)
+    with pytest.raises(ValueError, match=words):
+        segmenter(image)
+    image.save(tmp_path / 'a.tif')
+    with pytest.raises(ValueError, match='a.tif: cannot be read as an image'):
+        segmenter(tmp_path / 'a.tif')
+
+
 def test_orientation_is_respected(segmenter, paths, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter clockwise
@@ -145,7 +168,8 @@ def test_batches_give_the_same(checkpoint, segmenter, paths, monkeypatch):
     small = cv2.imread(str(paths[0]))[:64, :96]
     first = Image.open(paths[0]).size
     images = [paths[0], paths[0], small, '/no/such.jpg', small, small, small]
-    outcomes = list(batched.outcomes(images))
+    found, outcomes = zip(*batched.outcomes(images))
+    assert all(source is image for source, image in zip(found, images))
     assert first != (96, 64) and sizes == [2, 1, 3, 1, 1, 1]
     assert [isinstance(outcome, Exception) for outcome in outcomes] == [False] * 3 + [True] + [False] * 3
     for image, outcome in zip(images, outcomes):
@@ -192,9 +216,20 @@ def test_mixed_precision_is_close(checkpoint, segmenter, paths):
     results = Segmenter(checkpoint, amp='bf16', fuse_model=True)(paths)
     same = np.mean([(one.mask == other.mask).mean() for one, other in zip(results, segmenter(paths))])
     assert 0.7 < same < 1
-    for wrong in (dict(amp='int8'), dict(batch_size=0)):
-        with pytest.raises(ValueError, match='allowed'):
-            Segmenter(checkpoint, **wrong)
+
+
+@pytest.mark.parametrize('wrong,words', [
+    (dict(amp='int8'), '--amp int8: allowed are fp16, bf16'), (dict(batch_size=0), '--batch-size 0: allowed is a'),
+    (dict(batch_size='2'), "--batch-size '2': allowed is a whole number"), (dict(batch_size=2.), '--batch-size 2.0'),
+    (dict(batch_size=None), '--batch-size None'), (dict(batch_size=True), '--batch-size True')])
+def test_wrong_settings_are_explained(checkpoint, wrong, words):
+    with pytest.raises(ValueError, match=words):
+        Segmenter(checkpoint, **wrong)
+
+
+def test_what_is_no_path_of_a_checkpoint_is_explained():
+    with pytest.raises(TypeError, match='int as checkpoint: allowed is the path of a file'):
+        Segmenter(5)
 
 
 def test_mmsegmentations_inferencer_takes_our_configs(checkpoint, segmenter, paths):

@@ -2,6 +2,7 @@
 import os
 import re
 import shutil
+import weakref
 from pathlib import Path
 
 import cv2
@@ -168,6 +169,50 @@ def test_rates_that_vary_are_kept_in_the_mean(segmenter, tmp_path, suffix):
     film.write_bytes(content[:len(content) * 4 // 5])
     cut, = infer(segmenter, [str(film)], str(tmp_path / 'cut')).failures
     assert re.search(r': [4-7] of its 176 frames could be read, the file is cut off', cut)
+
+
+@pytest.mark.parametrize('suffix,codec', [
+    ('mpg', 'PIM1'), ('MPEG', 'mpg2'), ('ts', 'mp4v'), ('ts', 'PIM1'), ('mts', 'mpg2'), ('m2ts', 'mp4v'),
+    ('wmv', 'WMV2'), ('flv', 'FLV1'), ('3gp', 'mp4v'), ('m4v', 'mp4v')])
+def test_all_endings_of_videos_are_read(segmenter, tmp_path, suffix, codec):
+    """Also where the file claims another number of frames or another rate."""
+    write_video(tmp_path / f'film.{suffix}', rate=25, frames=30, codec=codec)
+    assert len(read_video(tmp_path / f'film.{suffix}')[1]) == 30
+    summary = infer(segmenter, [str(tmp_path)], str(tmp_path / 'out'), Output(['overlay']))
+    assert summary.images == 30 and not summary.failures
+    rate, frames = read_video(tmp_path / 'out/film_overlay.mp4')
+    assert len(frames) == 30 and rate == pytest.approx(25)
+
+
+def test_memory_does_not_grow_with_the_length(segmenter, tmp_path, monkeypatch):
+    """As many frames and results are alive at a time in a long video as in a short one."""
+    alive, most = set(), {}
+    prepare, read = segmenter.prepare, video.Video.__iter__
+
+    def watch(array):
+        token = object()
+        alive.add(token)
+        most[length] = max(most.get(length, 0), len(alive))
+        weakref.finalize(array, alive.discard, token)
+
+    def frames(self):
+        for frame in read(self):
+            watch(frame)
+            yield frame
+
+    def watched(source):
+        prepared = prepare(source)
+        watch(prepared.image)
+        return prepared
+
+    monkeypatch.setattr(segmenter, 'prepare', watched)
+    monkeypatch.setattr(video.Video, '__iter__', frames)
+    for length in (30, 120):
+        film = tmp_path / f'{length}.avi'
+        write_video(film, frames=length, codec='MJPG')
+        assert infer(segmenter, [str(film)], str(tmp_path / 'out'), Output(['index', 'overlay'])).images == length
+        assert not alive
+    assert 4 < most[30] < 20 and most[120] < 20
 
 
 def test_more_of_a_video_is_added_to_what_is_there(segmenter, tmp_path):

@@ -1,0 +1,109 @@
+"""What goes into the graph of an export, against PyTorch."""
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmseg.models.decode_heads import FPNHead
+from mmseg.registry import MODELS
+from torch.nn import functional as F
+
+from mmseg_inceptionnext.export.exportable import AveragePool, ExportableSegmentor
+from mmseg_inceptionnext.export.onnx_export import trace
+from mmseg_inceptionnext.models.winograd import WinogradConv2d
+
+from utils import ROOT, TOY, randomise
+
+onnx = pytest.importorskip('onnx')
+onnxruntime = pytest.importorskip('onnxruntime')
+UPERNET = 'configs/upernet_inceptionnext_a_ade20k.py'
+
+
+def session(path):
+    return onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+
+
+def narrow(cfg):
+    """For small tests."""
+    cfg.model.decode_head.update(channels=32, num_classes=7)
+    cfg.model.auxiliary_head.update(channels=8, num_classes=7)
+
+
+def build(cfg):
+    init_default_scope('mmseg')
+    return revert_sync_batchnorm(randomise(MODELS.build(cfg.model))).eval()
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('kind', ['UPerNet', 'stock UPerNet', 'Semantic FPN'])
+def test_free_sizes_equal_pytorch(tmp_path, kind, align_corners):
+    """Odd sizes, maps smaller than the pooled sizes, batches of two; the networks were traced at another size."""
+    cfg = Config.fromfile(str(ROOT / (TOY if 'FPN' in kind else UPERNET)))
+    cfg.model.backbone.update(init_cfg=None, drop_path_rate=0.)
+    if 'UPerNet' in kind:
+        narrow(cfg)
+    if 'stock' in kind:
+        cfg.model.decode_head.type = 'UPerHead'
+    cfg.model.decode_head.align_corners = align_corners
+    model = build(cfg)
+    for output in ('logits', 'classes'):
+        trace(ExportableSegmentor(model, output).eval(), str(tmp_path / 'a.onnx'))
+        run = session(tmp_path / 'a.onnx')
+        for size in ((1, 128, 160), (2, 97, 131), (1, 64, 96), (1, 225, 67)):
+            image = torch.randint(0, 256, (size[0], 3, *size[1:]), dtype=torch.uint8)
+            result, = run.run(None, dict(image=image.numpy()))
+            expected = ExportableSegmentor.logits_of(model, image)
+            if output == 'logits':
+                assert result.shape == expected.shape
+                assert np.abs(result - expected.numpy()).max() < 1e-5 * expected.abs().max()
+            else:
+                up = F.interpolate(expected, size[1:], mode='bilinear', align_corners=align_corners)
+                assert result.dtype == np.uint8 and result.shape == size
+                assert (result == up.argmax(1).numpy()).mean() > 0.999
+
+
+@pytest.mark.parametrize('length', [1, 2, 5, 6, 7, 16, 33])
+@pytest.mark.parametrize('size', [1, 2, 3, 6])
+def test_pooling_is_pytorchs(length, size):
+    x = torch.randn(2, 3, length, 9)
+    traced = torch.jit.trace(AveragePool(size), torch.randn(1, 3, 11, 13))
+    torch.testing.assert_close(traced(x), F.adaptive_avg_pool2d(x, size))
+
+
+@pytest.mark.parametrize('size', [(1, 1), (4, 4), (5, 9), (16, 12), (31, 33)])
+def test_winograd_in_the_graph(tmp_path, size):
+    conv = randomise(torch.nn.Conv2d(20, 24, 3, padding=1)).requires_grad_(False)
+    module = WinogradConv2d(conv, 20).eval()
+    by_tracing = dict(dynamo=False) if torch.__version__ >= '2.5' else {}
+    free = {name: {0: 'N', 2: 'H', 3: 'W'} for name in ('x', 'y')}
+    torch.onnx.export(module, (torch.randn(1, 20, 8, 12), ), str(tmp_path / 'a.onnx'), opset_version=17,
+                      input_names=['x'], output_names=['y'], dynamic_axes=free, **by_tracing)
+    assert not any(node.op_type == 'Conv' for node in onnx.load(tmp_path / 'a.onnx').graph.node)
+    x = torch.randn(2, 20, *size)
+    result, = session(tmp_path / 'a.onnx').run(None, dict(x=x.numpy()))
+    expected = conv.double()(x.double()).numpy()
+    assert np.abs(result - expected).max() < 5e-6 * np.abs(expected).max()
+
+
+def test_the_large_convolutions_of_single_precision_are_winograds():
+    cfg = Config.fromfile(str(ROOT / UPERNET))
+    cfg.model.backbone.update(init_cfg=None)
+    model = build(cfg)
+    for winograd, expected in ((True, ['fpn_bottleneck', 'fpn_convs.0', 'fpn_convs.1', 'fpn_convs.2']), (False, [])):
+        network = ExportableSegmentor(model, winograd=winograd)
+        assert sorted(name[5:-5] for name, module in network.named_modules()
+                      if isinstance(module, WinogradConv2d)) == expected
+    assert not any(isinstance(module, WinogradConv2d) for module in model.modules())
+
+
+def test_heads_with_a_prediction_of_their_own_are_refused():
+    class OwnHead(FPNHead):
+        def predict_by_feat(self, seg_logits, batch_img_metas):
+            return -seg_logits
+
+    cfg = Config.fromfile(str(ROOT / TOY))
+    model = build(cfg)
+    model.decode_head.__class__ = OwnHead
+    with pytest.raises(ValueError, match='OwnHead does more to its logits than to resize them'):
+        ExportableSegmentor(model)
