@@ -20,14 +20,14 @@ from .errors import NonFiniteLossError
 class NonFiniteLossHook(Hook):
     """Leaves out the step of a loss that is NaN or infinite, writes down what led to it, and stops if it stays so.
 
-    Weights, optimizer and BatchNorm statistics stay as they were before the batch. Weights that are not finite
-    themselves, after gradients that were not under a loss that was, stop the run at once, and no checkpoint takes
-    them. In the work dir
+    Weights, optimizer and BatchNorm statistics stay as they were before the batch. In the work dir
     ``nonfinite_iter_N_rankR.json`` tells of such an iteration N, from each process whose loss it was: the batch's
     file names and the terms of the loss. The checkpoint ``nonfinite_iter_N.pth`` holds the weights before it; only
     the newest is kept, and that of the first such iteration in a row, as the others have the same weights. Steps
-    that mixed precision leaves out because its gradients overflow do not count: their loss is finite. Training
-    registers this hook by itself.
+    that mixed precision leaves out because its gradients overflow do not count: their loss is finite.
+
+    Weights that are not finite themselves, after gradients that were not under a loss that was, stop the run at once,
+    and no checkpoint takes them. Training registers this hook by itself.
 
     Args:
         patience: iterations in a row after which the run stops.

@@ -13,12 +13,7 @@ from mmseg_inceptionnext import Segmenter
 from mmseg_inceptionnext.inference import Output, Summary, infer
 from mmseg_inceptionnext.inference.overlay import find_classes
 
-from utils import ROOT, TOY, save_checkpoint
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    return save_checkpoint(TOY, tmp_path_factory.mktemp('checkpoint') / 'toy.pth')
+from utils import ROOT, TOY
 
 
 @pytest.fixture(scope='module')

@@ -14,19 +14,9 @@ from mmseg_inceptionnext import Segmenter
 from mmseg_inceptionnext.inference import Output, infer
 from mmseg_inceptionnext.inference.read_ahead import read_ahead
 
-from utils import ROOT, TOY, hear_interrupts, run_tool, save_checkpoint
+from utils import ROOT, hear_interrupts, run_tool
 
 COUNT = 7
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    return save_checkpoint(TOY, tmp_path_factory.mktemp('checkpoint') / 'toy.pth')
-
-
-@pytest.fixture(scope='module')
-def segmenter(checkpoint):
-    return Segmenter(checkpoint)
 
 
 def write_images(toy_root, folder, count):

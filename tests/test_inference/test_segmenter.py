@@ -15,16 +15,6 @@ from mmseg_inceptionnext import Segmenter
 from utils import ROOT, TOY, load_model, mean_of_views, run_tool, save_checkpoint
 
 
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    return save_checkpoint(TOY, tmp_path_factory.mktemp('checkpoint') / 'toy.pth')
-
-
-@pytest.fixture(scope='module')
-def segmenter(checkpoint):
-    return Segmenter(checkpoint)
-
-
 @pytest.fixture
 def paths(toy_root):
     return sorted((toy_root / 'images/validation').iterdir())

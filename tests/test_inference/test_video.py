@@ -13,12 +13,9 @@ from PIL import Image
 from mmseg_inceptionnext import Segmenter
 from mmseg_inceptionnext.inference import Output, infer, video
 
-from utils import TOY, save_checkpoint
-
 
 @pytest.fixture(scope='module')
-def segmenter(tmp_path_factory):
-    checkpoint = save_checkpoint(TOY, tmp_path_factory.mktemp('checkpoint') / 'toy.pth')
+def segmenter(checkpoint):
     return Segmenter(checkpoint, probabilities=True)
 
 
