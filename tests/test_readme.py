@@ -61,7 +61,6 @@ def test_what_is_not_run_names_tools_and_options_that_exist(line):
 
 
 def test_the_visualizer_for_tensorboard_writes_its_events(tmp_path):
-    pytest.importorskip('tensorboard', reason='needs TensorBoard')
     block, = [text for language, text in BLOCKS if language == 'python' and 'TensorboardVisBackend' in text]
     cfg = {}
     exec(block, cfg)
