@@ -196,7 +196,7 @@ class AtomicCheckpointHook(CheckpointHook):
             self.file_backend = backend
 
     def _say_what_cannot_be_best(self, runner: Runner, metrics: dict) -> None:
-        for key in self.key_indicators:
+        for key in getattr(self, 'key_indicators', ()):  # which MMEngine sets with save_best only
             if isinstance(metrics.get(key), float) and math.isnan(metrics[key]):
                 print_log(f'save_best={key!r}: no number at iteration {runner.iter}, as of a class that is neither '
                           'in the labels nor in the predictions, so this validation gives no best checkpoint by it',
