@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 import mmseg_inceptionnext  # noqa: F401 (registers the classes)
@@ -16,6 +17,22 @@ def _scope_and_seed():
     init_default_scope('mmseg')
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _formatted_once():
+    """MMEngine formats the config for each checkpoint anew, which takes longer than what these runs train."""
+    formatted, pretty_text = {}, Config.pretty_text.fget
+
+    def remembered(self):
+        key = repr(self)
+        if key not in formatted:
+            formatted[key] = pretty_text(self)
+        return formatted[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Config, 'pretty_text', property(remembered))
+        yield
 
 
 @pytest.fixture(scope='session')

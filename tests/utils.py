@@ -1,9 +1,12 @@
 """Helpers of several tests."""
+import multiprocessing
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -17,17 +20,27 @@ from torch.nn import functional as F
 
 from mmseg_inceptionnext.apis import load_config
 from mmseg_inceptionnext.apis.compare_stock import randomise
+from mmseg_inceptionnext.models import InceptionNeXt
 
 ROOT = Path(__file__).resolve().parents[1]
 TOY = 'configs/fpn_inceptionnext_a_toy.py'
 SHORT = ('train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=1',
          'default_hooks.logger.interval=1', 'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0',
          'train_dataloader.persistent_workers=False', 'val_dataloader.persistent_workers=False')
+TIMEOUT = 600  # seconds
+_imported = multiprocessing.get_context('forkserver')
+_imported.set_forkserver_preload(['mmseg_inceptionnext.apis', 'mmseg_inceptionnext.visualization'])
 
 
 def short_config(toy_root, work_dir, max_iters=3, val_interval=3, **options):
-    """The toy config for a short run in this process: a checkpoint and a line of the log in every iteration."""
+    """The toy config for a short run in this process: a checkpoint and a line of the log in every iteration.
+
+    The backbone is narrower: half of the time would go into writing checkpoints.
+    """
     cfg = load_config(str(ROOT / TOY), options, str(work_dir))
+    dims = (16, 24, 32, 48)
+    cfg.model.backbone.arch = dict(InceptionNeXt.arch_settings['atto'], dims=dims)
+    cfg.model.neck.in_channels = list(dims)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.update(num_workers=0, persistent_workers=False)
         loader.dataset.data_root = str(toy_root)
@@ -82,9 +95,33 @@ def mean_of_views(model, mean, std, path, scales, divisor=1, flips=(False, True)
     return total[0].argmax(0).numpy()
 
 
-def run_tool(*args, **kwargs) -> subprocess.CompletedProcess:
-    """Runs ``python ARGS``; see :func:`run`."""
-    return run(sys.executable, *args, **kwargs)
+def run_tool(*args, check=True, cwd=ROOT, **env) -> subprocess.CompletedProcess:
+    """Runs ``python ARGS``; see :func:`run`.
+
+    A tool of ours runs in a fork of a process that has imported the package, which takes seconds, and nothing else.
+    """
+    if env or not str(args[0]).startswith('tools/'):
+        return run(sys.executable, *args, check=check, cwd=cwd, **env)
+    words = [str(word) for word in args]
+    with tempfile.NamedTemporaryFile() as output:
+        process = _imported.Process(target=_be_tool, args=(words, output.name, cwd))
+        process.start()
+        process.join(TIMEOUT)
+        ended = not process.is_alive()
+        process.kill()
+        text = output.read().decode()
+    assert ended, f'not ended after {TIMEOUT} s:\n{text[-4000:]}'
+    assert not check or process.exitcode == 0, text[-4000:]
+    return subprocess.CompletedProcess(words, process.exitcode, text)
+
+
+def _be_tool(words, output, cwd) -> None:
+    descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
+    for standard in (1, 2):
+        os.dup2(descriptor, standard)
+    os.chdir(cwd)
+    sys.argv = words
+    runpy.run_path(words[0], run_name='__main__')
 
 
 def run_script(name: str, *args, **kwargs) -> subprocess.CompletedProcess:
@@ -96,7 +133,7 @@ def run_script(name: str, *args, **kwargs) -> subprocess.CompletedProcess:
 def run(*command, check=True, cwd=ROOT, **env) -> subprocess.CompletedProcess:
     """Runs a command, by default in the project's root; on an unexpected failure the test shows its output."""
     result = subprocess.run([str(word) for word in command], cwd=cwd, env={**os.environ, **env}, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TIMEOUT)
     assert not check or result.returncode == 0, result.stdout[-4000:]
     return result
 

@@ -19,7 +19,7 @@ from mmseg_inceptionnext.engine import UnsafeCheckpointError
 from mmseg_inceptionnext.evaluation import ExactIoUMetric
 from mmseg_inceptionnext.models import InceptionNeXt
 
-from utils import EVIL_CONFIGS, ROOT, TOY, poison, short_config
+from utils import ROOT, TOY, poison, short_config
 
 
 @pytest.fixture(scope='module')
@@ -67,7 +67,7 @@ def test_resuming_restores_everything_under_safe_reading(trained, toy_root, tmp_
     assert (tmp_path / 'iter_3.pth').is_file()
 
 
-@pytest.mark.parametrize('name', ['pickle', *EVIL_CONFIGS])
+@pytest.mark.parametrize('name', ['pickle', 'executes', 'names a module under another key'])
 def test_malicious_checkpoints_are_refused_wherever_they_are_read(trained, toy_root, tmp_path, name):
     bad, mark = tmp_path / 'iter_2.pth', tmp_path / 'mark'
     poison(trained / 'iter_2.pth', bad, name, mark)
@@ -127,6 +127,7 @@ def test_averaged_weights_are_evaluated_fused_too(toy_root, tmp_path):
     ema = dict(param_scheduler=[], randomness=dict(seed=0), custom_hooks=[dict(type='EMAHook', momentum=0.2)])
     cfg = short_config(toy_root, tmp_path / 'train', **ema)
     cfg.train_cfg.update(max_iters=25, val_interval=25)
+    cfg.default_hooks.checkpoint.interval = 25
     train(cfg)
     checkpoint = str(tmp_path / 'train/iter_25.pth')
     expected = confusion_of(short_config(toy_root, tmp_path / 'a', **ema), checkpoint)
