@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 import mmseg_inceptionnext  # noqa: F401 (registers the classes)
@@ -13,10 +14,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
-def _scope_and_seed():
+def _scope_seed_and_log():
     init_default_scope('mmseg')
     torch.manual_seed(0)
     np.random.seed(0)
+    yield
+    MMLogger._instance_dict.clear()  # MMEngine would log to the work dir of the last run, which is gone
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -109,7 +109,7 @@ def test_stock_weights_evaluate_to_the_same(toy_root, tmp_path):
     cfg.default_hooks.checkpoint.interval = 25
     train(cfg)
     checkpoint = str(tmp_path / 'train/iter_25.pth')
-    slide = {'model.test_cfg.mode': 'slide', 'model.test_cfg.crop_size': (96, 96), 'model.test_cfg.stride': (64, 64)}
+    slide = {'model.test_cfg': dict(mode='slide', crop_size=(160, 160), stride=(112, 112))}
     for options in ({}, slide):
         expected = confusion_of(short_config(toy_root, tmp_path / 'a', **stock, **options), checkpoint)
         for fused in (False, True):
