@@ -18,7 +18,7 @@ PYTHON_OPENMMLAB ?= $(shell for p in python3.11 python3.10 python3 python3.9; do
 OPENMMLAB := .venv-openmmlab
 # Two halves of the tests at a time, each on one core: most of their time goes into starting tools. The second half is
 # what the first leaves out, so a new test is in one of them.
-FIRST := $(addprefix tests/test_,models engine datasets evaluation apis configs.py)
+FIRST := $(addprefix tests/test_,models engine datasets evaluation apis)
 INSTALL_OPENMMLAB := $(OPENMMLAB)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation \
 	-c requirements/constraints-openmmlab.txt
 

@@ -185,7 +185,7 @@ def test_shards_train_and_resume_as_copies(outcome, toy_root):
     cfg = short_config(toy_root, folder / 'alone')
     evaluate(cfg, str(folder / 'resumed/iter_4.pth'), fuse_model=True)
     together, alone = (np.load(folder / name / 'confusion.npy') for name in ('resumed', 'alone'))
-    assert (together == alone).all() and (alone.sum(0) > 0).sum() > 10  # many classes are predicted, if wrongly
+    assert (together == alone).all() and (alone.sum(0) > 0).sum() > 5  # many classes are predicted, if wrongly
 
 
 def test_one_process_has_nothing_to_share_out(toy_root, tmp_path):

@@ -15,14 +15,16 @@ from mmseg.structures import SegDataSample
 from mmseg_inceptionnext.apis.stock import stock_model_cfg
 from mmseg_inceptionnext.models import MemoryEfficientEncoderDecoder, RunningSumTTAModel
 
-from utils import ROOT, randomise, total_loss
+from utils import ROOT, narrow, randomise, total_loss
 
 HEADS = ('upernet', 'fpn')
 
 
-def pair(name, arch='a', num_classes=7, align_corners=False, **head):
-    """The stock segmentor and ours with the same random weights, in float64."""
-    cfg = Config.fromfile(ROOT / f'configs/{name}_inceptionnext_{arch}_ade20k.py').model
+def pair(name, arch=None, num_classes=7, align_corners=False, **head):
+    """The stock segmentor and ours with the same random weights, in float64; without ``arch`` of few channels."""
+    cfg = Config.fromfile(ROOT / f'configs/{name}_inceptionnext_{arch or "a"}_ade20k.py').model
+    if not arch:
+        narrow(cfg)
     cfg.backbone.update(init_cfg=None, drop_path_rate=0.)
     cfg.data_preprocessor.update(size=None)
     for part in [cfg.decode_head, *([cfg.auxiliary_head] if name == 'upernet' else [])]:
