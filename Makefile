@@ -16,8 +16,8 @@ VALIDATION := data/toy_ade20k/images/validation
 PYTHON_OPENMMLAB ?= $(shell for p in python3.11 python3.10 python3 python3.9; do \
 	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
 OPENMMLAB := .venv-openmmlab
-# Two halves of the tests at a time, each on one core: most of their time goes into starting tools. The second half is
-# what the first leaves out, so a new test is in one of them.
+# Two halves of the tests at a time, of the same length, each on one core. The second is what the first leaves out, so a
+# new test is in one of them.
 FIRST := $(addprefix tests/test_,models engine datasets evaluation apis)
 INSTALL_OPENMMLAB := $(OPENMMLAB)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation \
 	-c requirements/constraints-openmmlab.txt
