@@ -82,7 +82,7 @@ def train_in_shards(rank, folder, toy_root):
     A schedule and a weight decay under which nothing that differs stays hidden; the heads hold no shard of their own.
     """
     for name in ('copies', 'shards', 'resumed'):
-        cfg = short_config(toy_root, f'{folder}/{name}', max_iters=4, val_interval=2)
+        cfg = short_config(toy_root, f'{folder}/{name}', max_iters=4, val_interval=2, few_channels=False)
         cfg.merge_from_dict({'launcher': 'pytorch', 'randomness': dict(seed=0), 'param_scheduler': [],
                              'optim_wrapper.optimizer': dict(type='AdamW', lr=1e-4, weight_decay=10.),
                              'train_dataloader.batch_size': 2})
@@ -182,10 +182,10 @@ def test_shards_train_and_resume_as_copies(outcome, toy_root):
     for name, state in moments[0].items():
         assert not torch.equal(state['exp_avg'], state['exp_avg_sq'])
         torch.testing.assert_close(moments[1][name], state, rtol=0, atol=0)
-    cfg = short_config(toy_root, folder / 'alone')
+    cfg = short_config(toy_root, folder / 'alone', few_channels=False)
     evaluate(cfg, str(folder / 'resumed/iter_4.pth'), fuse_model=True)
     together, alone = (np.load(folder / name / 'confusion.npy') for name in ('resumed', 'alone'))
-    assert (together == alone).all() and (alone.sum(0) > 0).sum() > 5  # many classes are predicted, if wrongly
+    assert (together == alone).all() and (alone.sum(0) > 0).sum() > 10  # many classes are predicted, if wrongly
 
 
 def test_one_process_has_nothing_to_share_out(toy_root, tmp_path):

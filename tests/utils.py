@@ -32,10 +32,11 @@ _imported = multiprocessing.get_context('forkserver')
 _imported.set_forkserver_preload(['mmseg_inceptionnext.apis', 'mmseg_inceptionnext.visualization'])
 
 
-def short_config(toy_root, work_dir, max_iters=3, val_interval=3, **options):
+def short_config(toy_root, work_dir, max_iters=3, val_interval=3, few_channels=True, **options):
     """The toy config for a short run in this process: a checkpoint and a line of the log in every iteration."""
     cfg = load_config(str(ROOT / TOY), options, str(work_dir))
-    narrow(cfg.model)
+    if few_channels:
+        narrow(cfg.model)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.update(num_workers=0, persistent_workers=False)
         loader.dataset.data_root = str(toy_root)
