@@ -19,7 +19,7 @@ from mmseg_inceptionnext.engine import UnsafeCheckpointError
 from mmseg_inceptionnext.evaluation import ExactIoUMetric
 from mmseg_inceptionnext.models import InceptionNeXt
 
-from utils import ROOT, TOY, poison, short_config
+from utils import EVIL_CONFIGS, ROOT, TOY, poison, short_config
 
 
 @pytest.fixture(scope='module')
@@ -67,7 +67,7 @@ def test_resuming_restores_everything_under_safe_reading(trained, toy_root, tmp_
     assert (tmp_path / 'iter_3.pth').is_file()
 
 
-@pytest.mark.parametrize('name', ['pickle', 'executes', 'names a module under another key'])
+@pytest.mark.parametrize('name', ['pickle', *EVIL_CONFIGS])
 def test_malicious_checkpoints_are_refused_wherever_they_are_read(trained, toy_root, tmp_path, name):
     bad, mark = tmp_path / 'iter_2.pth', tmp_path / 'mark'
     poison(trained / 'iter_2.pth', bad, name, mark)
