@@ -13,10 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .backbones import MetaNeXtBase, MetaNeXtBlock
 from .backbones.metanext import MetaNeXtStage
+from .compat import is_compiling
 from .decode_heads import FastUPerHead
+from .device_plan import plan_of
 from .winograd import WinogradConv2d
-
-HIDDEN_NUMBERS = 3 * 2**20  # of an MLP's hidden map at once: 12 MiB in float32
 
 
 def fuse(model: nn.Module, inplace: bool = False) -> nn.Module:
@@ -25,8 +25,8 @@ def fuse(model: nn.Module, inplace: bool = False) -> nn.Module:
     In the backbone each BatchNorm is folded into the convolution after it (into the one before it in the stem) and
     ``gamma`` into the last convolution of its block; in neck and decode head each BatchNorm into the convolution before
     it; the norms on the outputs into the 1x1 convolutions that take them, where nothing else takes them. Activations
-    overwrite their inputs. On a CPU the weights become channels-last, and neck and head convolve by
-    :class:`WinogradConv2d` where that is faster. The auxiliary head, which only training uses, is
+    overwrite their inputs. The weights take the memory format of the device's :class:`DevicePlan`, and on a CPU neck
+    and head convolve by :class:`WinogradConv2d` where that is faster. The auxiliary head, which only training uses, is
     dropped.
 
     Args:
@@ -50,8 +50,7 @@ def fuse(model: nn.Module, inplace: bool = False) -> nn.Module:
         else:
             _fuse_backbone(model)
     model.fused = _Fused()
-    on_cpu = all(parameter.device.type == 'cpu' for parameter in model.parameters())
-    return model.to(memory_format=torch.channels_last) if on_cpu else model
+    return model.to(memory_format=plan_of(next(model.parameters()).device).memory_format)
 
 
 class _Fused(nn.Module):
@@ -65,7 +64,7 @@ class _Fused(nn.Module):
 
 
 class _FusedMlp(nn.Module):
-    """A ConvMlp that runs a few rows at a time and overwrites its hidden map, the widest of the network."""
+    """A ConvMlp that overwrites its hidden map, the widest of the network; on a CPU it runs a few rows at a time."""
 
     def __init__(self, mlp: nn.Module) -> None:
         super().__init__()
@@ -74,8 +73,11 @@ class _FusedMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, _, height, width = x.shape
-        rows = max(1, HIDDEN_NUMBERS // (n * self.fc1.out_channels * width))
-        if rows >= height or torch.onnx.is_in_onnx_export():
+        limit = plan_of(x.device).mlp_bytes
+        if limit is None or torch.onnx.is_in_onnx_export() or is_compiling():
+            return self._run(x)
+        rows = max(1, limit // (n * self.fc1.out_channels * width * x.element_size()))
+        if rows >= height:
             return self._run(x)
         result = None
         for top in range(0, height, rows):
@@ -120,11 +122,8 @@ def convolve_by_winograd(model: BaseSegmentor, pays: Callable[[nn.Module, int], 
         if isinstance(module.conv, WinogradConv2d):
             module.conv = module.conv.plain()
         num_inputs = module.conv.in_channels
-        if isinstance(head, FastUPerHead):
-            if module is head.bottleneck:
-                continue  # pyramid pooling's maps are too small for it to be worth the memory
-            if module is head.fpn_bottleneck:
-                num_inputs = head.channels  # the others are enlarged maps, convolved at their own size
+        if isinstance(head, FastUPerHead) and module is head.fpn_bottleneck:
+            num_inputs = head.channels  # the others are enlarged maps, convolved at their own size
         if pays(module.conv, num_inputs):
             module.conv = WinogradConv2d(module.conv, num_inputs)
 

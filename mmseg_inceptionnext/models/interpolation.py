@@ -1,97 +1,247 @@
-"""Bilinear resizing as matrices, in blocks: each block of outputs takes the few inputs that it needs."""
+"""Bilinear resizing as small matrices: each block of outputs takes the few inputs that it needs.
+
+Rows and columns are resampled apart. Along each, every output lies at a position between two inputs, and the weights
+of these follow from the position in closed form; nothing is held that grows faster than the side of an image.
+"""
 from functools import lru_cache
-from typing import Iterator, List, NamedTuple, Tuple
+from math import isqrt
+from typing import Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+Size = Tuple[int, int]
+MIN_ROWS = 64  # of a tile that is as wide as the image; where fewer would fit, tiles are squarer
 
 
-def interpolation_matrix(size: int, new_size: int, align_corners: bool) -> Tensor:
-    """(new_size, size), float64: PyTorch's own weights of linear interpolation, found by resizing the unit vectors."""
-    unit = torch.eye(size, dtype=torch.float64)[None]
-    return F.interpolate(unit, size=new_size, mode='linear', align_corners=align_corners)[0].t().contiguous()
+class Step(NamedTuple):
+    """Linear interpolation along an axis: output ``i`` lies at ``(factor * i + offset) / unit``, kept inside.
 
+    Positions are fractions of whole numbers, so that nothing is rounded but the weights themselves.
 
-@lru_cache(maxsize=64)
-def shifted_interpolation(size: int, new_size: int, align_corners: bool) -> Tensor:
-    """(new_size, 3, size), float64: the interpolation, shifted by -1, 0 and 1 outputs, with zeros from outside."""
-    padded = F.pad(interpolation_matrix(size, new_size, align_corners), (0, 0, 1, 1))
-    return torch.stack([padded[i:i + new_size] for i in range(3)], 1)
-
-
-def shifted_interpolation_in_graph(size: Tensor, new_size: Tensor, align_corners: bool) -> Tensor:
-    """:func:`shifted_interpolation` in float32, in operations that a tracer keeps, so that sizes may change later.
-
-    Positions are fractions of whole numbers, so nothing is rounded but the weights themselves.
+    Attributes:
+        size: number of inputs.
+        new_size: number of outputs.
     """
-    i, j = torch.arange(new_size), torch.arange(size)
-    if align_corners:
-        position, unit = i * (size - 1), torch.clamp(new_size - 1, min=1)
-    else:
-        position, unit = (2 * i + 1) * size - new_size, 2 * new_size
-    position = torch.minimum(torch.clamp(position, min=0), (size - 1) * unit)
-    first = torch.div(position, unit, rounding_mode='floor')
-    fraction = (position - first * unit).float() / unit.float()
-    distance = (first[:, None] - j).float() + fraction[:, None]
-    padded = F.pad(torch.relu(1 - distance.abs()), (0, 0, 1, 1))
-    return torch.stack([padded[:-2], padded[1:-1], padded[2:]], 1)
+    size: int
+    new_size: int
+    factor: int
+    offset: int
+    unit: int
+
+    def inputs(self, outputs: slice) -> slice:
+        """The inputs that some neighbouring outputs take."""
+        ends = sorted(min(max(self.factor * i + self.offset, 0), (self.size - 1) * self.unit)
+                      for i in (outputs.start, outputs.stop - 1))
+        return slice(ends[0] // self.unit, -(-ends[1] // self.unit) + 1)
+
+    def matrix(self, outputs: slice, inputs: slice, device: torch.device) -> Tensor:
+        """The weights, (outputs, inputs), in float64; in float32 on a device that has no other."""
+        i = torch.arange(outputs.start, outputs.stop, device=device)
+        j = torch.arange(inputs.start, inputs.stop, device=device)
+        position = (i * self.factor + self.offset).clamp(0, (self.size - 1) * self.unit)
+        distance = (position[:, None] - j * self.unit).abs()
+        return (1 - distance.to(torch.float32 if device.type == 'mps' else torch.float64) / self.unit).relu()
+
+    @property
+    def is_identity(self) -> bool:
+        return self.size == self.new_size and not self.offset and (self.factor == self.unit or self.size == 1)
 
 
 class Block(NamedTuple):
-    """Part of a banded matrix: ``outputs`` are rows of it, ``inputs`` the columns that are not zero there."""
+    """Part of a resampling along an axis.
+
+    Attributes:
+        outputs: what is computed.
+        inputs: what it takes.
+        matrix: (outputs, inputs); None where the outputs are the inputs.
+    """
     outputs: slice
     inputs: slice
-    matrix: Tensor
+    matrix: Optional[Tensor]
 
 
-def blocks(matrix: Tensor, size: int) -> List[Block]:
-    """A banded matrix, (outputs, inputs) or (outputs, any, inputs), in blocks of ``size`` outputs."""
-    used = (matrix != 0).flatten(1, -2).any(1) if matrix.ndim > 2 else matrix != 0
-    parts = []
-    for start in range(0, len(matrix), size):
-        outputs = slice(start, min(start + size, len(matrix)))
-        columns = used[outputs].any(0).nonzero()
-        inputs = slice(int(columns[0]), int(columns[-1]) + 1) if len(columns) else slice(0, 1)
-        parts.append(Block(outputs, inputs, matrix[outputs][..., inputs].contiguous()))
-    return parts
+class Axis(NamedTuple):
+    """Linear maps of one axis, one after the other.
+
+    Attributes:
+        size: number of inputs.
+        new_size: number of outputs.
+        steps: the maps that are not the identity.
+    """
+    size: int
+    new_size: int
+    steps: Tuple[Step, ...] = ()
+
+    def then(self, other: 'Axis') -> 'Axis':
+        """The map that does ``other`` after this one."""
+        return Axis(self.size, other.new_size, self.steps + other.steps)
+
+    def block(self, outputs: slice, device: torch.device) -> Block:
+        """The part that computes some neighbouring outputs."""
+        matrix, taken = None, outputs
+        for step in reversed(self.steps):
+            inputs = step.inputs(taken)
+            weights = step.matrix(taken, inputs, device)
+            matrix, taken = weights if matrix is None else matrix @ weights, inputs
+        return Block(outputs, taken, matrix)
+
+
+def _axis(*step: int) -> Axis:
+    step = Step(*step)
+    return Axis(step.size, step.new_size, () if step.is_identity else (step, ))
+
+
+def resized(size: int, new_size: int, align_corners: bool) -> Axis:
+    """``torch.nn.functional.interpolate(..., mode='bilinear')`` along one axis."""
+    if align_corners:
+        return _axis(size, new_size, size - 1, 0, max(new_size - 1, 1))
+    return _axis(size, new_size, 2 * size, size - new_size, 2 * new_size)
+
+
+def window(size: int, start: int, stop: int, flip: bool = False) -> Axis:
+    """The inputs from ``start`` to ``stop``, in reverse order with ``flip``."""
+    return _axis(size, stop - start, *((-1, stop - 1) if flip else (1, start)), 1)
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)
+def blocks(axis: Axis, length: int, dtype: torch.dtype, device: torch.device) -> List[Block]:
+    """All outputs of an axis in blocks of at most ``length``, as equal as can be; made on the device, once."""
+    return [Block(block.outputs, block.inputs, None if block.matrix is None else block.matrix.to(dtype).contiguous())
+            for block in (axis.block(part, device) for part in parts(axis.new_size, length))]
+
+
+def parts(size: int, length: int) -> List[slice]:
+    """``size`` neighbours in groups of at most ``length``, as equal as can be."""
+    number = -(-size // max(length, 1))
+    return [slice(i * size // number, (i + 1) * size // number) for i in range(number)]
 
 
 class Resampling(NamedTuple):
-    """A linear map of images that treats rows and columns apart: (h, w, C) to (H, W, C).
+    """A linear map of images that treats rows and columns apart: (N, h, w, C) to (N, H, W, C)."""
+    y: Axis
+    x: Axis
 
-    Attributes:
-        y: (H, h), float64.
-        x: (W, w), float64.
-    """
-    y: Tensor
-    x: Tensor
+    @property
+    def new_size(self) -> Size:
+        return self.y.new_size, self.x.new_size
 
     def then(self, other: 'Resampling') -> 'Resampling':
         """The map that does ``other`` after this one."""
-        return Resampling(other.y @ self.y, other.x @ self.x)
+        return Resampling(self.y.then(other.y), self.x.then(other.x))
 
-    def tiles(self, like: Tensor, height: int = 32, width: int = 64) -> Iterator[Tuple[Block, Block]]:
-        """Tiles of the output: for each the blocks along y and x, in the dtype and on the device of ``like``."""
-        columns = [block._replace(matrix=block.matrix.to(like)) for block in blocks(self.x, width)]
-        for rows in blocks(self.y, height):
-            rows = rows._replace(matrix=rows.matrix.to(like))
-            for cols in columns:
-                yield rows, cols
+    def blocks(self, channels: int, dtype: torch.dtype, device: torch.device, tile_bytes: int
+               ) -> Tuple[List[Block], List[Block]]:
+        """Blocks along y and x: each pair makes a tile of one image of at most about so many bytes."""
+        pixels = max(8 * tile_bytes // (channels * torch.finfo(dtype).bits), 1)
+        width = self.x.new_size
+        if pixels < MIN_ROWS * width:
+            width = max(min(width, 2 * isqrt(pixels // 2)), 1)
+        return tuple(blocks(axis, length, dtype, device) for axis, length in zip(self, (pixels // width, width)))
 
-
-def apply_tile(image: Tensor, rows: Block, cols: Block) -> Tensor:
-    """One tile of a resampled image: (h, w, C) to (tile height, tile width, C)."""
-    stretched = torch.matmul(cols.matrix, image[rows.inputs, cols.inputs])
-    return (rows.matrix @ stretched.flatten(1)).view(len(rows.matrix), *stretched.shape[1:])
-
-
-def apply_tile_transposed(grad: Tensor, rows: Block, cols: Block) -> Tensor:
-    """The transpose of :func:`apply_tile`: what a gradient of the tile adds to the image's inputs of that tile."""
-    shrunk = (rows.matrix.t() @ grad.flatten(1)).view(-1, *grad.shape[1:])
-    return torch.matmul(cols.matrix.t(), shrunk)
+    def tiles(self, images: Tensor, tile_bytes: int) -> Iterator[Tuple[slice, slice, Tensor]]:
+        """The resampled images in tiles, which cover them once: rows, columns and values (N, rows, columns, C)."""
+        row_blocks, column_blocks = self.blocks(images.shape[-1], images.dtype, images.device, tile_bytes)
+        for rows in row_blocks:
+            for cols in column_blocks:
+                yield rows.outputs, cols.outputs, resample(images, rows, cols)
 
 
-def resizing(size: Tuple[int, int], new_size: Tuple[int, int], align_corners: bool) -> Resampling:
+def resizing(size: Size, new_size: Size, align_corners: bool) -> Resampling:
     """``torch.nn.functional.interpolate(..., size=new_size, mode='bilinear')``."""
-    return Resampling(*(interpolation_matrix(a, b, align_corners) for a, b in zip(size, new_size)))
+    return Resampling(*(resized(a, b, align_corners) for a, b in zip(size, new_size)))
+
+
+def resample(images: Tensor, rows: Block, cols: Block) -> Tensor:
+    """One tile of resampled images: (N, h, w, C) to (N, rows, columns, C)."""
+    stretched = resample_columns(images[:, rows.inputs], cols)
+    return stretched if rows.matrix is None else _product(rows.matrix, stretched.flatten(2)).unflatten(
+        2, stretched.shape[2:])
+
+
+def resample_columns(images: Tensor, block: Block) -> Tensor:
+    """(N, h, w, C) to (N, h, columns, C): one block of columns, of all rows."""
+    images = images[:, :, block.inputs]
+    if block.matrix is None:
+        return images
+    return _product(block.matrix, images.flatten(0, 1)).unflatten(0, images.shape[:2])
+
+
+def resample_rows(images: Tensor, block: Block) -> Tensor:
+    """(N, h, W, C) to (N, rows, W, C): one block of rows."""
+    images = images[:, block.inputs]
+    if block.matrix is None:
+        return images
+    return _product(block.matrix, images.flatten(2)).unflatten(2, images.shape[2:])
+
+
+def add_transposed_rows(total: Tensor, grad: Tensor, block: Block) -> None:
+    """Adds to ``total``, (N, h, W, C), what a gradient of :func:`resample_rows` gives its input."""
+    total = total[:, block.inputs]
+    if block.matrix is None:
+        total.add_(grad)
+    else:
+        add_product(total.view(*total.shape[:2], -1), block.matrix.t(), grad.flatten(2))
+
+
+def add_transposed_columns(total: Tensor, grad: Tensor, block: Block) -> None:
+    """Adds to ``total``, (N, h, w, C), what a gradient of :func:`resample_columns` gives its input."""
+    if block.matrix is not None:
+        grad = _product(block.matrix.t(), grad.flatten(0, 1)).unflatten(0, grad.shape[:2])
+    total[:, :, block.inputs].add_(grad)
+
+
+def add_product(total: Tensor, matrix: Tensor, x: Tensor) -> None:
+    """``total += matrix @ x`` for a batch: (N, a, c), (a, b) and (N, b, c)."""
+    with torch.autocast(x.device.type, enabled=False):
+        torch.baddbmm(total, matrix.expand(len(x), -1, -1), x, out=total)
+
+
+def _product(matrix: Tensor, x: Tensor) -> Tensor:
+    """(a, b) and (N, b, c) to (N, a, c)."""
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.bmm(matrix.expand(len(x), -1, -1), x)
+
+
+def shifted_matrix(size, new_size, align_corners: bool, like: Tensor) -> Tensor:
+    """(new_size, 3, size): the interpolation of a whole axis, shifted by -1, 0 and 1 outputs, with zeros from outside.
+
+    In operations that tracers keep, so that the sizes, numbers that they trace, may change later. ``like`` has the
+    device, and the dtype unless that is half precision.
+    """
+    matrix = interpolation_matrix(size, new_size, align_corners, like)
+    padded = torch.nn.functional.pad(matrix, (0, 0, 1, 1))
+    return torch.stack([padded[:-2], padded[1:-1], padded[2:]], 1)
+
+
+def interpolation_matrix(size, new_size, align_corners: bool, like: Tensor) -> Tensor:
+    """(new_size, size): the interpolation of a whole axis; see :func:`shifted_matrix`."""
+    i, j = torch.arange(new_size, device=like.device), torch.arange(size, device=like.device)
+    if align_corners:
+        position, unit = i * (size - 1), _at_least_one(new_size - 1)
+    else:
+        position, unit = (2 * i + 1) * size - new_size, 2 * new_size
+    last = (size - 1) * unit
+    position = torch.minimum(position.clamp(min=0), last if isinstance(last, Tensor) else torch.full_like(i, last))
+    distance = position[:, None] - j * unit
+    return torch.relu(1 - distance.abs().to(_whole(like)) / unit)
+
+
+def _at_least_one(number):
+    return number.clamp(min=1) if isinstance(number, Tensor) else max(number, 1)
+
+
+def average_matrix(size: int, length, like: Tensor) -> Tensor:
+    """(size, length): the mean over each of ``size`` parts of an axis, as ``AdaptiveAvgPool2d`` forms them.
+
+    The parts may overlap. As in :func:`shifted_matrix`, a tracer keeps ``length``.
+    """
+    i, j = torch.arange(size, device=like.device)[:, None], torch.arange(length, device=like.device)
+    first = torch.div(i * length, size, rounding_mode='floor')
+    end = torch.div((i + 1) * length + size - 1, size, rounding_mode='floor')
+    return torch.logical_and(j >= first, j < end).to(_whole(like)) / (end - first).to(_whole(like))
+
+
+def _whole(like: Tensor) -> torch.dtype:
+    return torch.promote_types(like.dtype, torch.float32)

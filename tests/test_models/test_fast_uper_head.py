@@ -6,7 +6,7 @@ import torch
 from mmengine.model import revert_sync_batchnorm
 from mmseg.models.decode_heads import UPerHead
 
-from mmseg_inceptionnext.models import FastUPerHead
+from mmseg_inceptionnext.models import FastUPerHead, device_plan
 
 from utils import randomise
 
@@ -34,7 +34,23 @@ def inputs_of(sizes, batch, dtype=torch.float64):
 @pytest.mark.parametrize('align_corners', [False, True])
 @pytest.mark.parametrize('training', [False, True])
 @pytest.mark.parametrize('sizes', SIZES.values(), ids=list(SIZES))
-def test_equals_stock(sizes, align_corners, batch, training):
+@pytest.mark.parametrize('plan', [device_plan.CPU, device_plan.GPU], ids=['cpu', 'gpu'])
+def test_equals_stock(sizes, align_corners, batch, training, plan):
+    with device_plan.using_plan(plan):
+        compare_with_stock(sizes, align_corners, batch, training)
+
+
+def test_equals_stock_with_deterministic_algorithms():
+    """They are products then, whose gradients are deterministic on a GPU, too."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        compare_with_stock(SIZES['odd'], False, 2, True)
+        compare_with_stock(SIZES['anything'], True, 3, True)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def compare_with_stock(sizes, align_corners, batch, training):
     if training and batch == 1:
         batch = 2  # a BatchNorm of one pooled pixel has no statistics
     stock, fast = (head.train(training) for head in heads(align_corners=align_corners))
@@ -78,7 +94,7 @@ def test_autocast(dtype):
             pytest.skip(f'this PyTorch has no float16 on a CPU: {error}')
         raise
     assert mine.dtype == theirs.dtype == dtype
-    assert (mine - exact).abs().mean() < 1.5 * (theirs - exact).abs().mean()
+    assert (mine - exact).abs().mean() < 1.2 * (theirs - exact).abs().mean()
     for a, b in zip(fast.parameters(), stock.parameters()):
         assert a.grad.dtype == torch.float32 and (a.grad - b.grad).norm() < 0.1 * b.grad.norm() + 1e-2
 

@@ -1,6 +1,4 @@
 """Fused models give the same maps, in float64 to rounding, and have no BatchNorm left where folding is exact."""
-import sys
-
 import pytest
 import torch
 from mmengine.config import Config
@@ -10,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import mmseg_inceptionnext
-from mmseg_inceptionnext.models import InceptionNeXt
+from mmseg_inceptionnext.models import InceptionNeXt, device_plan
 
 from utils import ROOT, randomise
 
@@ -41,9 +39,14 @@ def test_backbone(arch, batch):
     assert fuse(fused) is fused
 
 
-@pytest.mark.parametrize('numbers', [1, 160 * 24 * 2, 160 * 24 * 7 * 2])
-def test_rows_of_the_mlps_may_be_few(monkeypatch, numbers):
-    monkeypatch.setattr(sys.modules['mmseg_inceptionnext.models.fuse'], 'HIDDEN_NUMBERS', numbers)
+@pytest.mark.parametrize('plan', [device_plan.GPU] + [
+    device_plan.CPU._replace(mlp_bytes=8 * numbers) for numbers in (1, 160 * 24 * 2, 160 * 24 * 7 * 2)])
+def test_the_mlps_may_run_a_few_rows_at_a_time_or_whole(plan):
+    with device_plan.using_plan(plan):
+        compare_with_fused()
+
+
+def compare_with_fused():
     model = backbone()
     image = torch.randn(2, 3, 77, 97, dtype=torch.float64)
     with torch.no_grad():

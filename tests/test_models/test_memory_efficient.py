@@ -13,11 +13,20 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from mmseg_inceptionnext.apis.stock import stock_model_cfg
-from mmseg_inceptionnext.models import MemoryEfficientEncoderDecoder, RunningSumTTAModel
+from mmseg_inceptionnext.models import MemoryEfficientEncoderDecoder, RunningSumTTAModel, device_plan
+from mmseg_inceptionnext.models.segmentors.tiled_loss import tiled_loss
 
 from utils import ROOT, narrow, randomise, total_loss
 
 HEADS = ('upernet', 'fpn')
+PLANS = dict(cpu=device_plan.CPU, gpu=device_plan.GPU, small=device_plan.GPU._replace(tile_bytes=2**14))
+
+
+@pytest.fixture(params=list(PLANS))
+def plan(request):
+    """What each kind of device would do, and with many tiles."""
+    with device_plan.using_plan(PLANS[request.param]):
+        yield
 
 
 def pair(name, arch=None, num_classes=7, align_corners=False, **head):
@@ -36,6 +45,13 @@ def pair(name, arch=None, num_classes=7, align_corners=False, **head):
     ours.load_state_dict(stock.state_dict())
     assert type(stock) is EncoderDecoder and type(ours) is MemoryEfficientEncoderDecoder
     return stock.eval(), ours.eval()
+
+
+def fpn_cfg():
+    cfg = Config.fromfile(ROOT / 'configs/fpn_inceptionnext_a_ade20k.py').model
+    narrow(cfg)
+    cfg.backbone.init_cfg = None
+    return cfg
 
 
 def samples(metas):
@@ -79,7 +95,7 @@ METAS = {
 @pytest.mark.parametrize('align_corners', [False, True])
 @pytest.mark.parametrize('slide', [False, True])
 @pytest.mark.parametrize('meta', METAS.values(), ids=list(METAS))
-def test_postprocessing_is_the_stock_one(name, align_corners, slide, meta):
+def test_postprocessing_is_the_stock_one(plan, name, align_corners, slide, meta):
     stock, ours = pair(name, align_corners=align_corners)
     inputs = torch.randn(3, 3, 96, 128, dtype=torch.float64)
     metas = [dict(meta, img_shape=(96, 128), pad_shape=(96, 128))] * 3
@@ -90,8 +106,8 @@ def test_postprocessing_is_the_stock_one(name, align_corners, slide, meta):
 @pytest.mark.parametrize('size,crop,stride', [
     ((128, 96), (64, 64), (32, 32)), ((96, 200), (64, 96), (43, 50)), ((200, 70), (64, 64), (64, 64)),
     ((64, 64), (96, 96), (48, 48)), ((70, 130), (96, 64), (30, 30)), ((257, 33), (40, 40), (13, 13))])
-@pytest.mark.parametrize('batch_size', [None, 1, 2, 5])
-def test_sliding_windows(size, crop, stride, batch_size):
+@pytest.mark.parametrize('batch_size', [None, 2, 5])
+def test_sliding_windows(plan, size, crop, stride, batch_size):
     stock, ours = pair('fpn')
     inputs = torch.randn(2, 3, *size, dtype=torch.float64)
     metas = [dict(ori_shape=shape, img_shape=size, pad_shape=size) for shape in ((133, 77), (133, 77))]
@@ -163,10 +179,10 @@ LOSSES = {
 
 
 @pytest.mark.parametrize('name', HEADS)
-@pytest.mark.parametrize('batch', [2, 3])
 @pytest.mark.parametrize('align_corners', [False, True])
 @pytest.mark.parametrize('loss_decode', LOSSES.values(), ids=list(LOSSES))
-def test_losses_and_gradients_are_the_stock_ones(name, align_corners, loss_decode, batch):
+def test_losses_and_gradients_are_the_stock_ones(plan, name, align_corners, loss_decode):
+    batch = 3 if align_corners else 2
     stock, ours = (model.train() for model in pair(name, align_corners=align_corners, loss_decode=loss_decode))
     inputs = torch.randn(batch, 3, 75, 101, dtype=torch.float64)
     data = labelled(batch, (75, 101), ignored=0 if 'class_weight' in loss_decode else 0.2)
@@ -179,6 +195,53 @@ def test_losses_and_gradients_are_the_stock_ones(name, align_corners, loss_decod
     grads = dict(stock.named_parameters())
     for key, parameter in ours.named_parameters():
         torch.testing.assert_close(parameter.grad, grads[key].grad, rtol=1e-6, atol=1e-9, msg=key)
+
+
+@pytest.mark.parametrize('name', HEADS)
+def test_the_loss_is_single_precision_under_autocast(name):
+    """As it would be on a GPU, where PyTorch's autocast keeps it so; its gradients reach float32 weights."""
+    _, ours = pair(name)
+    ours.float().train()
+    inputs, data = torch.randn(2, 3, 75, 101), labelled(2, (75, 101))
+    expected = ours.loss(inputs, data)
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = ours.loss(inputs, data)
+        total_loss(losses).backward()  # also inside of it
+    for key, value in losses.items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, expected[key], rtol=0.05, atol=0.05 if 'loss' in key else 3)
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in ours.parameters())
+
+
+def test_the_loss_is_differentiated_once():
+    _, ours = pair('fpn')
+    inputs, data = torch.randn(2, 3, 64, 64, dtype=torch.float64, requires_grad=True), labelled(2, (64, 64))
+    grad, = torch.autograd.grad(total_loss(ours.train().loss(inputs, data)), inputs, create_graph=True)
+    with pytest.raises(RuntimeError, match='a second one was asked for'):
+        grad.square().sum().backward()
+
+
+def test_logits_of_the_labels_size_are_left_as_they_are():
+    """Nothing is enlarged then, and the loss may not be computed in their place."""
+    _, ours = pair('fpn')
+    logits = torch.randn(2, 7, 16, 16, dtype=torch.float64, requires_grad=True)
+    labels, before = torch.randint(7, (2, 16, 16)), logits.detach().clone()
+    losses = tiled_loss(ours.decode_head, logits, labels)
+    expected = torch.nn.functional.cross_entropy(before.requires_grad_(), labels)
+    torch.testing.assert_close(losses['loss_ce'], expected, rtol=1e-6, atol=0)
+    assert torch.equal(logits, before)
+    for x in (losses['loss_ce'], expected):
+        x.backward()
+    torch.testing.assert_close(logits.grad, before.grad, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize('kind', ['cpu', 'gpu'])
+def test_the_model_takes_the_memory_format_of_its_device(kind):
+    with device_plan.using_plan(PLANS[kind]):
+        model = MODELS.build(dict(fpn_cfg())).to('cpu')
+        weight = model.backbone.stem[0].weight
+        assert weight.is_contiguous(memory_format=PLANS[kind].memory_format) and not weight.is_contiguous()
+        assert model.to(memory_format=torch.contiguous_format).backbone.stem[0].weight.is_contiguous()
 
 
 def test_a_crop_without_a_label_has_no_loss():

@@ -3,15 +3,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mmseg_inceptionnext.models.decode_heads.upsampled_conv import BLOCK, conv3x3_of_upsampled
-from mmseg_inceptionnext.models.interpolation import apply_tile, interpolation_matrix, resizing
+from mmseg_inceptionnext.models import device_plan
+from mmseg_inceptionnext.models.decode_heads.upsampled_conv import conv3x3_of_upsampled
+
+PLANS = dict(cpu=device_plan.CPU, gpu=device_plan.GPU,
+             small=device_plan.CPU._replace(conv_side=7, conv_bytes=2**15))  # many tiles, some of two images
 
 SIZES = {
     'halves': ((16, 24), [(8, 12), (4, 6), (2, 3)]),
     'odd': ((17, 33), [(9, 17), (5, 9), (3, 5)]),
     'not halves': ((19, 13), [(7, 11), (19, 13), (1, 1)]),
     'larger maps': ((9, 10), [(20, 31), (9, 3)]),
-    'several blocks': ((BLOCK + 5, 2 * BLOCK + 1), [(18, 30), (2, 70)]),
+    'several tiles': ((69, 131), [(18, 30), (2, 70)]),
     'one pixel': ((1, 1), [(1, 1), (4, 3)]),
 }
 
@@ -39,8 +42,14 @@ def result_of(base, maps, weights, align_corners):
 @pytest.mark.parametrize('batch', [1, 3])
 @pytest.mark.parametrize('align_corners', [False, True])
 @pytest.mark.parametrize('channels_last', [False, True])
+@pytest.mark.parametrize('plan', PLANS.values(), ids=list(PLANS))
 @pytest.mark.parametrize('size,sizes', SIZES.values(), ids=list(SIZES))
-def test_values_and_gradients(size, sizes, align_corners, batch, channels_last):
+def test_values_and_gradients(size, sizes, align_corners, batch, channels_last, plan):
+    with device_plan.using_plan(plan):
+        compare(size, sizes, align_corners, batch, channels_last)
+
+
+def compare(size, sizes, align_corners, batch, channels_last):
     base, *others = tensors(size, sizes, batch, channels_last=channels_last)
     maps, weights = others[:len(sizes)], others[len(sizes):]
     expected = expected_of(base, maps, weights, align_corners)
@@ -54,11 +63,15 @@ def test_values_and_gradients(size, sizes, align_corners, batch, channels_last):
         torch.testing.assert_close(result_of(base, maps, weights, align_corners), expected, rtol=1e-10, atol=1e-10)
 
 
-def test_a_base_with_a_gradient_is_not_overwritten():
+def test_autograd_knows_that_the_base_is_overwritten():
     base, x, weight = tensors((8, 8), [(4, 4)], 1, channels_last=True)
-    before = base.detach().clone()
-    conv3x3_of_upsampled(base, [x], [weight], False)
-    assert torch.equal(base, before)
+    with pytest.raises(RuntimeError, match='leaf'):
+        conv3x3_of_upsampled(base, [x], [weight], False)
+    squared = base * 1
+    square = squared.square()  # wants its input as it was
+    conv3x3_of_upsampled(squared, [x], [weight], False)
+    with pytest.raises(RuntimeError, match='inplace operation'):
+        square.sum().backward()
 
 
 def test_gradcheck():
@@ -67,21 +80,23 @@ def test_gradcheck():
                                     (base, x, weight))
 
 
-@pytest.mark.parametrize('size,new_size', [(7, 7), (7, 20), (20, 7), (1, 5), (5, 1)])
-@pytest.mark.parametrize('align_corners', [False, True])
-def test_matrices_are_pytorchs_interpolation(size, new_size, align_corners):
-    x = torch.randn(1, 3, size, 6, dtype=torch.float64)
-    expected = F.interpolate(x, size=(new_size, 6), mode='bilinear', align_corners=align_corners)
-    result = torch.einsum('Hh,nchw->ncHw', interpolation_matrix(size, new_size, align_corners), x)
-    torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
+def test_it_is_differentiated_once():
+    base, x, weight = tensors((8, 8), [(4, 4)], 1)
+    grad, = torch.autograd.grad(conv3x3_of_upsampled(base * 1, [x], [weight], False).square().sum(), x,
+                                create_graph=True)
+    with pytest.raises(RuntimeError, match='a second one was asked for'):
+        grad.sum().backward()
 
 
-@pytest.mark.parametrize('size,new_size', [((9, 7), (70, 150)), ((70, 150), (9, 7)), ((33, 65), (33, 65))])
-def test_tiles_cover_the_image_once(size, new_size):
-    image = torch.randn(*size, 5, dtype=torch.float64)
-    result = torch.full((*new_size, 5), torch.nan, dtype=torch.float64)
-    for rows, cols in resizing(size, new_size, False).tiles(image):
-        assert result[rows.outputs, cols.outputs].isnan().all()
-        result[rows.outputs, cols.outputs] = apply_tile(image, rows, cols)
-    expected = F.interpolate(image.permute(2, 0, 1)[None], size=new_size, mode='bilinear')[0].permute(1, 2, 0)
-    torch.testing.assert_close(result, expected, rtol=1e-10, atol=1e-10)
+@pytest.mark.parametrize('plan', PLANS.values(), ids=list(PLANS))
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision_is_as_good_as_the_stock_way(dtype, plan):
+    base, *others = (x.detach().to(dtype) for x in tensors((32, 48), [(16, 24), (8, 12), (4, 6)], 1))
+    maps, weights = others[:3], others[3:]
+    exact = expected_of(base.double(), [x.double() for x in maps], [w.double() for w in weights], False)
+    resized = [F.interpolate(x, size=base.shape[2:], mode='bilinear') for x in maps]
+    stock = base + F.conv2d(torch.cat(resized, 1), torch.cat(weights, 1), padding=1)
+    with device_plan.using_plan(plan):
+        result = result_of(base, maps, weights, False)
+    assert result.dtype == dtype
+    assert (result.double() - exact).norm() < 1.2 * (stock.double() - exact).norm()

@@ -1,16 +1,15 @@
 """A 3x3 convolution of enlarged maps, computed at their own low resolution. Exact: both operations are linear."""
 from functools import lru_cache
-from typing import List, Sequence, Tuple
+from typing import Iterator, List, NamedTuple, Sequence, Tuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_input, conv2d_weight
 
 from ..compat import is_compiling
-from ..interpolation import Block, blocks, shifted_interpolation, shifted_interpolation_in_graph
-
-BLOCK = 32  # outputs that are computed at once, along each axis
+from ..device_plan import DevicePlan, plan_of
+from ..interpolation import add_product, parts, resized, shifted_matrix
+from ..once_differentiable import once_differentiable
 
 
 def conv3x3_of_upsampled(base: Tensor, maps: Sequence[Tensor], weights: Sequence[Tensor], align_corners: bool
@@ -20,10 +19,14 @@ def conv3x3_of_upsampled(base: Tensor, maps: Sequence[Tensor], weights: Sequence
     ``base + sum_i conv3x3(resize(maps[i]), weights[i])`` without a resized map. With ``W_t`` the weights of tap ``t``
     and ``S_t`` the shift by that tap which brings in zeros, ``conv3x3(resize(f)) = sum_t S_t resize(W_t f)``: nine 1x1
     convolutions at the size of ``f``. Resizing and shifting treat rows and columns apart, so what follows are products
-    with two small banded matrices, along x and along y.
+    with two small banded matrices: along x for each map, then one along y for all of them, which adds them up.
+
+    Under autocast it computes in the dtype of ``base``; half precision is rounded after the 1x1 convolutions, after
+    the products along x and at the end, and all sums between are float32, as matrix products have them. It can be
+    differentiated once.
 
     Args:
-        base: (N, O, H, W); it may be overwritten.
+        base: (N, O, H, W), no leaf that wants a gradient; it is overwritten.
         maps: (N, C_i, h_i, w_i) each, of any sizes.
         weights: (O, C_i, 3, 3) each.
         align_corners: as in ``torch.nn.functional.interpolate``.
@@ -31,108 +34,182 @@ def conv3x3_of_upsampled(base: Tensor, maps: Sequence[Tensor], weights: Sequence
     Returns:
         (N, O, H, W), channels-last in memory.
     """
+    if not maps:
+        return base
     dtype = base.dtype  # autocast gives the convolution's result a dtype of its own
     maps, weights = [x.to(dtype) for x in maps], [weight.to(dtype) for weight in weights]
     if torch.onnx.is_in_onnx_export() or is_compiling():
         return _traceable(base, maps, weights, align_corners)
-    device = base.device.type
-    with torch.autocast(device, enabled=False):
-        return _ConvOfUpsampled.apply(base, align_corners, len(maps), *maps, *weights)
+    return _ConvOfUpsampled.apply(base, align_corners, len(maps), *maps, *weights)
 
 
 def _traceable(base: Tensor, maps: Sequence[Tensor], weights: Sequence[Tensor], align_corners: bool) -> Tensor:
     """The formula as it stands, in operations that tracers understand; traced sizes stay free."""
     n, out, height, width = base.shape
-    shifted = shifted_interpolation_in_graph if torch.jit.is_tracing() else shifted_interpolation
     along_y, rows = [], []
     for x, weight in zip(maps, weights):
         h, w = x.shape[-2:]
-        along_y.append(shifted(h, height, align_corners).flatten(1).to(x))  # (H, (dy, h))
-        along_x = shifted(w, width, align_corners).transpose(1, 2).flatten(1).to(x)  # (W, (w, dx))
-        rows += [torch.matmul(along_x, _conv_tap(x, tap)).reshape(n, h, width * out) for tap in _taps(weight)]
+        along_y.append(shifted_matrix(h, height, align_corners, x).flatten(1).to(x))  # (H, (dy, h))
+        along_x = shifted_matrix(w, width, align_corners, x).transpose(1, 2).flatten(1).to(x)  # (W, (w, dx))
+        for tap in _taps(weight):
+            products = F.conv2d(x.contiguous(memory_format=torch.channels_last), tap)
+            products = products.permute(0, 2, 3, 1).reshape(n, h, 3 * w, out)
+            rows.append(torch.matmul(along_x, products).reshape(n, h, width * out))
     total = base.permute(0, 2, 3, 1).reshape(n, height, width * out)
-    total = total + torch.matmul(torch.cat(along_y, 1), torch.cat(rows, 1))  # of all maps at once
+    total = total + torch.matmul(torch.cat(along_y, 1), torch.cat(rows, 1))
     return total.reshape(n, height, width, out).permute(0, 3, 1, 2)
 
 
 class _ConvOfUpsampled(torch.autograd.Function):
-    """The same in blocks, with a backward pass that needs nothing but the maps and the weights."""
+    """The same in tiles, with a backward pass that needs nothing but the maps and the weights."""
 
     @staticmethod
     def forward(ctx, base: Tensor, align_corners: bool, num_maps: int, *maps_and_weights: Tensor) -> Tensor:
-        ctx.align_corners, ctx.num_maps = align_corners, num_maps
+        maps, weights = maps_and_weights[:num_maps], maps_and_weights[num_maps:]
+        ctx.align_corners, ctx.num_maps, ctx.plan = align_corners, num_maps, plan_of(base.device)
         ctx.save_for_backward(*maps_and_weights)
         result = base.contiguous(memory_format=torch.channels_last)
-        if any(ctx.needs_input_grad) and result.data_ptr() == base.data_ptr():
-            result = result.clone()  # autograd is not to find its input changed
+        if result is base:
+            ctx.mark_dirty(base)
         total = result.permute(0, 2, 3, 1)
-        for x, weight in zip(maps_and_weights[:num_maps], maps_and_weights[num_maps:]):
-            rows, cols = _blocks(x.shape[-2:], total.shape[1:3], align_corners, x.dtype, x.device)
-            for dy, tap in enumerate(_taps(weight)):
-                _add_resized(total, _conv_tap(x, tap), [row._replace(matrix=row.matrix[:, dy]) for row in rows], cols)
+        with torch.autocast(base.device.type, enabled=False):
+            taps = [_taps(weight) for weight in weights]
+            for tile in _tiles(maps, total, align_corners, ctx.plan):
+                target = total[tile.images, tile.rows.outputs, tile.cols.outputs]
+                rows = total.new_empty(tile.rows.matrix.shape[1], *target.shape[:1], *target.shape[2:])
+                _fill(rows, maps, taps, tile)
+                add_product(target.view(*target.shape[:2], -1), tile.rows.matrix, rows.flatten(2).transpose(0, 1))
         return result
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor):
         maps, weights = ctx.saved_tensors[:ctx.num_maps], ctx.saved_tensors[ctx.num_maps:]
-        grad_hwc = grad.permute(0, 2, 3, 1).contiguous()
-        grads = [_backward(x, weight, grad_hwc, ctx.align_corners) for x, weight in zip(maps, weights)]
-        return grad, None, None, *(g[0] for g in grads), *(g[1] for g in grads)
+        total = grad.permute(0, 2, 3, 1).contiguous()
+        with torch.autocast(grad.device.type, enabled=False):
+            taps = [_taps(weight) for weight in weights]
+            sums = torch.promote_types(grad.dtype, torch.float32)
+            map_grads = [torch.zeros_like(x, dtype=sums, memory_format=torch.channels_last) for x in maps]
+            tap_grads = [torch.zeros_like(tap, dtype=sums) for tap in taps]
+            for tile in _tiles(maps, total, ctx.align_corners, ctx.plan):
+                part = total[tile.images, tile.rows.outputs, tile.cols.outputs]
+                rows = total.new_empty(tile.rows.matrix.shape[1], *part.shape[:1], *part.shape[2:])
+                torch.bmm(tile.rows.matrix.t().expand(len(part), -1, -1), part.flatten(2),
+                          out=rows.view(len(rows), len(part), -1).transpose(0, 1))
+                _add_gradients(map_grads, tap_grads, rows, maps, taps, tile)
+        weight_grads = [g.view(3, 3, -1, g.shape[2]).permute(2, 3, 0, 1).contiguous() for g in tap_grads]
+        return grad, None, None, *(g.to(grad.dtype) for g in [*map_grads, *weight_grads])
 
 
-def _add_resized(total: Tensor, taps: Tensor, rows: List[Block], cols: List[Block]) -> None:
-    """Adds what three taps, (N, h, 3 w, O), become at full size to ``total``, (N, H, W, O)."""
-    for col in cols:
-        stretched = torch.matmul(col.matrix, taps[:, :, 3 * col.inputs.start:3 * col.inputs.stop])
+class _Rows(NamedTuple):
+    """Neighbouring rows of the output, the rows of each map that they take, and the product that makes them.
+
+    The matrix is (outputs, rows of all maps), the latter in the order (map, dy, row).
+    """
+    outputs: slice
+    inputs: List[slice]
+    matrix: Tensor
+
+
+class _Columns(NamedTuple):
+    """Neighbouring columns of the output, and for each map the columns that they take and the product that makes them.
+
+    The matrices are (outputs, columns of the map), the latter in the order (column, dx).
+    """
+    outputs: slice
+    inputs: List[slice]
+    matrices: List[Tensor]
+
+
+class _Tile(NamedTuple):
+    images: slice
+    rows: _Rows
+    cols: _Columns
+
+
+def _tiles(maps: Sequence[Tensor], total: Tensor, align_corners: bool, plan: DevicePlan) -> Iterator[_Tile]:
+    """Tiles of the output, (N, H, W, O), which cover it once."""
+    n, height, width, out = total.shape
+    heights, widths = (tuple(x.shape[axis] for x in maps) for axis in (2, 3))
+    rows = _row_blocks(heights, height, align_corners, plan.conv_side, total.dtype, total.device)
+    columns = _column_blocks(widths, width, align_corners, plan.conv_side, total.dtype, total.device)
+    stretched = rows[-1].matrix.shape[1] * min(plan.conv_side, width) * out * total.element_size()
+    for images in parts(n, plan.conv_bytes // stretched):
         for row in rows:
-            for target, source in zip(total[:, row.outputs, col.outputs], stretched[:, row.inputs]):
-                _add_product(target, row.matrix, source)
+            for cols in columns:
+                yield _Tile(images, row, cols)
 
 
-def _backward(x: Tensor, weight: Tensor, grad: Tensor, align_corners: bool) -> Tuple[Tensor, Tensor]:
-    """Gradients of one map and its weights: first those of the taps' 1x1 convolutions, at the map's size."""
-    n, height, width, out = grad.shape
-    h, w = x.shape[-2:]
-    tap_grads = [grad.new_zeros(n, h, 3 * w, out) for _ in range(3)]
-    rows, cols = _blocks((h, w), (height, width), align_corners, x.dtype, x.device)
-    for col in cols:
-        taken = slice(3 * col.inputs.start, 3 * col.inputs.stop)
+def _fill(rows: Tensor, maps: Sequence[Tensor], taps: Sequence[Tensor], tile: _Tile) -> None:
+    """The taps' 1x1 convolutions of all maps, stretched along x: into (rows of all maps, n, columns, O)."""
+    start = 0
+    for tap, matrix, (flat, height) in zip(taps, tile.cols.matrices, _parts_of_maps(maps, tile)):
         for dy in range(3):
-            shrunk = grad.new_zeros(n, h, col.matrix.shape[0], out)
-            for row in rows:
-                for target, source in zip(shrunk[:, row.inputs], grad[:, row.outputs, col.outputs]):
-                    _add_product(target, row.matrix[:, dy].t(), source)
-            tap_grads[dy][:, :, taken] += torch.matmul(col.matrix.t(), shrunk)
-    x_grad, weight_grads = 0, []
-    for tap_grad, tap in zip(tap_grads, _taps(weight)):
-        tap_grad = tap_grad.view(n, h, w, 3 * out).permute(0, 3, 1, 2)
-        x_grad = x_grad + conv2d_input(x.shape, tap, tap_grad)
-        weight_grads.append(conv2d_weight(x, tap.shape, tap_grad).view(3, out, -1))
-    return x_grad, torch.stack(weight_grads).permute(2, 3, 0, 1).contiguous()
+            products = F.conv2d(flat, tap[dy]).permute(0, 2, 3, 1).reshape(flat.shape[2], matrix.shape[1], -1)
+            target = rows[start:start + height].view(len(products), *rows.shape[2:])
+            torch.bmm(matrix.expand(len(products), -1, -1), products, out=target)
+            start += height
 
 
-def _add_product(target: Tensor, matrix: Tensor, x: Tensor) -> None:
-    """``target += matrix @ x`` along the first axis."""
-    flat = target.flatten(1)
-    torch.addmm(flat, matrix, x.flatten(1), out=flat)  # addmm_ would escape PyTorch's counter of operations
+def _add_gradients(map_grads: Sequence[Tensor], tap_grads: Sequence[Tensor], rows: Tensor, maps: Sequence[Tensor],
+                   taps: Sequence[Tensor], tile: _Tile) -> None:
+    """The transpose of :func:`_fill`: adds the gradients of the maps and of the taps' weights, from those of rows."""
+    start = 0
+    for i, (matrix, (flat, height)) in enumerate(zip(tile.cols.matrices, _parts_of_maps(maps, tile))):
+        part = rows[start:start + 3 * height].flatten(0, 1)
+        start += 3 * height
+        grads = torch.bmm(matrix.t().expand(len(part), -1, -1), part)  # ((dy, row, image), (column, dx), O)
+        grads = grads.view(3, 1, *flat.shape[2:], -1).permute(0, 1, 4, 2, 3)
+        target = map_grads[i][tile.images, :, tile.rows.inputs[i], tile.cols.inputs[i]]
+        for dy in range(3):
+            x_grad, tap_grad, _ = torch.ops.aten.convolution_backward(
+                grads[dy], flat, taps[i][dy], None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, False])
+            target.add_(x_grad[0].unflatten(1, (height, -1)).permute(2, 0, 1, 3))
+            tap_grads[i][dy].add_(tap_grad)
 
 
-def _taps(weight: Tensor) -> List[Tensor]:
-    """(O, C, 3, 3) to the weights of three 1x1 convolutions, one for each dy, with 3 O outputs in the order (dx, O)."""
-    return [weight[:, :, dy].permute(2, 0, 1).reshape(-1, weight.shape[1], 1, 1) for dy in range(3)]
+def _parts_of_maps(maps: Sequence[Tensor], tile: _Tile) -> Iterator[Tuple[Tensor, int]]:
+    """What a tile takes of each map, as one image, (1, C, height * n, width), with rows (row, image); and height."""
+    for x, rows, cols in zip(maps, tile.rows.inputs, tile.cols.inputs):
+        part = x[tile.images, :, rows, cols].permute(2, 0, 3, 1).contiguous()
+        yield part.flatten(0, 1)[None].permute(0, 3, 1, 2), len(part)
 
 
-def _conv_tap(x: Tensor, tap: Tensor) -> Tensor:
-    """One of the taps' 1x1 convolutions of a map: (N, h, 3 w, O), whose third axis is (w, dx)."""
-    n, _, h, w = x.shape
-    x = x.contiguous(memory_format=torch.channels_last)
-    return F.conv2d(x, tap).permute(0, 2, 3, 1).reshape(n, h, 3 * w, -1)
+def _taps(weight: Tensor) -> Tensor:
+    """(O, C, 3, 3) to the weights of three 1x1 convolutions, one for each dy: (3, 3 O, C, 1, 1), outputs (dx, O)."""
+    return weight.permute(2, 3, 0, 1).contiguous().view(3, -1, weight.shape[1], 1, 1)
 
 
 @lru_cache(maxsize=64)
-def _blocks(size: Tuple[int, int], new_size: Tuple[int, int], align_corners: bool, dtype: torch.dtype,
-            device: torch.device) -> Tuple[List[Block], List[Block]]:
-    """Resizing with the shifts in blocks: along y the matrices are (H, dy, h), along x (W, (w, dx))."""
-    y, x = (blocks(shifted_interpolation(a, b, align_corners), BLOCK) for a, b in zip(size, new_size))
-    return ([block._replace(matrix=block.matrix.to(device, dtype)) for block in y],
-            [block._replace(matrix=block.matrix.transpose(1, 2).flatten(1).to(device, dtype)) for block in x])
+@torch.inference_mode(False)
+def _row_blocks(sizes: Tuple[int, ...], new_size: int, align_corners: bool, side: int, dtype: torch.dtype,
+                device: torch.device) -> List[_Rows]:
+    found = []
+    for outputs in parts(new_size, side):
+        inputs, matrices = zip(*(_shifted(size, new_size, align_corners, outputs, device) for size in sizes))
+        found.append(_Rows(outputs, inputs, torch.cat([m.flatten(1) for m in matrices], 1).to(dtype)))
+    return found
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _column_blocks(sizes: Tuple[int, ...], new_size: int, align_corners: bool, side: int, dtype: torch.dtype,
+                   device: torch.device) -> List[_Columns]:
+    found = []
+    for outputs in parts(new_size, side):
+        inputs, matrices = zip(*(_shifted(size, new_size, align_corners, outputs, device) for size in sizes))
+        found.append(_Columns(outputs, inputs, [m.transpose(1, 2).flatten(1).to(dtype) for m in matrices]))
+    return found
+
+
+def _shifted(size: int, new_size: int, align_corners: bool, outputs: slice, device: torch.device
+             ) -> Tuple[slice, Tensor]:
+    """The inputs that some outputs of a resizing take, shifted by -1, 0 and 1, and the matrix (outputs, 3, inputs)."""
+    around = slice(max(outputs.start - 1, 0), min(outputs.stop + 1, new_size))
+    block = resized(size, new_size, align_corners).block(around, device)
+    matrix = block.matrix
+    if matrix is None:
+        matrix = torch.eye(around.stop - around.start, device=device)
+    padded = F.pad(matrix, (0, 0, int(outputs.start == 0), int(outputs.stop == new_size)))
+    count = outputs.stop - outputs.start
+    return block.inputs, torch.stack([padded[i:i + count] for i in range(3)], 1)

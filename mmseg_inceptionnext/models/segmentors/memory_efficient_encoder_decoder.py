@@ -1,6 +1,6 @@
 """EncoderDecoder that never holds its logits at full size: neither in prediction nor in training."""
 import logging
-from typing import Iterator, List, Optional, Tuple
+from typing import Iterator, List, Optional, Tuple, Union
 
 import torch
 from mmengine.logging import print_log
@@ -12,7 +12,8 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import OptSampleList, SampleList, add_prefix
 from torch import Tensor, nn
 
-from ..interpolation import Resampling, apply_tile, interpolation_matrix, resizing
+from ..device_plan import DevicePlan, plan_of
+from ..interpolation import Resampling, resized, resizing, window
 from .slide import slide_tiles
 from .tiled_loss import tiled_loss, why_not_tiled
 
@@ -26,7 +27,7 @@ class MemoryEfficientEncoderDecoder(EncoderDecoder):
     .. code:: text
 
      predict(): logit_tiles() -> _classes()
-     logit_tiles(): _logits() -> _resampled_tiles(), or for sliding windows slide_tiles()
+     logit_tiles(): _logits() -> Resampling.tiles(), or for sliding windows slide_tiles()
      loss(): _head_loss() -> tiled_loss()
 
     Prediction: stock MMSegmentation resizes the logits to the network's input, removes the padding, undoes a flip,
@@ -40,11 +41,31 @@ class MemoryEfficientEncoderDecoder(EncoderDecoder):
 
     Training: the cross-entropy of a head is computed tile by tile from the logits as the head gives them; see
     :func:`tiled_loss`. Other losses and pixel samplers run the stock way, and a line in the log says so.
+
+    Moved to a device by ``to`` or ``cuda``, the model takes the memory format of its :class:`DevicePlan`.
     """
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self._reasons_told = set()
+
+    def to(self, *args, **kwargs) -> nn.Module:
+        """As ``torch.nn.Module.to``; without a memory format it takes the one that suits the device."""
+        model = super().to(*args, **kwargs)
+        return model if 'memory_format' in kwargs else super().to(memory_format=self._plan.memory_format)
+
+    def cuda(self, device: Union[None, int, str, torch.device] = None) -> nn.Module:
+        """As ``torch.nn.Module.cuda``, and as ``to``."""
+        super().cuda(device)
+        return super().to(memory_format=self._plan.memory_format)
+
+    @property
+    def _plan(self) -> DevicePlan:
+        return plan_of(next(self.parameters()).device)
+
+    def extract_feat(self, inputs: Tensor) -> List[Tensor]:
+        """The maps of backbone and neck; images, (N, C, H, W), take the memory format of the device's plan."""
+        return super().extract_feat(inputs.contiguous(memory_format=self._plan.memory_format))
 
     def predict(self, inputs: Tensor, data_samples: OptSampleList = None) -> SampleList:
         """Predicts classes at the original sizes of the images.
@@ -80,15 +101,17 @@ class MemoryEfficientEncoderDecoder(EncoderDecoder):
         for i, meta in enumerate(metas):
             post = _postprocessing(size, meta, self.align_corners)
             if slides:
-                tiles = slide_tiles(self._logits, inputs[i], post, self.test_cfg, self.align_corners)
+                tiles = slide_tiles(
+                    self._logits, self.out_channels, inputs[i], post, self.test_cfg, self.align_corners)
             else:
                 up = resizing(tuple(logits.shape[1:3]), size, self.align_corners)
-                tiles = _resampled_tiles(logits[i], up.then(post))
-            yield (len(post.y), len(post.x)), tiles
+                tiles = up.then(post).tiles(logits[i:i + 1], self._plan.tile_bytes)
+            yield post.new_size, ((rows, cols, tile[0]) for rows, cols, tile in tiles)
 
     def _logits(self, inputs: Tensor) -> Tensor:
-        """(N, C, H, W) to logits (N, h, w, classes), at the size at which the head gives them."""
-        return self.decode_head.forward(self.extract_feat(inputs)).permute(0, 2, 3, 1)
+        """(N, C, H, W) to logits (N, h, w, classes), at the size at which the head gives them; never half precision."""
+        logits = self.decode_head.forward(self.extract_feat(inputs)).permute(0, 2, 3, 1)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)).contiguous()
 
     def _classes(self, size: Tuple[int, int], tiles: Iterator[Tile], inputs: Tensor) -> Tensor:
         """(1, H, W)"""
@@ -124,11 +147,6 @@ class MemoryEfficientEncoderDecoder(EncoderDecoder):
         return head.loss(inputs, data_samples, self.train_cfg)
 
 
-def _resampled_tiles(logits: Tensor, resampling: Resampling) -> Iterator[Tile]:
-    for rows, cols in resampling.tiles(logits):
-        yield rows.outputs, cols.outputs, apply_tile(logits, rows, cols)
-
-
 def _postprocessing(size: Tuple[int, int], meta: Optional[dict], align_corners: bool) -> Resampling:
     """What stock MMSegmentation does to the logits at the size of the network's input: cut off the padding, undo the
     flip, resize to the original size. Without metainfo nothing."""
@@ -137,14 +155,8 @@ def _postprocessing(size: Tuple[int, int], meta: Optional[dict], align_corners: 
     flip = meta.get('flip_direction') if meta.get('flip') else None
     if flip not in (None, 'horizontal', 'vertical'):
         raise ValueError(f'flip_direction={flip!r}: allowed are horizontal and vertical')
-    new_height, new_width = meta.get('ori_shape', size)[:2]
-    return Resampling(
-        _axis(size[0], top, bottom, flip == 'vertical', new_height, align_corners),
-        _axis(size[1], left, right, flip == 'horizontal', new_width, align_corners))
-
-
-def _axis(size: int, before: int, after: int, flip: bool, new_size: int, align_corners: bool) -> Tensor:
-    kept = interpolation_matrix(size - before - after, new_size, align_corners)
-    matrix = kept.new_zeros(new_size, size)
-    matrix[:, before:size - after] = kept.flip(1) if flip else kept
-    return matrix
+    (height, width), (new_height, new_width) = size, meta.get('ori_shape', size)[:2]
+    y = window(height, top, height - bottom, flip == 'vertical')
+    x = window(width, left, width - right, flip == 'horizontal')
+    return Resampling(*(axis.then(resized(axis.new_size, new, align_corners))
+                        for axis, new in ((y, new_height), (x, new_width))))

@@ -1,12 +1,23 @@
 """The loss of a head from its own small logits, tile by tile: resized logits are never held at full size."""
-from typing import Optional, Tuple
+from functools import lru_cache
+from typing import Optional, Tuple, Union
 
 import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss
 from torch import Tensor, nn
 
-from ..interpolation import apply_tile, apply_tile_transposed, resizing
+from ..device_plan import plan_of
+from ..interpolation import (
+    Resampling,
+    add_transposed_columns,
+    add_transposed_rows,
+    parts,
+    resample_columns,
+    resample_rows,
+    resizing,
+)
+from ..once_differentiable import once_differentiable
 
 
 def why_not_tiled(head: nn.Module) -> str:
@@ -29,7 +40,9 @@ def why_not_tiled(head: nn.Module) -> str:
 def tiled_loss(head: BaseDecodeHead, logits: Tensor, labels: Tensor) -> dict:
     """Equals ``head.loss_by_feat`` to rounding, in value and gradients.
 
-    The gradient of the logits is found together with the loss, so nothing of a tile is kept for the backward pass.
+    The gradient of the logits is found together with the loss, so nothing of a tile is kept for the backward pass. It
+    is computed in float32, or in float64 for such logits, outside of autocast, and can be differentiated once. Nothing
+    waits for the device.
 
     Args:
         head: one that :func:`why_not_tiled` has nothing against.
@@ -39,17 +52,24 @@ def tiled_loss(head: BaseDecodeHead, logits: Tensor, labels: Tensor) -> dict:
     Returns:
         The losses by name, and ``acc_seg`` in percent, of shape (1,).
     """
-    losses, correct = {}, None
-    for module in _losses(head):
-        class_weight = None if module.class_weight is None else logits.new_tensor(module.class_weight)
-        total, correct = _TiledCrossEntropy.apply(
-            logits, labels, class_weight, head.ignore_index, head.align_corners)
-        loss = module.loss_weight * total
-        if module.reduction == 'mean':
-            loss = loss / (_average_factor(module, class_weight, labels, head.ignore_index) + _EPS)
-        losses[module.loss_name] = losses.get(module.loss_name, 0) + loss
-    valid = (labels != head.ignore_index).sum()
-    losses['acc_seg'] = ((correct + _EPS) * (100. / (valid + _EPS))).reshape(1)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    ignored = labels == head.ignore_index
+    classes, valid = labels.masked_fill(ignored, 0), (~ignored).to(logits.dtype)
+    losses, predicted = {}, None
+    with torch.autocast(logits.device.type, enabled=False):
+        for module in _losses(head):
+            weight = valid
+            if module.class_weight is not None:
+                weight = valid * _class_weight(tuple(module.class_weight), logits.dtype, logits.device)[classes]
+            log_likelihood, predicted = _TiledCrossEntropy.apply(logits, classes, weight, head.align_corners)
+            factor = -module.loss_weight
+            if module.reduction == 'mean':
+                factor = factor / (_average_factor(module, weight) + _EPS)
+            loss = log_likelihood * factor
+            losses[module.loss_name] = losses[module.loss_name] + loss if module.loss_name in losses else loss
+        correct = (predicted == labels).sum() if head.ignore_index not in range(head.num_classes) else (
+            (predicted == labels) & ~ignored).sum()
+        losses['acc_seg'] = ((correct + _EPS) * 100. / (valid.sum() + _EPS)).reshape(1)
     return losses
 
 
@@ -60,53 +80,60 @@ def _losses(head: BaseDecodeHead) -> list:
     return list(head.loss_decode) if isinstance(head.loss_decode, nn.ModuleList) else [head.loss_decode]
 
 
-def _average_factor(module: CrossEntropyLoss, class_weight: Optional[Tensor], labels: Tensor, ignore_index: int):
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _class_weight(values: Tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=device)
+
+
+def _average_factor(module: CrossEntropyLoss, weight: Tensor) -> Union[Tensor, int]:
     """What MMSegmentation divides by: pixels, or with class weights the sum of those of the labels."""
-    labelled = labels[labels != ignore_index]
-    if class_weight is not None:
-        return class_weight[labelled].sum()
-    return labelled.numel() if module.avg_non_ignore else labels.numel()
+    return weight.sum() if module.avg_non_ignore or module.class_weight is not None else weight.numel()
 
 
 class _TiledCrossEntropy(torch.autograd.Function):
-    """The summed cross-entropy of resized logits, and how many pixels are right."""
+    """The sum of weighted log likelihoods of resized logits, and the classes of the largest ones."""
 
     @staticmethod
-    def forward(ctx, logits: Tensor, labels: Tensor, class_weight: Optional[Tensor], ignore_index: int,
-                align_corners: bool) -> Tuple[Tensor, Tensor]:
-        images = logits.permute(0, 2, 3, 1).to(torch.promote_types(logits.dtype, torch.float32))
-        up = resizing(tuple(images.shape[1:3]), tuple(labels.shape[1:]), align_corners)
+    def forward(ctx, logits: Tensor, classes: Tensor, weight: Tensor, align_corners: bool) -> Tuple[Tensor, Tensor]:
+        images = logits.permute(0, 2, 3, 1).contiguous()
+        up = resizing(tuple(images.shape[1:3]), tuple(classes.shape[1:]), align_corners)
         grads = torch.zeros_like(images) if ctx.needs_input_grad[0] else None
-        total = images.new_zeros((), dtype=torch.float64)
-        correct = labels.new_zeros(())
-        for rows, cols in up.tiles(images):
-            for i, image in enumerate(images):
-                target = labels[i, rows.outputs, cols.outputs]
-                tile = apply_tile(image, rows, cols)
-                correct += (tile.max(-1).indices == target).sum()  # an ignored label is no class
-                loss, tile_grad = _cross_entropy(tile, target, class_weight, ignore_index)
-                total += loss
-                if grads is not None:
-                    grads[i, rows.inputs, cols.inputs] += apply_tile_transposed(tile_grad, rows, cols)
+        predicted, log_likelihood = torch.empty_like(classes), torch.empty_like(weight)
+        tile_bytes = plan_of(images.device).tile_bytes
+        for part in parts(len(images), tile_bytes // (weight[0].numel() * images.shape[3] * images.element_size())):
+            _cross_entropy(images[part], classes[part], weight[part], up, tile_bytes, predicted[part],
+                           log_likelihood[part], None if grads is None else grads[part])
         if grads is not None:
-            ctx.save_for_backward(grads.permute(0, 3, 1, 2).to(logits.dtype))
-        ctx.mark_non_differentiable(correct)
-        return total.to(images.dtype), correct
+            ctx.save_for_backward(grads.permute(0, 3, 1, 2))
+        ctx.mark_non_differentiable(predicted)
+        return torch.dot(log_likelihood.flatten(), weight.flatten()), predicted
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor, _):
         grads, = ctx.saved_tensors
-        return grads * grad, None, None, None, None
+        return grads * -grad, None, None, None
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor, class_weight: Optional[Tensor], ignore_index: int
-                   ) -> Tuple[Tensor, Tensor]:
-    """The summed loss of (H, W, classes) logits, and its gradient."""
-    ignored = labels == ignore_index
-    classes = labels.masked_fill(ignored, 0)[..., None]
-    weight = torch.ones_like(logits[..., :1]) if class_weight is None else class_weight.to(logits)[classes]
-    weight = weight.masked_fill(ignored[..., None], 0)
-    log_softmax = logits.log_softmax(-1)
-    loss = -(log_softmax.gather(-1, classes) * weight).sum()
-    grad = log_softmax.exp_().mul_(weight)
-    return loss, grad.scatter_add_(-1, classes, -weight)
+def _cross_entropy(images: Tensor, classes: Tensor, weight: Tensor, up: Resampling, tile_bytes: int,
+                   predicted: Tensor, log_likelihood: Tensor, grads: Optional[Tensor]) -> None:
+    """Fills in the predicted classes, the log likelihood of ``classes``, and the gradients of (n, h, w, C) logits."""
+    row_blocks, column_blocks = up.blocks(images.shape[-1], images.dtype, images.device, tile_bytes)
+    for cols in column_blocks:
+        stretched = resample_columns(images, cols)
+        shrunk = None if grads is None else torch.zeros_like(stretched)
+        for rows in row_blocks:
+            here = slice(None), rows.outputs, cols.outputs
+            target = classes[here][..., None]
+            tile = resample_rows(stretched, rows)
+            if rows.matrix is None and cols.matrix is None:
+                tile = tile.clone()  # of the logits themselves
+            torch.argmax(tile, -1, out=predicted[here])
+            torch.log_softmax(tile, -1, out=tile)
+            likelihood = torch.gather(tile, -1, target, out=log_likelihood[here][..., None])
+            if grads is not None:
+                minus_grad = tile.exp_().scatter_(-1, target, likelihood.expm1()).mul_(weight[here][..., None])
+                add_transposed_rows(shrunk, minus_grad, rows)
+        if grads is not None:
+            add_transposed_columns(grads, shrunk, cols)

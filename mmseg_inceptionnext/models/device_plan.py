@@ -1,0 +1,48 @@
+"""What differs between a CPU and a GPU in how the same values are computed."""
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Iterator, NamedTuple, Optional
+
+import torch
+
+
+class DevicePlan(NamedTuple):
+    """Sizes and forms of work that suit a kind of device.
+
+    A CPU wants pieces that stay in its caches. A GPU wants few large products, and time is lost with each launch.
+
+    Attributes:
+        tile_bytes: of logits at full size that are held at once.
+        conv_side: outputs along each side that :func:`conv3x3_of_upsampled` computes at once, of
+        conv_bytes: as many images as take so much memory between its steps.
+        mlp_bytes: of the hidden map of a fused MLP that are held at once; None for all of it.
+        memory_format: of the model's weights, which the maps follow.
+    """
+    tile_bytes: int
+    conv_side: int
+    conv_bytes: int
+    mlp_bytes: Optional[int]
+    memory_format: torch.memory_format
+
+
+CPU = DevicePlan(tile_bytes=5 * 2**18, conv_side=64, conv_bytes=2**22, mlp_bytes=12 * 2**20,
+                 memory_format=torch.channels_last)
+GPU = DevicePlan(tile_bytes=152 * 2**20, conv_side=192, conv_bytes=256 * 2**20, mlp_bytes=None,
+                 memory_format=torch.channels_last)
+
+_asked: ContextVar[Optional[DevicePlan]] = ContextVar('_asked', default=None)
+
+
+def plan_of(device: torch.device) -> DevicePlan:
+    """The plan for what runs on a device."""
+    return _asked.get() or (CPU if device.type == 'cpu' else GPU)
+
+
+@contextmanager
+def using_plan(plan: DevicePlan) -> Iterator[None]:
+    """Uses a plan whatever the device, such as the GPU's on a CPU."""
+    token = _asked.set(plan)
+    try:
+        yield
+    finally:
+        _asked.reset(token)

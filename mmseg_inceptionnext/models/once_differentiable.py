@@ -1,0 +1,37 @@
+"""Gradients that refuse to be differentiated."""
+import functools
+from typing import Callable
+
+import torch
+from torch import Tensor
+
+
+def once_differentiable(backward: Callable) -> Callable:
+    """For the ``backward`` of an autograd function: its results have no gradient, and say so.
+
+    PyTorch's decorator of this name says so only if the incoming gradients want one; results of others would be taken
+    for constants, as in a penalty on the gradients of a loss, without a word.
+    """
+
+    @functools.wraps(backward)
+    def wrapper(ctx, *grads: Tensor):
+        with torch.no_grad():
+            results = backward(ctx, *grads)
+        if not torch.is_grad_enabled():  # it is with create_graph=True
+            return results
+        mark = torch.zeros((), requires_grad=True)
+        return tuple(result if result is None else _Refused.apply(result, mark) for result in results)
+
+    return wrapper
+
+
+class _Refused(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, x: Tensor, mark: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise RuntimeError('FastUPerHead and MemoryEfficientEncoderDecoder have first derivatives only, and a second '
+                           'one was asked for, as by a penalty on gradients; use UPerHead and EncoderDecoder there')
