@@ -5,6 +5,7 @@ import os.path as osp
 from contextlib import contextmanager
 from typing import Dict, Iterator, Optional, Sequence, Tuple, Union
 
+import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
@@ -12,7 +13,9 @@ from mmseg_inceptionnext.engine import (
     CheckpointError,
     NonFiniteLossHook,
     build_runner,
+    check_autocast,
     choose_checkpoint,
+    fuse_optimizer,
     match_batch,
     safe_checkpoints,
 )
@@ -39,7 +42,8 @@ def train(cfg: Config,
         cfg: a full config, see :func:`load_config`.
         resume: go on from the newest checkpoint in ``cfg.work_dir`` that reads whole, or from this file. Where there is
             none yet, training starts at the beginning, with the weights of ``cfg.load_from`` if it names any.
-        amp: ``fp16`` or ``bf16`` to train in mixed precision, the first with dynamic loss scaling.
+        amp: ``fp16`` or ``bf16`` to train in mixed precision, the first with dynamic loss scaling; see
+            :class:`AutocastOptimWrapper`.
         auto_scale_lr: scale the learning rate linearly from the recipe's batch to this run's.
         trust_checkpoint: run what is inside the checkpoints, if they hold more than data.
         deterministic: use deterministic algorithms only, which are slower.
@@ -76,6 +80,7 @@ def _apply_training_options(cfg: Config, amp: Optional[str], auto_scale_lr: bool
                             ) -> None:
     if amp:
         _mix_precision(cfg, amp)
+    fuse_optimizer(cfg)
     if auto_scale_lr and accumulate:
         raise ConfigError('--auto-scale-lr changes the learning rate to this batch, --match-batch the batch to the '
                           'recipe: give one of them')
@@ -91,13 +96,14 @@ def _apply_training_options(cfg: Config, amp: Optional[str], auto_scale_lr: bool
 
 
 def _mix_precision(cfg: Config, amp: str) -> None:
-    if get_device() == 'cpu':
-        raise ConfigError('--amp needs a GPU, and there is none here: train without it')
-    if cfg.optim_wrapper.type not in ('OptimWrapper', 'AmpOptimWrapper'):
+    if cfg.optim_wrapper.type not in ('OptimWrapper', 'AmpOptimWrapper', 'AutocastOptimWrapper'):
         raise ConfigError(f'--amp replaces optim_wrapper.type OptimWrapper, but the config has '
                           f'{cfg.optim_wrapper.type}; set its precision in the config instead')
-    cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype=dict(fp16='float16', bf16='bfloat16')[amp])
-    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic' if amp == 'fp16' else 1.)  # bf16 has the range of fp32
+    dtype = dict(fp16='float16', bf16='bfloat16')[amp]
+    check_autocast(get_device(), getattr(torch, dtype))
+    cfg.optim_wrapper.update(type='AutocastOptimWrapper', dtype=dtype)
+    if 'FSDP' in cfg.get('strategy', {}).get('type', ''):
+        cfg.optim_wrapper.use_fsdp = True
 
 
 def _where_checkpoints_are(cfg: Config) -> Tuple[str, Optional[str]]:

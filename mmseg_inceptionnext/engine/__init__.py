@@ -3,8 +3,10 @@ from .checkpoint import check_segmentor
 from .embedded_config import guarded_build, parse_embedded_config
 from .errors import ConfigError, NonFiniteLossError
 from .fsdp import ResumableFSDPStrategy
+from .fused import fuse_optimizer
 from .hooks import BatchSizeHook, PerClassMetricsHook, SkippedSamplesHook
 from .match_batch import match_batch
+from .mixed_precision import AutocastOptimWrapper, check_autocast
 from .nonfinite import NonFiniteLossHook
 from .optim import LayerDecayOptimWrapperConstructor
 from .pretrained import load_pretrained
@@ -14,9 +16,9 @@ from .safe_reading import CheckpointError, UnsafeCheckpointError, trusting
 from .sources import load_source, safe_checkpoints
 
 __all__ = [
-    'AtomicCheckpointHook', 'BatchSizeHook', 'CPURunner', 'CheckpointError', 'ConfigError',
+    'AtomicCheckpointHook', 'AutocastOptimWrapper', 'BatchSizeHook', 'CPURunner', 'CheckpointError', 'ConfigError',
     'LayerDecayOptimWrapperConstructor', 'NonFiniteLossError', 'NonFiniteLossHook', 'PerClassMetricsHook',
     'ResumableFSDPStrategy', 'ResumableSampler', 'SkippedSamplesHook', 'UnsafeCheckpointError', 'build_runner',
-    'check_segmentor', 'choose_checkpoint', 'end_processes', 'guarded_build', 'load_pretrained', 'load_source',
-    'match_batch', 'parse_embedded_config', 'safe_checkpoints', 'trusting'
+    'check_autocast', 'check_segmentor', 'choose_checkpoint', 'end_processes', 'fuse_optimizer', 'guarded_build',
+    'load_pretrained', 'load_source', 'match_batch', 'parse_embedded_config', 'safe_checkpoints', 'trusting'
 ]

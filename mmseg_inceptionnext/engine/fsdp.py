@@ -7,7 +7,7 @@ from mmengine.dist import is_main_process
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import STRATEGIES
-from torch import device, nn
+from torch import contiguous_format, device, nn
 from torch.distributed.fsdp import FullOptimStateDictConfig, FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
@@ -49,6 +49,10 @@ class ResumableFSDPStrategy(FSDPStrategy):
         else:
             super()._setup_distributed(launcher, backend, **kwargs)
 
+    def _init_model_weights(self, model: nn.Module) -> nn.Module:
+        """Draws them as without shards: on the device, in the memory format that the model takes there."""
+        return super()._init_model_weights(model.to(get_device()))
+
     def _wrap_model(self, model: nn.Module) -> nn.Module:
         from mmseg_inceptionnext.models.backbones.metanext import MetaNeXtStage  # which loads through this package
         self.model_wrapper = dict(
@@ -58,7 +62,9 @@ class ResumableFSDPStrategy(FSDPStrategy):
             self.logger.warning(NO_GPU)
             model = revert_sync_batchnorm(model)
             self.model_wrapper['device_id'] = device('cpu')
-        return super()._wrap_model(model)
+        # PyTorch reads an optimizer's state into flat shards in the order of indices, but shares weights out in that of
+        # memory: the moments of channels-last weights would be shuffled by a resuming
+        return super()._wrap_model(model.to(memory_format=contiguous_format))
 
     def build_optim_wrapper(self, optim_wrapper: dict, model: Optional[nn.Module] = None) -> OptimWrapper:
         """Sets the optimizer up while the parameters have their own shapes."""

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from .checkpoint import check_segmentor, compare, describe, segmentor_weights, unwrap, whole_state
+from .fused import keep_own_steps
 
 
 @HOOKS.register_module()
@@ -114,6 +115,8 @@ class WholeCheckpointHook(Hook):
             check_segmentor(runner.model, checkpoint, source)
             if runner._resume:
                 _drop_foreign_paths(runner, checkpoint)
+                if checkpoint.get('optimizer'):
+                    keep_own_steps(runner.optim_wrapper, checkpoint['optimizer'])
             return
         own, state = whole_state(runner.model), segmentor_weights(checkpoint, source)
         result = compare(own, state)

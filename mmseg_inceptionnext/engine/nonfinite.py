@@ -3,17 +3,20 @@ import json
 import logging
 import os
 import os.path as osp
-from typing import Dict, Iterable, List
+from collections import defaultdict
+from typing import Callable, Dict, Iterable, List
 
 import torch
 from mmengine.dist import all_reduce, get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import Tensor
 
 from .errors import NonFiniteLossError
+from .fused import leaves_out_steps
 
 
 @HOOKS.register_module()
@@ -25,6 +28,10 @@ class NonFiniteLossHook(Hook):
     file names and the terms of the loss. The checkpoint ``nonfinite_iter_N.pth`` holds the weights before it; only
     the newest is kept, and that of the first such iteration in a row, as the others have the same weights. Steps
     that mixed precision leaves out because its gradients overflow do not count: their loss is finite.
+
+    A fused Adam or AdamW, and float16's scaling of the loss, leave the step out on the GPU: the host waits for it once
+    in an iteration, where MMEngine does to log the loss. The scale of a dynamic scaling falls then, as where gradients
+    overflow. For other optimizers, and where gradients are accumulated, the host waits before the backward pass too.
 
     Weights that are not finite themselves, after gradients that were not under a loss that was, stop the run at once,
     and no checkpoint takes them. Training registers this hook by itself.
@@ -40,53 +47,76 @@ class NonFiniteLossHook(Hook):
             raise ValueError(f'patience={patience}: give the number of iterations in a row after which to stop, 1 or '
                              'more')
         self.patience, self.in_a_row = patience, 0
-        self._left_out = self._own = self._summed = False
+        self._own = self._anywhere = None
+        self._summed = False
         self._saved = ''
 
     def before_train(self, runner: Runner) -> None:
-        self._statistics = list(runner.model.buffers())
-        self._kept = [buffer.clone() for buffer in self._statistics]
+        self._statistics = _by_kind(runner.model.buffers())
+        self._kept = [[buffer.clone() for buffer in alike] for alike in self._statistics]
         wrapper = runner.optim_wrapper
-        update = wrapper.update_params
+        leave_out = _way_to_leave_out(wrapper)
+        self._update = wrapper.update_params
 
         def update_if_finite(loss: Tensor, *args, **kwargs) -> None:
-            if self._is_finite(loss):
-                self._summed = True
-                update(loss, *args, **kwargs)
-            else:
-                wrapper._inner_count += 1  # as its backward pass would
-                if self._summed and wrapper.should_update():  # the other batches of this step
-                    wrapper.step()
-                    wrapper.zero_grad()
-            if wrapper.should_update():
-                self._summed = False
+            self._look_at(loss)
+            leave_out(self, wrapper, loss, *args, **kwargs)
 
         wrapper.update_params = update_if_finite
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
-        for kept, buffer in zip(self._kept, self._statistics):
-            kept.copy_(buffer)
+    def after_train(self, runner: Runner) -> None:
+        vars(runner.optim_wrapper).pop('update_params', None)
 
-    def _is_finite(self, loss: Tensor) -> bool:
-        """Whether it is so on all processes, which must do the same."""
-        self._own = not _all_finite([loss.detach()])
-        self._left_out = _anywhere(self._own, loss.device)
-        return not self._left_out
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+        self._anywhere = None
+        for kept, buffers in zip(self._kept, self._statistics):
+            torch._foreach_copy_(kept, buffers)
+
+    def _look_at(self, loss: Tensor) -> None:
+        """Finds out on the device whether the loss is finite, here and on all processes, which must do the same."""
+        self._own = 1 - torch.isfinite(loss.detach()).all().float()
+        self._anywhere = self._own.clone()
+        all_reduce(self._anywhere, 'max')
+
+    def _by_optimizer(self, wrapper: OptimWrapper, loss: Tensor, *args, **kwargs) -> None:
+        wrapper.optimizer.found_inf = self._anywhere
+        self._update(loss, *args, **kwargs)
+        vars(wrapper.optimizer).pop('found_inf', None)
+
+    def _by_scaler(self, wrapper: OptimWrapper, loss: Tensor, *args, **kwargs) -> None:
+        """Makes the gradients NaN, which the scaler of the loss looks for."""
+        factor = torch.ones_like(self._anywhere).masked_fill_(self._anywhere > 0, float('nan'))
+        self._update(loss * factor, *args, **kwargs)
+
+    def _by_host(self, wrapper: OptimWrapper, loss: Tensor, *args, **kwargs) -> None:
+        """Waits for the loss, and does not run backward from one that is not finite."""
+        if not self._anywhere:
+            self._summed = True
+            self._update(loss, *args, **kwargs)
+        else:
+            wrapper._inner_count += 1  # as its backward pass would
+            if self._summed and wrapper.should_update():  # the other batches of this step
+                wrapper.step()
+                wrapper.zero_grad()
+        if wrapper.should_update():
+            self._summed = False
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        if not self._left_out:
+        if self._anywhere is None or not self._anywhere:  # MMEngine has just waited for the loss, to log it
             self.in_a_row = 0
             return
         self.in_a_row += 1
-        for kept, buffer in zip(self._kept, self._statistics):
-            buffer.copy_(kept)
+        for kept, buffers in zip(self._kept, self._statistics):
+            torch._foreach_copy_(buffers, kept)
         number = runner.iter + 1
         terms = {key: float(value) for key, value in (outputs or {}).items()}
         if self._own:
             self._report(runner, number, terms, _files(data_batch))
         if self.in_a_row == 1:
             weights = list(runner.model.parameters())
-            if _anywhere(not _all_finite(weights), weights[0].device):
+            lost = (~_all_finite(weights)).float()
+            all_reduce(lost, 'max')
+            if lost:
                 raise NonFiniteLossError(_lost(f'before iteration {number}'))
             self._save(runner, number)
         if self.in_a_row >= self.patience:
@@ -116,15 +146,34 @@ class NonFiniteLossHook(Hook):
                   'names the batch', logger=runner.logger, level=logging.ERROR)
 
 
-def _all_finite(tensors: Iterable[Tensor]) -> bool:
-    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+def _way_to_leave_out(wrapper: OptimWrapper) -> Callable:
+    """How the step of a loss that is not finite is left out: on the device, if the optimizer or the scaler of the loss
+    does it there and no other batch adds to the gradients."""
+    optimizer = getattr(wrapper, 'optimizer', None)
+    accumulates = getattr(wrapper, '_accumulative_counts', 1) > 1
+    raises = (getattr(wrapper, 'clip_grad_kwargs', None) or {}).get('error_if_nonfinite')
+    if optimizer is None or accumulates or raises:
+        return NonFiniteLossHook._by_host
+    fused = any(group.get('fused') for group in optimizer.param_groups)
+    if getattr(wrapper, 'loss_scaler', None) and (not fused or leaves_out_steps(optimizer)):
+        return NonFiniteLossHook._by_scaler
+    return NonFiniteLossHook._by_optimizer if leaves_out_steps(optimizer) else NonFiniteLossHook._by_host
 
 
-def _anywhere(flag: bool, device: torch.device) -> bool:
-    """Whether it is so on any process."""
-    anywhere = torch.tensor(float(flag), device=device)
-    all_reduce(anywhere, 'max')
-    return bool(anywhere)
+def _by_kind(tensors: Iterable[Tensor]) -> List[List[Tensor]]:
+    """In lists of the same dtype and device, each of which PyTorch copies at once."""
+    kinds = defaultdict(list)
+    for tensor in tensors:
+        kinds[tensor.dtype, tensor.device].append(tensor)
+    return list(kinds.values())
+
+
+def _all_finite(tensors: Iterable[Tensor]) -> Tensor:
+    """Whether all numbers of some tensors are finite: a bool on the device of the first, for which nothing waits."""
+    flags = [torch.isfinite(tensor).all() for tensor in tensors]
+    if not flags:  # a process other than the first has no state_dict when weights are shared out
+        return torch.ones((), dtype=torch.bool)
+    return torch.stack([flag.to(flags[0].device) for flag in flags]).all()
 
 
 def _lost(when: str) -> str:

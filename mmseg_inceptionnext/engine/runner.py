@@ -1,12 +1,13 @@
 """MMEngine's runner, also for several processes on a CPU."""
 import itertools
 import logging
+import os
 from datetime import timedelta
 from typing import Optional
 
 from mmengine.device import get_device
 from mmengine.logging import print_log
-from mmengine.model import revert_sync_batchnorm
+from mmengine.model import BaseDataPreprocessor, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import distributed, nn
@@ -54,10 +55,29 @@ def build_runner(cfg) -> Runner:
     process when there are several, or :class:`CPURunner` where there is none."""
     if cfg.get('visualizer'):  # MMEngine would give a second run of this process that of the same name, with its folder
         cfg.visualizer.name = f'visualizer_{next(_numbers)}'
+    device = get_device()
+    if device == 'cuda':
+        _set_up_for_gpu(cfg)
     if 'runner_type' in cfg:
-        return RUNNERS.build(cfg)
-    cpu_processes = cfg.get('launcher') == 'pytorch' and get_device() == 'cpu'
-    return (CPURunner if cpu_processes else Runner).from_cfg(cfg)
+        runner = RUNNERS.build(cfg)
+    else:
+        cpu_processes = cfg.get('launcher') == 'pytorch' and device == 'cpu'
+        runner = (CPURunner if cpu_processes else Runner).from_cfg(cfg)
+    if device == 'cuda':
+        for module in runner.model.modules():  # also that of a model that averages views
+            if isinstance(module, BaseDataPreprocessor):  # MMSegmentation's takes none of the settings of this class
+                module._non_blocking = True
+    return runner
+
+
+def _set_up_for_gpu(cfg) -> None:
+    """Loads batches into memory that a GPU copies from by itself, and gives cuBLAS what it needs to repeat itself."""
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        if isinstance(loader, dict):
+            loader.setdefault('pin_memory', True)
+    if cfg.get('randomness', {}).get('deterministic'):  # read at the first product, where PyTorch raises without it
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
 
 
 def end_processes() -> None:

@@ -14,7 +14,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.visualization import LocalVisBackend
 from mmseg.registry import HOOKS
 
-from mmseg_inceptionnext.apis import ConfigError, run, seeds_table, train, train_seeds
+from mmseg_inceptionnext.apis import ConfigError, seeds_table, train, train_seeds
 from mmseg_inceptionnext.datasets import ADEChallengeDataset
 from mmseg_inceptionnext.engine import CheckpointError, atomic, build_runner, choose_checkpoint
 from mmseg_inceptionnext.engine.atomic import checkpoints_in, why_broken
@@ -222,15 +222,6 @@ def test_matched_batches_have_the_recipes_rates(toy_root, tmp_path, rates):
 def test_two_ways_to_the_batch_exclude_each_other(toy_root, tmp_path):
     with pytest.raises(ConfigError, match='give one of them'):
         train(short_config(toy_root, tmp_path), auto_scale_lr=True, accumulate=True)
-
-
-@pytest.mark.parametrize('amp,dtype,scale', [('fp16', 'float16', 'dynamic'), ('bf16', 'bfloat16', 1.)])
-def test_mixed_precision_settings(monkeypatch, toy_root, tmp_path, amp, dtype, scale):
-    monkeypatch.setattr(run, 'get_device', lambda: 'cuda')
-    cfg = short_config(toy_root, tmp_path)
-    run._mix_precision(cfg, amp)
-    wrapper = cfg.optim_wrapper
-    assert (wrapper.type, wrapper.dtype, wrapper.loss_scale) == ('AmpOptimWrapper', dtype, scale)
 
 
 def test_runs_of_one_process_log_to_folders_of_their_own(toy_root, tmp_path, monkeypatch):

@@ -6,44 +6,203 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmseg.registry import HOOKS
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmseg_inceptionnext.apis import train
-from mmseg_inceptionnext.engine import NonFiniteLossError, NonFiniteLossHook
+from mmseg_inceptionnext.apis import ConfigError, train
+from mmseg_inceptionnext.engine import (
+    AutocastOptimWrapper,
+    NonFiniteLossError,
+    NonFiniteLossHook,
+    check_autocast,
+    nonfinite,
+)
 from mmseg_inceptionnext.engine.atomic import checkpoints_in
+from mmseg_inceptionnext.engine.fused import leaves_out_steps
+from mmseg_inceptionnext.engine.nonfinite import _way_to_leave_out
 from mmseg_inceptionnext.models import MemoryEfficientEncoderDecoder
 
 from utils import content, short_config
 
 
-def poisoned(monkeypatch, iterations, value=float('nan')):
-    """The model's loss is not finite in some iterations, counted from 0; also its BatchNorms see infinite maps."""
+def poisoned(monkeypatch, iterations, value=float('nan'), gradients=True):
+    """The model's loss is not finite in some iterations, counted from 0.
+
+    Also its BatchNorms see infinite maps, and so do its gradients, or only the loss is not finite and nothing else.
+    """
     count, loss = iter(range(10**6)), MemoryEfficientEncoderDecoder.loss
 
     def poisoned_loss(self, inputs, samples):
         bad = next(count) in iterations
-        losses = loss(self, inputs * value if bad else inputs, samples)
+        losses = loss(self, inputs * value if bad and gradients else inputs, samples)
+        if bad and not gradients:
+            losses['decode.loss_ce'] = losses['decode.loss_ce'] + value
         return losses
 
     monkeypatch.setattr(MemoryEfficientEncoderDecoder, 'loss', poisoned_loss)
 
 
-def test_a_loss_that_is_not_finite_changes_nothing(toy_root, tmp_path, monkeypatch):
-    poisoned(monkeypatch, {1, 2})
-    train(short_config(toy_root, tmp_path, max_iters=4, val_interval=10))
-    before, after = (content(tmp_path / f'iter_{i}.pth')['state_dict'] for i in (1, 3))
+def fused_or_skip():
+    """Fused optimizers for CPUs came with PyTorch 2.4."""
+    try:
+        torch.optim.AdamW([torch.ones(1, device=get_device(), requires_grad=True)], fused=True)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+
+
+def dtype_or_skip(amp):
+    """What autocast takes, where this PyTorch can train in it."""
+    dtype = dict(fp16=torch.float16, bf16=torch.bfloat16).get(amp, torch.float32)
+    try:
+        check_autocast(get_device(), dtype)
+    except ConfigError as error:
+        pytest.skip(str(error))
+    return dtype
+
+
+def config(toy_root, work_dir, fused=False, amp=None, **options):
+    """A short run whose optimizer is fused or not, with a precision that is to be had here or a skip."""
+    dtype_or_skip(amp)
+    cfg = short_config(toy_root, work_dir, **options)
+    cfg.train_dataloader.batch_size = 2
+    cfg.optim_wrapper.optimizer.fused = fused
+    if fused:
+        fused_or_skip()
+    if amp == 'fp16':
+        cfg.optim_wrapper.loss_scale = 64.  # under which no step of the toy overflows
+    return cfg
+
+
+@pytest.fixture
+def ways(monkeypatch):
+    """How steps were left out."""
+    names = []
+
+    def note(name):
+        way = getattr(NonFiniteLossHook, name)
+        monkeypatch.setattr(NonFiniteLossHook, name, lambda *args, **kwargs: names.append(name) or way(*args, **kwargs))
+
+    for name in ('_by_optimizer', '_by_scaler', '_by_host'):
+        note(name)
+    return names
+
+
+def assert_same_optimizer(a, b, steps):
+    assert len(a['state']) == len(b['state']) > 100
+    for key, state in a['state'].items():
+        assert state['step'] == steps
+        assert all(torch.equal(b['state'][key][name], value) for name, value in state.items())
+
+
+WAYS = [(None, False, '_by_host'), (None, True, '_by_optimizer'), ('bf16', False, '_by_host'),
+        ('bf16', True, '_by_optimizer'), ('fp16', False, '_by_scaler'), ('fp16', True, '_by_scaler')]
+
+
+@pytest.mark.parametrize('amp,fused,way,gradients', [
+    *((*way, True) for way in WAYS), *((*way, False) for way in WAYS if way[2] != '_by_host')])
+def test_a_loss_that_is_not_finite_changes_nothing(toy_root, tmp_path, monkeypatch, ways, amp, fused, way, gradients):
+    poisoned(monkeypatch, {1, 2}, float('nan' if gradients else 'inf'), gradients)
+    train(config(toy_root, tmp_path, fused, amp, max_iters=4, val_interval=10), amp=amp)
+    assert ways == 4 * [way]
+    before, after, end = (content(tmp_path / f'iter_{i}.pth') for i in (1, 3, 4))
+    assert_same_optimizer(before['optimizer'], after['optimizer'], steps=1)
+    before, after, end = before['state_dict'], after['state_dict'], end['state_dict']
     assert all(torch.equal(after[key], value) for key, value in before.items())
-    end = content(tmp_path / 'iter_4.pth')['state_dict']
     assert all(torch.isfinite(value).all() for value in end.values())
-    assert any(not torch.equal(end[key], value) for key, value in after.items())
+    assert sum(not torch.equal(end[key], value) for key, value in after.items()) > 200
     report = json.loads((tmp_path / 'nonfinite_iter_2_rank0.json').read_text())
-    assert report['iter'] == 2 and report['loss_terms']['decode.loss_ce'] == 'nan' and len(report['files']) == 6
+    loss = 'nan' if gradients else 'inf'
+    assert report['iter'] == 2 and report['loss_terms']['decode.loss_ce'] == loss and len(report['files']) == 2
     assert all(os.path.isfile(path) for path in report['files'])
     kept = content(tmp_path / 'nonfinite_iter_2.pth')['state_dict']
     assert all(torch.equal(kept[key], value) for key, value in before.items())
     assert json.loads((tmp_path / 'nonfinite_iter_3_rank0.json').read_text())['iter'] == 3
+
+
+@pytest.mark.parametrize('amp,fused', [(None, True), ('fp16', True), ('fp16', False)])
+def test_the_first_step_of_all_may_be_left_out(toy_root, tmp_path, monkeypatch, amp, fused):
+    """Before which an optimizer has no state yet."""
+    poisoned(monkeypatch, {0})
+    train(config(toy_root, tmp_path, fused, amp, max_iters=2, val_interval=10), amp=amp)
+    start, first = (content(tmp_path / name)['state_dict'] for name in ('nonfinite_iter_1.pth', 'iter_1.pth'))
+    assert all(torch.equal(first[key], value) for key, value in start.items())
+    end = content(tmp_path / 'iter_2.pth')
+    assert all(state['step'] == 1 and torch.isfinite(state['exp_avg']).all()
+               for state in end['optimizer']['state'].values())
+    assert all(torch.isfinite(value).all() for value in end['state_dict'].values())
+
+
+@pytest.mark.parametrize('amp,fused', [(None, False), (None, True), ('fp16', False)])
+def test_a_loss_that_is_not_finite_elsewhere_changes_nothing_here(toy_root, tmp_path, monkeypatch, amp, fused):
+    """On another process; what is wrong is written down there."""
+    count = iter(range(10**6))
+    monkeypatch.setattr(nonfinite, 'all_reduce', lambda flag, op: flag.fill_(1) if next(count) == 1 else flag)
+    train(config(toy_root, tmp_path, fused, amp, max_iters=3, val_interval=10), amp=amp)
+    before, after, end = (content(tmp_path / f'iter_{i}.pth') for i in (1, 2, 3))
+    assert_same_optimizer(before['optimizer'], after['optimizer'], steps=1)
+    assert all(torch.equal(after['state_dict'][key], value) for key, value in before['state_dict'].items())
+    assert all(state['step'] == 2 for state in end['optimizer']['state'].values())
+    assert [path.name for path in tmp_path.glob('nonfinite*')] == ['nonfinite_iter_2.pth']
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often the host reads a number, for which it would wait on a GPU."""
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += str(func).startswith(('aten._local_scalar_dense', 'aten.nonzero', 'aten.is_nonzero'))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('amp', [None, 'bf16', 'fp16'])
+def test_the_host_does_not_wait_for_the_loss(amp):
+    """So that it has filled a GPU's queue with the whole step before it looks."""
+    fused_or_skip()
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)).to(get_device())
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    wrapper = OptimWrapper(optimizer)
+    if amp:
+        wrapper = AutocastOptimWrapper(optimizer=optimizer, dtype=dtype_or_skip(amp), loss_scale=64)
+    runner, hook = SimpleNamespace(model=model, optim_wrapper=wrapper), NonFiniteLossHook()
+    hook.before_train(runner)
+    for factor in (1., float('nan'), 1.):
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        with Reads() as reads:
+            hook.before_train_iter(runner, 0)
+            with wrapper.optim_context(model):
+                loss = model(torch.randn(2, 4, device=get_device())).float().square().sum() * factor
+            wrapper.update_params(loss)
+        assert reads.count == 0 and not hasattr(optimizer, 'found_inf')
+        same = [torch.equal(parameter, old) for parameter, old in zip(model.parameters(), before)]
+        assert all(same) if factor != 1 else not any(same[:1])
+    with Reads() as reads:
+        bool(loss)
+    assert reads.count == 1
+    hook.after_train(runner)
+    assert 'update_params' not in vars(wrapper)
+
+
+def test_what_fused_sgd_would_do_to_its_momentum_is_not_relied_on():
+    """It moves on, or is left at random, in a step that is left out."""
+    parameter = nn.Parameter(torch.ones(3))
+    for make in (torch.optim.SGD, torch.optim.AdamW):
+        optimizer = make([parameter], lr=0.1)
+        assert not leaves_out_steps(optimizer)
+        optimizer.param_groups[0]['fused'] = True
+        assert leaves_out_steps(optimizer) == (make is torch.optim.AdamW)
+
+
+@pytest.mark.parametrize('settings', [
+    dict(accumulative_counts=2), dict(clip_grad=dict(max_norm=1, error_if_nonfinite=True))])
+def test_steps_that_the_device_cannot_leave_out(settings):
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.ones(3))])
+    optimizer.param_groups[0]['fused'] = True
+    assert _way_to_leave_out(OptimWrapper(optimizer)) is NonFiniteLossHook._by_optimizer
+    assert _way_to_leave_out(OptimWrapper(optimizer, **settings)) is NonFiniteLossHook._by_host
 
 
 def test_three_in_a_row_stop_the_run(toy_root, tmp_path, monkeypatch):
@@ -66,7 +225,8 @@ class PoisonWeights(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         if batch_idx == self.at:
-            next(runner.model.parameters()).data.view(-1)[0] = float('nan')
+            weight = next(runner.model.parameters()).data
+            weight[(0, ) * weight.dim()] = float('nan')
 
 
 def test_no_checkpoint_takes_weights_that_are_not_finite(toy_root, tmp_path):
@@ -110,7 +270,7 @@ def test_steps_that_mixed_precision_leaves_out_do_not_count():
         before = model.weight.clone()
         hook.before_train_iter(runner, 0)
         wrapper.update_params(model(torch.ones(1, 2)).sum() * factor)
-        hook._left_out or hook.after_train_iter(runner, 0)
+        hook._anywhere or hook.after_train_iter(runner, 0)
         changed.append(not torch.equal(before, model.weight))
         assert hook.in_a_row == 0 and torch.isfinite(model.weight).all()
     assert scaler.get_scale() == 2.**119  # the first step overflowed
