@@ -7,13 +7,28 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 import torch
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
-from torch import Tensor, nn
+from torch import nn
 
 from mmseg_inceptionnext.models import fuse
+from mmseg_inceptionnext.models.compiled import compile_model
 
+from .accuracy_plot import draw_accuracy
 from .compare_stock import randomise
 from .config import ConfigError, build_model, load_config
-from .measure import alternate, backbone_pass, in_fresh_process, machine, peak_memory, prediction, train_step
+from .machine import machine
+from .measure import (
+    Kernels,
+    alternate,
+    check_amp,
+    forward_pass,
+    isolated,
+    kernels_of,
+    on_gpu,
+    peak_memory,
+    prediction,
+    train_step,
+    warm_up,
+)
 
 MODES = ('infer', 'train')
 FORMATS = dict(nchw=torch.contiguous_format, nhwc=torch.channels_last)
@@ -30,7 +45,7 @@ class Settings(NamedTuple):
         batch_size: images of one call, halved for a model until it fits.
         memory_format: ``nchw``, ``nhwc``, or ``best`` for the faster of both, as the paper reports.
         backbone_only: leave neck and heads out.
-        amp: autocast to float16 on a GPU, bfloat16 on a CPU.
+        amp: ``fp32``, or autocast to ``fp16`` or ``bf16``.
         compile: run backbone, neck and heads through torch.compile.
         fused: fold norms into convolutions first, for ``infer``.
     """
@@ -39,18 +54,29 @@ class Settings(NamedTuple):
     batch_size: int = 1
     memory_format: str = 'best'
     backbone_only: bool = False
-    amp: bool = False
+    amp: str = 'fp32'
     compile: bool = False
     fused: bool = False
 
 
 class Throughput(NamedTuple):
-    """One model in one mode: seconds of each call of ``batch_size`` images, and the peak of memory in bytes."""
+    """One model in one mode.
+
+    Attributes:
+        config: of the model.
+        mode: one of :data:`MODES`.
+        memory_format: one of :data:`FORMATS`.
+        batch_size: images of one call.
+        times: seconds of each call.
+        kernels: of one call, and the seconds that they take; on a GPU only.
+        memory: the peak in bytes above what is held between calls.
+    """
     config: str
     mode: str
     memory_format: str
     batch_size: int
     times: List[float]
+    kernels: Optional[Kernels] = None
     memory: Optional[int] = None
 
     @property
@@ -62,12 +88,13 @@ def measure_throughput(configs: Sequence[str], settings: Settings, runs: int = 7
                        ) -> List[Throughput]:
     """Measures models in turn in one process, and the peak memory of each in a process of its own.
 
-    Weights are random, and nothing is downloaded.
+    Weights are random, and nothing is downloaded. On a GPU all share this process, and the peak is that of a model that
+    is alone on the GPU.
 
     Args:
         configs: config files; the first is what the others are compared with.
         settings: what is measured.
-        runs: calls of each that are timed, after one to warm up.
+        runs: calls of each that are timed, after those to warm up.
         with_memory: measure the memory too.
 
     Returns:
@@ -75,24 +102,31 @@ def measure_throughput(configs: Sequence[str], settings: Settings, runs: int = 7
 
     Raises:
         ConfigError: if a config is missing, its model cannot be built, or not even one image fits into memory.
+        ValueError: if the device cannot autocast to ``settings.amp``.
     """
+    check_amp(settings.amp)
+    results = [_faster(found) for found in _time(configs, settings, runs)]
+    if not with_memory:
+        return results
+    return [result._replace(memory=isolated(
+        'throughput:_peak_memory', result.config, settings._replace(batch_size=result.batch_size),
+        result.memory_format, returns_memory=True)) for result in results]
+
+
+def _time(configs: Sequence[str], settings: Settings, runs: int) -> List[List[Throughput]]:
+    """Each config in each memory format. No model is left when it ends."""
     formats = list(FORMATS) if settings.memory_format == 'best' else [settings.memory_format]
     calls, batches = {}, {}
     for config in configs:
         for name in formats:
             batches[config, name], calls[config, name] = _fitting_call(config, settings, name)
     times = alternate(calls, runs)
-    results = []
-    for config in configs:
-        found = [Throughput(config, settings.mode, name, batches[config, name], times[config, name])
-                 for name in formats]
-        best = max(found, key=lambda result: result.images_per_second)
-        if with_memory:
-            best = best._replace(memory=in_fresh_process(
-                'throughput:_peak_memory', config, settings._replace(batch_size=best.batch_size), best.memory_format,
-                returns_memory=True))
-        results.append(best)
-    return results
+    return [[Throughput(config, settings.mode, name, batches[config, name], times[config, name],
+                        kernels_of(calls[config, name])) for name in formats] for config in configs]
+
+
+def _faster(found: Sequence[Throughput]) -> Throughput:
+    return max(found, key=lambda result: result.images_per_second)
 
 
 def _fitting_call(config: str, settings: Settings, memory_format: str) -> Tuple[int, Callable[[], object]]:
@@ -126,82 +160,56 @@ def _build(config: str, settings: Settings, memory_format: str) -> nn.Module:
     if settings.backbone_only:
         model = model.backbone
     model.train(settings.mode == 'train')
-    if settings.compile:
-        parts = [model] if settings.backbone_only else model.children()
-        for part in parts:
-            part.forward = torch.compile(part.forward)
-    return model.to(memory_format=FORMATS[memory_format])
+    model = model.to(memory_format=FORMATS[memory_format])
+    return compile_model(model) if settings.compile else model
 
 
 def _call(model: nn.Module, settings: Settings, memory_format: str, shape: Tuple[int, int, int]
           ) -> Callable[[], object]:
     batch, height, width = shape
-    device = next(model.parameters()).device
     inputs = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
-    inputs = inputs.to(device, memory_format=FORMATS[memory_format])
-    call = _plain_call(model, settings, inputs)
-    if not settings.amp:
-        return call
-    dtype = torch.float16 if device.type == 'cuda' else torch.bfloat16
-    return torch.autocast(device.type, dtype)(call)
-
-
-def _plain_call(model: nn.Module, settings: Settings, inputs: Tensor) -> Callable[[], object]:
+    inputs = inputs.to(next(model.parameters()).device, memory_format=FORMATS[memory_format])
     if settings.mode == 'train':
-        return train_step(model, inputs)
+        return train_step(model, inputs, settings.amp)
     if settings.backbone_only:
-        return backbone_pass(model, inputs)
-    return prediction(model, inputs, tuple(inputs.shape[2:]))
+        return forward_pass(model, inputs, settings.amp)
+    return prediction(model, inputs, (height, width), settings.amp)
 
 
-def _peak_memory(config: str, settings: list, memory_format: str) -> int:
-    """Bytes above the model's own that a call takes at most."""
+def _peak_memory(config: str, settings: Sequence, memory_format: str) -> int:
+    """Bytes that a call takes at most, above what is held between calls."""
     settings = Settings(*settings)
     model = _build(config, settings, memory_format)
-    _call(model, settings, memory_format, (2, WARM_UP_SIDE, WARM_UP_SIDE))()  # the libraries' own are not the call's
-    return peak_memory(_call(model, settings, memory_format, (settings.batch_size, *settings.shape)))
+    call = _call(model, settings, memory_format, (settings.batch_size, *settings.shape))
+    # The libraries' own code and buffers are not the call's. cuDNN and torch.compile are warm for one shape only.
+    one_shape = on_gpu() or settings.compile
+    warm_up(call if one_shape else _call(model, settings, memory_format, (2, WARM_UP_SIDE, WARM_UP_SIDE)))
+    return peak_memory(call)
 
 
 def to_json(results: Sequence[Throughput], settings: Settings, path: str) -> None:
     """Writes every single measurement."""
-    content = dict(machine=machine(), settings=settings._asdict(), results=[result._asdict() for result in results])
+    found = [dict(result._asdict(), kernels=result.kernels and result.kernels._asdict()) for result in results]
     with open(path, 'w') as file:
-        json.dump(content, file, indent=2)
+        json.dump(dict(machine=machine([settings.amp]), settings=settings._asdict(), results=found), file, indent=2)
 
 
-def plot(results: Sequence[Throughput], accuracy: Dict[str, float], backbone_only: bool, path: str) -> None:
+def plot(results: Sequence[Throughput], accuracy: Dict[str, float], settings: Settings, path: str) -> None:
     """Draws the paper's accuracy against the measured throughput, as its figure 1 does.
 
     Args:
         results: what was measured, in one mode.
         accuracy: by config, mIoU or a backbone's top-1; configs that are not in it are left out.
-        backbone_only: whether backbones were measured.
+        settings: what was measured.
         path: the picture to write; its suffix says which kind.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter
-    figure = Figure(figsize=(7, 5), layout='constrained')
-    axes = figure.add_subplot()
-    families: Dict[str, List[Throughput]] = {}
+    families: Dict[str, List[Tuple[str, float, float]]] = {}
     for result in results:
         if result.config in accuracy:
-            families.setdefault(model_name(result.config, backbone_only).rpartition('_')[0], []).append(result)
-    for family, members in families.items():
-        members = sorted(members, key=lambda result: accuracy[result.config])
-        x, y = [m.images_per_second for m in members], [accuracy[m.config] for m in members]
-        axes.plot(x, y, 'o-', label=family)
-        for member, left, low in zip(members, x, y):
-            axes.annotate(model_name(member.config).rpartition('_')[2].upper(), (left, low), (5, 5),
-                          textcoords='offset points')
-    measure = 'ImageNet-1K top-1 (%)' if backbone_only else 'ADE20K mIoU (%)'
-    axes.set(xlabel=f'images / s, {results[0].mode}, measured', ylabel=f"{measure}, the paper's", xscale='log')
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter('{x:g}')
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_title(machine(), fontsize='small')
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=150)
+            family, _, size = model_name(result.config, settings.backbone_only).rpartition('_')
+            families.setdefault(family, []).append((size.upper(), result.images_per_second, accuracy[result.config]))
+    measure = 'ImageNet-1K top-1 (%)' if settings.backbone_only else 'ADE20K mIoU (%)'
+    draw_accuracy(families, results[0].mode, measure, machine([settings.amp]), path)
 
 
 def model_name(config: str, backbone_only: bool = False) -> str:
