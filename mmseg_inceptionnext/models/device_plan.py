@@ -15,19 +15,21 @@ class DevicePlan(NamedTuple):
         tile_bytes: of logits at full size that are held at once.
         conv_side: outputs along each side that :func:`conv3x3_of_upsampled` computes at once, of
         conv_bytes: as many images as take so much memory between its steps.
+        conv_pooled: whether pyramid pooling's few pixels are convolved so, too; it saves work, not launches.
         mlp_bytes: of the hidden map of a fused MLP that are held at once; None for all of it.
         memory_format: of the model's weights, which the maps follow.
     """
     tile_bytes: int
     conv_side: int
     conv_bytes: int
+    conv_pooled: bool
     mlp_bytes: Optional[int]
     memory_format: torch.memory_format
 
 
-CPU = DevicePlan(tile_bytes=5 * 2**18, conv_side=64, conv_bytes=2**22, mlp_bytes=12 * 2**20,
+CPU = DevicePlan(tile_bytes=5 * 2**18, conv_side=64, conv_bytes=2**22, conv_pooled=True, mlp_bytes=12 * 2**20,
                  memory_format=torch.channels_last)
-GPU = DevicePlan(tile_bytes=152 * 2**20, conv_side=192, conv_bytes=256 * 2**20, mlp_bytes=None,
+GPU = DevicePlan(tile_bytes=152 * 2**20, conv_side=192, conv_bytes=256 * 2**20, conv_pooled=False, mlp_bytes=None,
                  memory_format=torch.channels_last)
 
 _asked: ContextVar[Optional[DevicePlan]] = ContextVar('_asked', default=None)

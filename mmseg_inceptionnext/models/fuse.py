@@ -53,6 +53,26 @@ def fuse(model: nn.Module, inplace: bool = False) -> nn.Module:
     return model.to(memory_format=plan_of(next(model.parameters()).device).memory_format)
 
 
+def cast_convolutions(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Casts the weights of convolutions and linear layers, for inference under autocast to the same dtype.
+
+    Autocast would cast them in each call anew. The results are the same, bit for bit.
+
+    Args:
+        model: changed in place.
+        dtype: half precision.
+
+    Returns:
+        The same model.
+    """
+    if isinstance(model, BaseSegmentor):
+        convolve_by_winograd(model, lambda *_: False)  # which is for single precision
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.to(dtype)
+    return model
+
+
 class _Fused(nn.Module):
     """Marks a fused model and keeps it from training."""
 

@@ -3,6 +3,7 @@ from functools import lru_cache
 from typing import List, Sequence, Tuple
 
 import torch
+from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import UPerHead
 from mmseg.models.utils import resize
 from mmseg.registry import MODELS
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..compat import is_compiling
+from ..device_plan import plan_of
 from ..interpolation import (
     Size,
     average_matrix,
@@ -46,7 +48,7 @@ class FastUPerHead(UPerHead):
             maps[i - 1] = self._resize(maps[i], maps[i - 1].shape[2:]).add_(maps[i - 1])
         for i, conv in enumerate(self.fpn_convs):  # one by one: each result takes the place of what it came from
             maps[i] = conv(maps[i])
-        return self._bottleneck_of_resized(maps)
+        return self._conv_of_resized(self.fpn_bottleneck, maps)
 
     def psp_forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Pyramid pooling of the last map: (N, C, H, W) to (N, channels, H, W)."""
@@ -63,24 +65,26 @@ class FastUPerHead(UPerHead):
         with torch.autocast(x.device.type, enabled=False):
             pixels = x.permute(0, 2, 3, 1).reshape(n, -1, channels).to(like.dtype)
             pooled = torch.bmm(pooling.expand(n, -1, -1), pixels).to(x.dtype)  # (N, pixels of all scales, C)
-        maps = [x]
-        for module, scale, part, matrix in zip(self.psp_modules, scales, pooled.split([s * s for s in scales], 1),
-                                               enlarging):
-            y = module[1](part.unflatten(1, (scale, scale)).permute(0, 3, 1, 2))
+        pooled = [
+            module[1](part.unflatten(1, (scale, scale)).permute(0, 3, 1, 2)) for module, scale, part in
+            zip(self.psp_modules, scales, pooled.split([s * s for s in scales], 1))]
+        if plan_of(x.device).conv_pooled and not is_compiling():
+            return self._conv_of_resized(self.bottleneck, [x, *pooled])
+        for i, (y, matrix) in enumerate(zip(pooled, enlarging)):
             with torch.autocast(x.device.type, enabled=False):
-                pixels = y.permute(0, 2, 3, 1).reshape(n, scale * scale, -1).to(like.dtype)
-                y = torch.bmm(matrix.expand(n, -1, -1), pixels).to(y.dtype)
-                maps.append(y.unflatten(1, size).permute(0, 3, 1, 2))
-        return self.bottleneck(torch.cat(maps, 1))
+                pixels = y.permute(0, 2, 3, 1).flatten(1, 2).to(like.dtype)
+                enlarged = torch.bmm(matrix.expand(n, -1, -1), pixels).to(y.dtype)
+            pooled[i] = enlarged.unflatten(1, size).permute(0, 3, 1, 2)
+        return self.bottleneck(torch.cat([x, *pooled], 1))
 
     def _resize(self, x: Tensor, size: Size) -> Tensor:
         if torch.are_deterministic_algorithms_enabled() and not torch.onnx.is_in_onnx_export():
             return resize_by_products(x, tuple(size), self.align_corners)
         return resize(x, size=size, mode='bilinear', align_corners=self.align_corners)
 
-    def _bottleneck_of_resized(self, maps: List[Tensor]) -> Tensor:
-        """``fpn_bottleneck(cat([maps[0], *(resized to its size: maps[1:])]))``; takes the first out, to free it."""
-        module, conv = self.fpn_bottleneck, self.fpn_bottleneck.conv
+    def _conv_of_resized(self, module: ConvModule, maps: List[Tensor]) -> Tensor:
+        """``module(cat([maps[0], *(resized to its size: maps[1:])]))``; takes the first out of the list, to free it."""
+        conv = module.conv
         weights = conv.weight.split([x.shape[1] for x in maps], dim=1)
         if isinstance(conv, WinogradConv2d):  # of a fused model
             base = conv(maps.pop(0))
@@ -102,10 +106,15 @@ def resize_by_products(x: Tensor, size: Size, align_corners: bool) -> Tensor:
 
 def _pooling(scales: Tuple[int, ...], size: Size, align_corners: bool, like: Tensor) -> Tuple[Tensor, List[Tensor]]:
     """The pyramid of a map of H x W pixels as matrices: (pixels of all scales, H W), and (H W, S S) for each scale."""
-    pooling = [torch.kron(*(average_matrix(scale, length, like) for length in size)) for scale in scales]
-    enlarging = [torch.kron(*(interpolation_matrix(scale, length, align_corners, like) for length in size))
+    pooling = [_kron(*(average_matrix(scale, length, like) for length in size)) for scale in scales]
+    enlarging = [_kron(*(interpolation_matrix(scale, length, align_corners, like) for length in size))
                  for scale in scales]
     return torch.cat(pooling), enlarging
+
+
+def _kron(a: Tensor, b: Tensor) -> Tensor:
+    """``torch.kron`` of two matrices; PyTorch's own would compile for one size only."""
+    return (a[:, None, :, None] * b[:, None]).flatten(2).flatten(0, 1)
 
 
 @lru_cache(maxsize=64)

@@ -110,7 +110,7 @@ class MemoryEfficientEncoderDecoder(EncoderDecoder):
 
     def _logits(self, inputs: Tensor) -> Tensor:
         """(N, C, H, W) to logits (N, h, w, classes), at the size at which the head gives them; never half precision."""
-        logits = self.decode_head.forward(self.extract_feat(inputs)).permute(0, 2, 3, 1)
+        logits = self.decode_head(self.extract_feat(inputs)).permute(0, 2, 3, 1)
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).contiguous()
 
     def _classes(self, size: Tuple[int, int], tiles: Iterator[Tile], inputs: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ class MemoryEfficientEncoderDecoder(EncoderDecoder):
         reason = why_not_tiled(head)
         if not reason:
             labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).squeeze(1)
-            return tiled_loss(head, head.forward(inputs), labels)
+            return tiled_loss(head, head(inputs), labels)
         if reason not in self._reasons_told:
             self._reasons_told.add(reason)
             print_log(f'{reason}: its loss is computed the stock way, from logits at full size', logger='current',

@@ -129,7 +129,7 @@ def _cross_entropy(images: Tensor, classes: Tensor, weight: Tensor, up: Resampli
             tile = resample_rows(stretched, rows)
             if rows.matrix is None and cols.matrix is None:
                 tile = tile.clone()  # of the logits themselves
-            torch.argmax(tile, -1, out=predicted[here])
+            torch.max(tile, -1, out=(log_likelihood[here], predicted[here]))  # the former is filled in below
             torch.log_softmax(tile, -1, out=tile)
             likelihood = torch.gather(tile, -1, target, out=log_likelihood[here][..., None])
             if grads is not None:
