@@ -30,6 +30,8 @@ def parse_args():
     parser.add_argument('--tta', action='store_true', help="average the views of the config's tta_pipeline")
     parser.add_argument('--fuse', action=argparse.BooleanOptionalAction, default=True,
                         help='fold the norms into the convolutions first: faster, the same to rounding')
+    parser.add_argument('--compile', action='store_true',
+                        help='with torch.compile: for many images, as it takes up to minutes first')
     parser.add_argument('--skip-existing', action='store_true', help='leave out what has its results already')
     parser.add_argument('--json', action='store_true', help='print the summary as JSON')
     parser.add_argument(
@@ -46,7 +48,7 @@ def main():
         output = Output(args.save, args.opacity, args.classes)
         with redirect_stdout(sys.stderr):  # standard output is for the summary; MMEngine logs to it
             segmenter = Segmenter(args.checkpoint, args.config, args.device, args.fuse, args.trust_checkpoint, args.amp,
-                                  args.tta, args.batch_size, output.needs_probabilities)
+                                  args.tta, args.batch_size, output.needs_probabilities, args.compile)
             summary = infer(segmenter, args.inputs, args.out_dir, output, args.skip_existing, sys.stdin)
     except (CheckpointError, ValueError, OSError) as error:
         sys.exit(str(error))

@@ -29,6 +29,8 @@ def parse_args():
         'flip, whole image')
     views.add_argument('--tta', action='store_const', dest='protocol', const='ms', help='the same as --protocol ms')
     parser.add_argument('--fuse', action='store_true', help='fold the norms into the convolutions first: faster')
+    parser.add_argument('--compile', action='store_true',
+                        help='with torch.compile: for large test sets, as it takes up to minutes first')
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='run what is inside the checkpoint, if it holds more than data')
     parser.add_argument(
@@ -46,7 +48,7 @@ def main():
     try:
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
         test(cfg, args.checkpoint, args.out, args.show_dir, fuse_model=args.fuse, protocol=args.protocol,
-             no_gt=args.no_gt, trust_checkpoint=args.trust_checkpoint)
+             no_gt=args.no_gt, trust_checkpoint=args.trust_checkpoint, compiles=args.compile)
         end_processes()
     except (CheckpointError, ConfigError, MissingDatasetError, SampleError) as error:
         sys.exit(str(error))

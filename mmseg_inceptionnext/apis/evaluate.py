@@ -13,8 +13,10 @@ from mmengine.runner import Runner
 
 from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
 from mmseg_inceptionnext.engine import build_runner, safe_checkpoints
+from mmseg_inceptionnext.engine.checkpoint import unwrap
 from mmseg_inceptionnext.engine.hooks import FuseHook, WholeCheckpointHook
 from mmseg_inceptionnext.evaluation import write_report
+from mmseg_inceptionnext.models.compiled import compile_model
 
 from .config import ConfigError, check_datasets, metainfo_of
 from .protocol import Protocol, apply_protocol, own_pipeline, without_labels
@@ -27,7 +29,8 @@ def test(cfg: Config,
          fuse_model: bool = False,
          trust_checkpoint: bool = False,
          protocol: str = 'ss',
-         no_gt: Optional[str] = None) -> Dict[str, float]:
+         no_gt: Optional[str] = None,
+         compiles: bool = False) -> Dict[str, float]:
     """Evaluates a checkpoint on the test set of a config, or predicts a folder of images that have no labels.
 
     The last line of the log says by which protocol. An evaluation writes to ``cfg.work_dir``: ``metrics.json``, the
@@ -44,6 +47,7 @@ def test(cfg: Config,
         trust_checkpoint: run what is inside the checkpoint, if it holds more than data.
         protocol: ``ss``, ``ms`` or ``paper``, see :func:`apply_protocol`.
         no_gt: folder that is searched through for images; they are predicted, and nothing is evaluated.
+        compiles: run backbone, neck and head through ``torch.compile``, see :func:`compile_model`.
 
     Raises:
         ConfigError: if an option cannot be applied to this config.
@@ -68,6 +72,8 @@ def test(cfg: Config,
         runner.register_hook(WholeCheckpointHook())
         if fuse_model:
             runner.register_hook(FuseHook())
+        if compiles:
+            compile_model(unwrap(runner.model))
         metrics = runner.test()
     if no_gt:
         print_log(f'{images} predictions in {out}, by protocol {applied}', logger='current')

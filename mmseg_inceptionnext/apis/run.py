@@ -20,8 +20,10 @@ from mmseg_inceptionnext.engine import (
     safe_checkpoints,
 )
 from mmseg_inceptionnext.engine.atomic import what_is_whole
+from mmseg_inceptionnext.engine.checkpoint import unwrap
 from mmseg_inceptionnext.engine.hooks import WholeCheckpointHook
 from mmseg_inceptionnext.engine.reproducible import ReproducibleRunHook
+from mmseg_inceptionnext.models.compiled import compile_model
 
 from .config import ConfigError, check_datasets, metainfo_of
 
@@ -35,7 +37,8 @@ def train(cfg: Config,
           auto_scale_lr: bool = False,
           trust_checkpoint: bool = False,
           deterministic: bool = False,
-          accumulate: bool = False) -> Dict[str, float]:
+          accumulate: bool = False,
+          compiles: bool = False) -> Dict[str, float]:
     """Trains by a config.
 
     Args:
@@ -47,6 +50,7 @@ def train(cfg: Config,
         auto_scale_lr: scale the learning rate linearly from the recipe's batch to this run's.
         trust_checkpoint: run what is inside the checkpoints, if they hold more than data.
         deterministic: use deterministic algorithms only, which are slower.
+        compiles: run backbone, neck and heads through ``torch.compile``, see :func:`compile_model`.
         accumulate: make this run's batch the recipe's by accumulating gradients, see :func:`match_batch`.
 
     Returns:
@@ -71,6 +75,8 @@ def train(cfg: Config,
         runner.register_hook(ReproducibleRunHook(), priority='VERY_HIGH')
         if not any(isinstance(hook, NonFiniteLossHook) for hook in runner.hooks):
             runner.register_hook(NonFiniteLossHook())
+        if compiles:
+            compile_model(unwrap(runner.model))
         runner.train()
     scalars = runner.message_hub.log_scalars
     return {name[4:]: values.current() for name, values in scalars.items() if name.startswith('val/')}

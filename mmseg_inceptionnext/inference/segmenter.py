@@ -62,6 +62,8 @@ class Segmenter:
         tta: average the views of the config's ``tta_pipeline``.
         batch_size: number of neighbours of the same size that are predicted together.
         probabilities: give those of all classes, too.
+        compile: run the network through ``torch.compile``: the first images take up to minutes, those after them less
+            time; see :func:`mmseg_inceptionnext.models.compiled.compile_model`.
 
     Raises:
         CheckpointError: if the checkpoint cannot be had or read, holds more than data, or does not fit the model.
@@ -79,7 +81,8 @@ class Segmenter:
                  amp: Optional[str] = None,
                  tta: bool = False,
                  batch_size: int = 1,
-                 probabilities: bool = False) -> None:
+                 probabilities: bool = False,
+                 compile: bool = False) -> None:
         if not isinstance(checkpoint, (str, os.PathLike)):
             raise TypeError(f'{type(checkpoint).__name__} as checkpoint: allowed is the path of a file')
         if type(batch_size) is not int or batch_size < 1:
@@ -87,13 +90,14 @@ class Segmenter:
         self.batch_size, self.probabilities = batch_size, probabilities
         checkpoint = os.fspath(checkpoint)
         if checkpoint.lower().endswith('.onnx'):
-            if config or amp or tta:
+            if config or amp or tta or compile:
                 raise ValueError(f'{checkpoint} was exported with its config and precision, one view an image; leave '
-                                 '--config, --amp and --tta out, or give the checkpoint in its place')
+                                 '--config, --amp, --tta and --compile out, or give the checkpoint in its place')
             self.backend = OnnxBackend(checkpoint, device)
             self._load = Compose([dict(LOADING)])
         else:
-            self.backend = TorchBackend(checkpoint, config, device, fuse_model, amp, tta, trust_checkpoint)
+            self.backend = TorchBackend(
+                checkpoint, config, device, fuse_model, amp, tta, trust_checkpoint, compile)
             self._load = self.backend.load
         self.classes, self.palette = self.backend.classes, self.backend.palette
 

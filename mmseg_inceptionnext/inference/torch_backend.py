@@ -1,6 +1,6 @@
 """Predicts with a checkpoint, through the config's own test pipeline."""
 from contextlib import nullcontext
-from typing import List, Optional, Tuple
+from typing import List, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
+from torch import Tensor
 
 from mmseg_inceptionnext.apis.config import build_model, load_config
 from mmseg_inceptionnext.apis.protocol import apply_protocol, without_labels
@@ -22,6 +23,8 @@ from mmseg_inceptionnext.engine import (
 )
 from mmseg_inceptionnext.engine.checkpoint import segmentor_weights
 from mmseg_inceptionnext.models import fuse
+from mmseg_inceptionnext.models.compiled import compile_model
+from mmseg_inceptionnext.models.fuse import cast_convolutions
 
 AMP_DTYPES = dict(fp16=torch.float16, bf16=torch.bfloat16)
 
@@ -38,7 +41,7 @@ class TorchBackend:
     """
 
     def __init__(self, checkpoint: str, config: Optional[str], device: Optional[str], fuse_model: bool,
-                 amp: Optional[str], tta: bool, trust_checkpoint: bool) -> None:
+                 amp: Optional[str], tta: bool, trust_checkpoint: bool, compiles: bool = False) -> None:
         if amp not in (None, *AMP_DTYPES):
             raise ValueError(f'--amp {amp}: allowed are {", ".join(AMP_DTYPES)}')
         self.amp = amp
@@ -59,6 +62,11 @@ class TorchBackend:
             self.model.to(device or get_device()).eval()
             if fuse_model:
                 fuse(self.model, inplace=True)
+            if amp:
+                cast_convolutions(self.model, AMP_DTYPES[amp])
+            if compiles:
+                compile_model(self.model)
+            self.model.data_preprocessor._non_blocking = self._is_on_gpu  # whose images are in pinned memory
         except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch built without CUDA
             raise ValueError(f'--device {device} cannot be used here: {error}') from error
         self._predictor = self.model
@@ -120,9 +128,16 @@ class TorchBackend:
         """Images of the same shape can be predicted together."""
         return prepared['img'].shape
 
+    @property
+    def _is_on_gpu(self) -> bool:
+        return next(self.model.parameters()).is_cuda
+
     def batch(self, prepared: List[dict]) -> dict:
         """Some images of the same shape, as the segmentor's ``data_preprocessor`` takes them."""
-        return pseudo_collate([self._pack(image) for image in prepared])
+        batch = pseudo_collate([self._pack(image) for image in prepared])
+        if self._is_on_gpu:
+            batch['inputs'] = _pinned(batch['inputs'])
+        return batch
 
     @torch.no_grad()
     def predict(self, prepared: List[dict], probabilities: bool
@@ -140,9 +155,10 @@ class TorchBackend:
         device = next(self.model.parameters()).device.type
         with torch.autocast(device, AMP_DTYPES[self.amp]) if self.amp else nullcontext():
             samples = self._predictor.test_step(self.batch(prepared))
-        dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
-        return [(sample.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(dtype),
-                 self._probabilities(sample) if probabilities else None) for sample in samples]
+        few = len(self.classes) <= 256
+        masks = [sample.pred_sem_seg.data.squeeze(0).to(torch.uint8 if few else torch.int32) for sample in samples]
+        return [(mask.cpu().numpy().astype(np.uint8 if few else np.uint16, copy=False),
+                 self._probabilities(sample) if probabilities else None) for mask, sample in zip(masks, samples)]
 
     def _probabilities(self, sample: SegDataSample) -> np.ndarray:
         scores = sample.seg_logits.data.float()
@@ -151,3 +167,8 @@ class TorchBackend:
         elif self._predictor is self.model:
             scores = scores.softmax(0)
         return scores.cpu().numpy()
+
+
+def _pinned(images: Union[Tensor, list]) -> Union[Tensor, list]:
+    """Images, or lists of images or views, in memory that a GPU copies from while the host goes on."""
+    return images.pin_memory() if isinstance(images, Tensor) else [_pinned(image) for image in images]

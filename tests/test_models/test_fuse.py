@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import mmseg_inceptionnext
 from mmseg_inceptionnext.models import InceptionNeXt, device_plan
+from mmseg_inceptionnext.models.fuse import cast_convolutions
 
 from utils import ROOT, randomise
 
@@ -94,6 +95,21 @@ def test_heads_that_take_a_norms_output_twice_keep_it():
     fused = fuse(model)
     torch.testing.assert_close(fused(image), model(image), rtol=1e-9, atol=1e-9)
     assert norms(fused) == ['backbone.norm0', 'backbone.norm1', 'backbone.norm3']
+
+
+@pytest.mark.parametrize('fused', [False, True])
+def test_cast_weights_give_what_autocast_gives(fused):
+    """Bit for bit, and nothing is left to cast but what is no convolution."""
+    cfg = Config.fromfile(ROOT / 'configs/upernet_inceptionnext_a_ade20k.py').model
+    cfg.backbone.init_cfg = None
+    model = randomise(revert_sync_batchnorm(MODELS.build(cfg))).eval()
+    if fused:
+        model = fuse(model)
+    image = torch.randn(2, 3, 64, 96)
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        expected = model(image)
+        assert torch.equal(cast_convolutions(model, torch.bfloat16)(image), expected)
+    assert {m.weight.dtype for m in model.modules() if isinstance(m, nn.Conv2d)} == {torch.bfloat16}
 
 
 def test_a_fused_model_refuses_to_be_trained():
