@@ -1,6 +1,7 @@
 # make demo             trains, evaluates and segments on drawn scenes, in minutes on a CPU
 # make test             lints and runs the tests
 # make test-openmmlab   runs the tests on the second stack, with PyTorch 2.1 and a compiled MMCV
+# make test-gpu         runs on a GPU what needs one, and prints the tables of docs/gpu.md; installs nothing
 # The first two make .venv before, with the default stack at the versions of requirements/constraints.txt, the last
 # .venv-openmmlab, at those of requirements/constraints-openmmlab.txt.
 
@@ -16,13 +17,16 @@ VALIDATION := data/toy_ade20k/images/validation
 PYTHON_OPENMMLAB ?= $(shell for p in python3.11 python3.10 python3 python3.9; do \
 	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
 OPENMMLAB := .venv-openmmlab
+# What is installed where the GPU is: PyTorch with CUDA, and this package with MMSegmentation.
+PYTHON_OF_GPU ?= python3
+BENCHMARK := $(PYTHON_OF_GPU) tools/benchmark.py --markdown --runs 11
 # Two halves of the tests at a time, of the same length, each on one core. The second is what the first leaves out, so a
 # new test is in one of them.
 FIRST := $(addprefix tests/test_,models engine datasets evaluation apis)
 INSTALL_OPENMMLAB := $(OPENMMLAB)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation \
 	-c requirements/constraints-openmmlab.txt
 
-.PHONY: demo test test-openmmlab test-first test-second lint
+.PHONY: demo test test-openmmlab test-first test-second test-gpu lint
 
 .venv/installed: setup.cfg pyproject.toml requirements/constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.10 or newer found (python3 is $$(python3 -V 2>&1)); install one with" \
@@ -61,6 +65,17 @@ $(OPENMMLAB)/installed: setup.cfg pyproject.toml requirements/constraints-openmm
 
 test-openmmlab: $(OPENMMLAB)/installed
 	$(MAKE) --no-print-directory -j2 --output-sync=target PYTHON_OF_TESTS=$(OPENMMLAB)/bin/python test-first test-second
+
+test-gpu:
+	$(PYTHON_OF_GPU) -m pytest -q -p no:cacheprovider tests/test_gpu.py
+	$(BENCHMARK) --compare-stock configs/upernet_inceptionnext_t_ade20k.py --mode predict --batch-size 1 8 --amp fp32 bf16
+	$(BENCHMARK) --compare-stock configs/upernet_inceptionnext_t_ade20k.py --mode train --batch-size 2 16 --amp fp32 bf16
+	$(BENCHMARK) --compare-stock configs/fpn_inceptionnext_t_ade20k.py --mode predict train --batch-size 4 --amp fp32 bf16
+	$(BENCHMARK) --compare-stock configs/upernet_inceptionnext_t_ade20k.py --mode backbone --batch-size 24 --amp fp32 bf16
+	$(BENCHMARK) --classifiers --mode infer train --amp fp32 bf16
+
+# These are compared bit for bit, and their GPU is a fake one: a real one is hidden from them.
+test-first test-second: export CUDA_VISIBLE_DEVICES :=
 
 test-first:
 	OMP_NUM_THREADS=1 $(PYTHON_OF_TESTS) -m pytest -q $(FIRST)
