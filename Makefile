@@ -1,7 +1,7 @@
 # make demo             trains, evaluates and segments on drawn scenes, in minutes on a CPU
 # make test             lints and runs the tests
 # make test-openmmlab   runs the tests on the second stack, with PyTorch 2.1 and a compiled MMCV
-# make test-gpu         runs on a GPU what needs one, and prints the tables of docs/gpu.md; installs nothing
+# make test-gpu         runs on a GPU what needs one, and prints tables of speed and memory; installs nothing
 # The first two make .venv before, with the default stack at the versions of requirements/constraints.txt, the last
 # .venv-openmmlab, at those of requirements/constraints-openmmlab.txt.
 

@@ -107,7 +107,7 @@ class _TiledCrossEntropy(torch.autograd.Function):
         if grads is not None:
             ctx.save_for_backward(grads.permute(0, 3, 1, 2))
         ctx.mark_non_differentiable(predicted)
-        return torch.dot(log_likelihood.flatten(), weight.flatten()), predicted
+        return (log_likelihood * weight).sum(), predicted
 
     @staticmethod
     @once_differentiable
