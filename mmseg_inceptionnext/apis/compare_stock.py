@@ -17,10 +17,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmseg_inceptionnext.models import fuse
 from mmseg_inceptionnext.models.compiled import compile_model
+from mmseg_inceptionnext.models.fuse import cast_convolutions
 
 from .config import load_config
 from .machine import machine
 from .measure import (
+    PRECISIONS,
     Kernels,
     alternate,
     check_amp,
@@ -148,6 +150,8 @@ def _variant(name: str, sources: Dict[str, nn.Module], mode: str, options: Optio
         model = model.to(memory_format=_memory_format(way, options))
     elif mode != 'train' and change != 'not fused':
         model = fuse(model, inplace=True)
+        if options.amp != 'fp32':
+            cast_convolutions(model, PRECISIONS[options.amp])  # as Segmenter does
     return compile_model(model) if change == 'compiled' else model
 
 
@@ -203,7 +207,7 @@ class Row(NamedTuple):
         times: seconds of each call.
         macs: multiply-accumulates of one call.
         kernels: of one call, and the seconds that they take; on a GPU only.
-        memory: the peak in bytes above what is held between calls.
+        memory: the peak in bytes above the weights.
     """
     mode: str
     name: str
@@ -249,14 +253,14 @@ def _compare(config: str, mode: str, options: Sequence, runs: int) -> Tuple[List
 
 
 def _peak_memory(config: str, mode: str, options: Sequence, name: str) -> int:
-    """Bytes that a call takes at most, above what is held between calls."""
+    """Bytes that a call takes at most, above the weights."""
     options = Options(*options)
     model, case = build_variants(config, mode, options, [name])[name], case_of(mode, options)
     function = function_of(mode, name, model, case, options)
     # The libraries' own code and buffers are not the call's. cuDNN and torch.compile are warm for one shape only.
     one_shape = on_gpu() or options.compile
     warm_up(function if one_shape else function_of(mode, name, model, WARM_UP, options))
-    return peak_memory(function)
+    return peak_memory(function, model)
 
 
 def scaling(config: str, options: Options, sides: Sequence[int] = (256, 512, 1024, 1536), runs: int = 3

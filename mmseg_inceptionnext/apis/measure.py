@@ -246,12 +246,17 @@ def _named(function: str) -> Callable:
 
 
 @cudnn_benchmark()
-def peak_memory(function: Callable[[], object]) -> int:
-    """Bytes that a call takes at most, above what is held before it. For Linux, or on the GPU."""
+def peak_memory(function: Callable[[], object], model: Optional[nn.Module] = None) -> int:
+    """Bytes that a call takes at most, above what is held before it. For Linux, or on the GPU.
+
+    On a GPU a ``model`` is what counts as held: there gradients and the optimizer's state are left from earlier calls.
+    """
     if on_gpu():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
+        if model is not None:
+            before = sum(x.numel() * x.element_size() for x in (*model.parameters(), *model.buffers()))
         function()
         return torch.cuda.max_memory_allocated() - before
     before = _reset_peak()

@@ -69,7 +69,7 @@ class Throughput(NamedTuple):
         batch_size: images of one call.
         times: seconds of each call.
         kernels: of one call, and the seconds that they take; on a GPU only.
-        memory: the peak in bytes above what is held between calls.
+        memory: the peak in bytes above the weights.
     """
     config: str
     mode: str
@@ -177,14 +177,14 @@ def _call(model: nn.Module, settings: Settings, memory_format: str, shape: Tuple
 
 
 def _peak_memory(config: str, settings: Sequence, memory_format: str) -> int:
-    """Bytes that a call takes at most, above what is held between calls."""
+    """Bytes that a call takes at most, above the weights."""
     settings = Settings(*settings)
     model = _build(config, settings, memory_format)
     call = _call(model, settings, memory_format, (settings.batch_size, *settings.shape))
     # The libraries' own code and buffers are not the call's. cuDNN and torch.compile are warm for one shape only.
     one_shape = on_gpu() or settings.compile
     warm_up(call if one_shape else _call(model, settings, memory_format, (2, WARM_UP_SIDE, WARM_UP_SIDE)))
-    return peak_memory(call)
+    return peak_memory(call, model)
 
 
 def to_json(results: Sequence[Throughput], settings: Settings, path: str) -> None:

@@ -42,15 +42,15 @@ class Event:
 
 @pytest.fixture
 def fake_gpu(monkeypatch):
-    """Measuring takes the ways of a GPU, over calls that run on the CPU; peaks are 3 MiB, a call has a kernel."""
-    for module in (measure, compare_stock, throughput, benchmark_tables):
+    """Measuring takes the ways of a GPU, over calls that run on the CPU; peaks are 1 GiB, a call has a kernel."""
+    for module in (measure, machine, compare_stock, throughput, benchmark_tables):
         monkeypatch.setattr(module, 'on_gpu', lambda: True)
     profiler = types.SimpleNamespace(events=lambda: [event('gemm', 2000)])
     monkeypatch.setattr(measure, 'profile', lambda activities: nullcontext(profiler))
-    monkeypatch.setattr(measure, '_peaks', lambda amp: (1., 1.))
+    monkeypatch.setattr(machine, '_peaks', lambda amp: (1., 1.))
     for name, value in dict(
             Event=Event, synchronize=lambda: None, empty_cache=lambda: None, reset_peak_memory_stats=lambda: None,
-            memory_allocated=lambda: MIB, max_memory_allocated=lambda: 4 * MIB,
+            memory_allocated=lambda: MIB, max_memory_allocated=lambda: 1024 * MIB,
             get_device_name=lambda: 'Fake GPU').items():
         monkeypatch.setattr(torch.cuda, name, value)
 
@@ -75,9 +75,8 @@ def compile_marks(monkeypatch):
         model.is_compiled = True
         return model
 
-    module = types.ModuleType('compiled')
-    module.compile_model = compile_model
-    monkeypatch.setitem(sys.modules, 'mmseg_inceptionnext.models.compiled', module)
+    for module in (compare_stock, throughput):
+        monkeypatch.setattr(module, 'compile_model', compile_model)
 
 
 @pytest.fixture
@@ -265,7 +264,7 @@ def test_settings_reach_the_model(compile_marks):
 
 
 def test_a_model_is_alone_on_the_gpu_where_its_memory_is_measured(fake_gpu, small, monkeypatch):
-    built, alive = [], []
+    built, alive, weights = [], [], []
 
     def recorded(function):
         def build(*args):
@@ -274,9 +273,10 @@ def test_a_model_is_alone_on_the_gpu_where_its_memory_is_measured(fake_gpu, smal
             return model
         return build
 
-    def peak_memory(function):
-        alive.append(sum(model() is not None for model in built))
-        return measure.peak_memory(function)
+    def peak_memory(function, model):
+        alive.append(sum(each() is not None for each in built))
+        weights.append(sum(x.numel() * x.element_size() for x in (*model.parameters(), *model.buffers())))
+        return measure.peak_memory(function, model)
 
     for module, name in ((throughput, '_build'), (compare_stock, '_variant')):
         monkeypatch.setattr(module, name, recorded(getattr(module, name)))
@@ -284,7 +284,8 @@ def test_a_model_is_alone_on_the_gpu_where_its_memory_is_measured(fake_gpu, smal
     monkeypatch.setattr(measure, 'in_fresh_process', lambda *args, **kwargs: pytest.fail('a new process'))
     results = throughput.measure_throughput([FPN, FPN.replace('_a_', '_t_')], TINY, 1)
     rows, _ = compare_stock.compare_with_stock(FPN, 'train', Options(), 1)
-    assert [result.memory for result in (*results, *rows)] == [3 * MIB] * 4 and alive == [1] * 4
+    assert [result.memory for result in (*results, *rows)] == [1024 * MIB - held for held in weights]
+    assert alive == [1] * 4 and measure.peak_memory(lambda: None) == 1023 * MIB
     assert {result.kernels for result in (*results, *rows)} == {measure.Kernels(1, .002)}
 
 

@@ -19,11 +19,11 @@ def conv3x3_of_upsampled(base: Tensor, maps: Sequence[Tensor], weights: Sequence
     ``base + sum_i conv3x3(resize(maps[i]), weights[i])`` without a resized map. With ``W_t`` the weights of tap ``t``
     and ``S_t`` the shift by that tap which brings in zeros, ``conv3x3(resize(f)) = sum_t S_t resize(W_t f)``: nine 1x1
     convolutions at the size of ``f``. Resizing and shifting treat rows and columns apart, so what follows are products
-    with two small banded matrices: along x for each map, then one along y for all of them, which adds them up.
+    with two small banded matrices: along x, then along y, which adds the taps up.
 
-    Under autocast it computes in the dtype of ``base``; half precision is rounded after the 1x1 convolutions, after
-    the products along x and at the end, and all sums between are float32, as matrix products have them. It can be
-    differentiated once.
+    Under autocast it computes in the dtype of ``base``. Half precision is rounded after the 1x1 convolutions, after the
+    products along x and at the end: one product along y adds up all maps, in float32 as matrix products do. In single
+    precision they are added one by one, which takes less memory. It can be differentiated once.
 
     Args:
         base: (N, O, H, W), no leaf that wants a gradient; it is overwritten.
@@ -40,7 +40,11 @@ def conv3x3_of_upsampled(base: Tensor, maps: Sequence[Tensor], weights: Sequence
     maps, weights = [x.to(dtype) for x in maps], [weight.to(dtype) for weight in weights]
     if torch.onnx.is_in_onnx_export() or is_compiling():
         return _traceable(base, maps, weights, align_corners)
-    return _ConvOfUpsampled.apply(base, align_corners, len(maps), *maps, *weights)
+    if dtype in (torch.float16, torch.bfloat16):
+        return _ConvOfUpsampled.apply(base, align_corners, len(maps), *maps, *weights)
+    for x, weight in zip(maps, weights):
+        base = _ConvOfUpsampled.apply(base, align_corners, 1, x, weight)
+    return base
 
 
 def _traceable(base: Tensor, maps: Sequence[Tensor], weights: Sequence[Tensor], align_corners: bool) -> Tensor:

@@ -106,7 +106,7 @@ class MemoryEfficientEncoderDecoder(EncoderDecoder):
             else:
                 up = resizing(tuple(logits.shape[1:3]), size, self.align_corners)
                 tiles = up.then(post).tiles(logits[i:i + 1], self._plan.tile_bytes)
-            yield post.new_size, ((rows, cols, tile[0]) for rows, cols, tile in tiles)
+            yield post.new_size, _of_one_image(tiles)
 
     def _logits(self, inputs: Tensor) -> Tensor:
         """(N, C, H, W) to logits (N, h, w, classes), at the size at which the head gives them; never half precision."""
@@ -122,6 +122,7 @@ class MemoryEfficientEncoderDecoder(EncoderDecoder):
                 result[rows, cols] = (logits[..., 0].sigmoid() > self.decode_head.threshold).to(result)
             else:
                 result[rows, cols] = logits.max(-1).indices  # faster than argmax
+            del logits  # before the next one is made
         return result[None]
 
     def _decode_head_forward_train(self, inputs: List[Tensor], data_samples: SampleList) -> dict:
@@ -145,6 +146,12 @@ class MemoryEfficientEncoderDecoder(EncoderDecoder):
             print_log(f'{reason}: its loss is computed the stock way, from logits at full size', logger='current',
                       level=logging.WARNING)
         return head.loss(inputs, data_samples, self.train_cfg)
+
+
+def _of_one_image(tiles: Iterator[Tile]) -> Iterator[Tile]:
+    for rows, cols, tile in tiles:
+        yield rows, cols, tile[0]
+        del tile  # before the next one is made
 
 
 def _postprocessing(size: Tuple[int, int], meta: Optional[dict], align_corners: bool) -> Resampling:

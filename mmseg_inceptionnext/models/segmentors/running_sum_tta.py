@@ -48,6 +48,7 @@ class RunningSumTTAModel(SegTTAModel):
                     results.append(view['data_samples'][i])
                 for rows, cols, logits in tiles:
                     sums[i][rows, cols] += logits.softmax(-1) if module.out_channels > 1 else logits.sigmoid()
+                    del logits  # before the next ones are made
         for result, total in zip(results, sums):
             if module.out_channels > 1:
                 classes = total.max(-1).indices

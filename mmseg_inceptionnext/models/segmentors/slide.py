@@ -33,6 +33,7 @@ def slide_tiles(logits_of: Callable[[Tensor], Tensor], num_logits: int, image: T
                 lambda crops: logits_of(crops.transpose(2, 3)).transpose(1, 2), num_logits, image.transpose(1, 2),
                 Resampling(post.x, post.y), turned, align_corners):
             yield rows, cols, tile.transpose(1, 2)
+            del tile  # before the next one is made
         return
     height, width = crop = [min(c, length) for c, length in zip(test_cfg['crop_size'], size)]
     tops, lefts = (window_starts(*axis) for axis in zip(size, crop, stride))
@@ -88,6 +89,7 @@ class _Band:
         target = self.rows[:, y - self.top:y - self.top + height, x:x + width]
         for rows, cols, tile in up.tiles(logits, self.tile_bytes):
             target[:, rows, cols].add_(tile)
+            del tile  # before the next one is made
 
     def divide(self, rows: slice, counts: Tensor) -> None:
         self._rows(rows).div_(counts)
