@@ -174,7 +174,7 @@ def test_files_and_settings_that_cannot_be_used_are_explained(exported, tmp_path
             Segmenter(path)
     with pytest.raises(ValueError, match='--device cuda:0 cannot be used here: this ONNX Runtime has .*CPUExecution'):
         Segmenter(exported[0], device='cuda:0')
-    with pytest.raises(ValueError, match='leave --config, --amp and --tta out'):
+    with pytest.raises(ValueError, match='leave --config, --amp, --tta and --compile out'):
         Segmenter(exported[0], tta=True)
     classes = with_metadata(exported, tmp_path / 'classes.onnx', output='classes')
     with pytest.raises(ValueError, match='export it with --output logits'):
