@@ -68,7 +68,7 @@ class FastUPerHead(UPerHead):
         pooled = [
             module[1](part.unflatten(1, (scale, scale)).permute(0, 3, 1, 2)) for module, scale, part in
             zip(self.psp_modules, scales, pooled.split([s * s for s in scales], 1))]
-        if plan_of(x.device).conv_pooled and not is_compiling():
+        if not is_compiling() and plan_of(x.device).conv_pooled:
             return self._conv_of_resized(self.bottleneck, [x, *pooled])
         for i, (y, matrix) in enumerate(zip(pooled, enlarging)):
             with torch.autocast(x.device.type, enabled=False):
