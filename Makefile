@@ -22,7 +22,7 @@ PYTHON_OF_GPU ?= python3
 BENCHMARK := $(PYTHON_OF_GPU) tools/benchmark.py --markdown --runs 11
 # Two halves of the tests at a time, of the same length, each on one core. The second is what the first leaves out, so a
 # new test is in one of them.
-FIRST := $(addprefix tests/test_,models engine datasets evaluation apis)
+FIRST := $(addprefix tests/test_,models engine datasets evaluation)
 INSTALL_OPENMMLAB := $(OPENMMLAB)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation \
 	-c requirements/constraints-openmmlab.txt
 
