@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from mmseg_inceptionnext.engine import (
     CheckpointError,
+    embedded_config,
     guarded_build,
     load_source,
-    parse_embedded_config,
     safe_checkpoints,
 )
 from mmseg_inceptionnext.engine.atomic import make_folder
@@ -29,6 +29,7 @@ from mmseg_inceptionnext.engine.checkpoint import (
     recognise_arch,
     segmentor_weights,
 )
+from mmseg_inceptionnext.engine.embedded_config import PUBLISHED, holds_config, inference_config
 from mmseg_inceptionnext.engine.pretrained import check_backbone
 from mmseg_inceptionnext.engine.sources import LoadedCheckpoint
 from mmseg_inceptionnext.models import InceptionNeXt
@@ -59,16 +60,15 @@ def check_checkpoint(source: str, config: Optional[str] = None, trust_checkpoint
         ConfigError: if there is no such config, or its model cannot be built here.
     """
     cfg = load_config(config) if config else None
-    with safe_checkpoints(trust_checkpoint, cfg):
+    with safe_checkpoints(trust_checkpoint):
         checkpoint = load_source(source)
-        text = checkpoint.meta.get('cfg')
-        if config is None and isinstance(text, str):
-            cfg = parse_embedded_config(text, source)
+        if config is None and holds_config(checkpoint.meta):
+            cfg = embedded_config(checkpoint.meta, source)
         trunk = extract_trunk(checkpoint, source)
         arch = recognise_arch(trunk.tensors)
         state = _whole_state(checkpoint, source)
         is_segmentor = any(key.startswith('decode_head.') for key in state)
-        with nullcontext() if config else guarded_build():
+        with nullcontext() if config else guarded_build(state):
             model = _build(cfg, arch, is_segmentor, config or f'the config inside {source}')
     table = _table(checkpoint, trunk.form, arch, is_segmentor, state if is_segmentor else trunk.tensors)
     if model is None:
@@ -103,8 +103,7 @@ def _build(cfg: Optional[Config], arch: str, is_segmentor: bool, source: str) ->
 
 def _table(checkpoint: LoadedCheckpoint, form: str, arch: str, is_segmentor: bool, tensors: Dict[str, Tensor]
            ) -> str:
-    meta = checkpoint.meta
-    classes = [str(name) for name in meta['dataset_meta']['classes']]
+    classes, iteration = checkpoint.classes()[0], checkpoint.meta.get('iter')
     dtypes = Counter(str(value.dtype).replace('torch.', '') for value in tensors.values())
     table = PrettyTable(header=False, align='l', max_width=90)
     table.add_rows([
@@ -115,8 +114,8 @@ def _table(checkpoint: LoadedCheckpoint, form: str, arch: str, is_segmentor: boo
         ['tensors', f'{len(tensors)}, {sum(value.numel() for value in tensors.values()) / 1e6:.2f} M numbers'],
         ['dtype', ', '.join(f'{dtype} ({count})' for dtype, count in dtypes.most_common())],
         ['classes', f'{len(classes)}: {", ".join(classes)}' if classes else 'not named'],
-        ['iteration', meta.get('iter', 'not named')],
-        ['config inside', 'yes' if meta.get('cfg') else 'no'],
+        ['iteration', iteration if isinstance(iteration, int) else 'not named'],
+        ['config inside', 'yes' if holds_config(checkpoint.meta) else 'no'],
     ])
     return table.get_string()
 
@@ -144,34 +143,18 @@ def publish_checkpoint(source: str, out: str, ema: bool = False, trust_checkpoin
         raise ValueError(f'{out}: allowed are files that end in {", ".join(FORMATS)}')
     with safe_checkpoints(trust_checkpoint):
         checkpoint = load_source(source)
-        meta = checkpoint.meta
-        if not isinstance(meta.get('cfg'), str) or not meta['dataset_meta']['classes']:
+        classes, palette = checkpoint.classes()
+        if not holds_config(checkpoint.meta) or not classes:
             raise CheckpointError(f'{source} holds no config or no classes, so it would be of no use alone; publish '
                                   "one that MMEngine's runner wrote")
-        cfg = parse_embedded_config(meta['cfg'], source)
         chosen = dict(state_dict=_averaged(checkpoint, source)) if ema else checkpoint
-        with guarded_build():
-            check_segmentor(build_model(cfg, f'the config inside {source}'), chosen, source)
-    _remove_paths(cfg._cfg_dict)
-    lean = dict(cfg=cfg.pretty_text, mmseg_inceptionnext_version=__version__, dataset_meta={
-        key: meta['dataset_meta'][key] for key in ('classes', 'palette')})
-    return _write(segmentor_weights(chosen, source), lean, stem, suffix)
-
-
-def _remove_paths(node) -> None:
-    """Takes the paths of the machine it was trained on out of a config; inference needs none of them."""
-    if isinstance(node, dict):
-        for key in ('work_dir', 'load_from', 'resume'):
-            node.pop(key, None)
-        if isinstance(node.get('data_root'), str):
-            node['data_root'] = 'data/' + osp.basename(osp.normpath(node['data_root']))
-        if isinstance(node.get('init_cfg'), dict) and 'checkpoint' in node['init_cfg']:
-            node['init_cfg'] = None  # the weights are here
-        if isinstance(node.get('checkpoint'), str):
-            node['checkpoint'] = osp.basename(node['checkpoint'])
-    if isinstance(node, (dict, list, tuple)):
-        for value in list(node.values()) if isinstance(node, dict) else node:
-            _remove_paths(value)
+        weights = segmentor_weights(chosen, source)
+        cfg = inference_config(embedded_config(checkpoint.meta, source).to_dict(), source)
+    meta = {PUBLISHED: json.dumps(cfg.to_dict()), 'mmseg_inceptionnext_version': __version__,
+            'dataset_meta': dict(classes=list(classes), palette=palette)}
+    with guarded_build(weights):  # from what is written
+        check_segmentor(build_model(embedded_config(meta, source), f'the config inside {source}'), chosen, source)
+    return _write(weights, meta, stem, suffix)
 
 
 def _write(weights: Dict[str, Tensor], meta: dict, stem: str, suffix: str) -> str:

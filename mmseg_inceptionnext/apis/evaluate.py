@@ -67,7 +67,7 @@ def test(cfg: Config,
     cfg.load_from, cfg.resume = checkpoint, False
     if cfg.get('runner_type') == 'FlexibleRunner':  # it shares out what is trained; here each process has all weights
         cfg.pop('runner_type'), cfg.pop('strategy', None)
-    with safe_checkpoints(trust_checkpoint, cfg):
+    with safe_checkpoints(trust_checkpoint):
         runner = build_runner(cfg)
         runner.register_hook(WholeCheckpointHook())
         if fuse_model:

@@ -69,7 +69,7 @@ def train(cfg: Config,
     resumed = choose_checkpoint(*_where_checkpoints_are(cfg)) if resume is True else resume
     cfg.resume, cfg.load_from = bool(resumed), resumed or cfg.get('load_from')
     _check_save_best(cfg)
-    with safe_checkpoints(trust_checkpoint, cfg), _full_disk_explained(cfg):
+    with safe_checkpoints(trust_checkpoint), _full_disk_explained(cfg):
         runner = build_runner(cfg)
         runner.register_hook(WholeCheckpointHook(may_differ=True))
         runner.register_hook(ReproducibleRunHook(), priority='VERY_HIGH')

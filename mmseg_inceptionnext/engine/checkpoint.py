@@ -164,7 +164,8 @@ def _tensors(state: Any, source: str) -> Dict[str, Tensor]:
     entries = state.items() if isinstance(state, dict) else ()
     tensors = {key: value for key, value in entries if isinstance(key, str) and isinstance(value, Tensor)}
     if not tensors:
-        found = ', '.join(map(str, list(state)[:MAX_KEYS_SHOWN])) if isinstance(state, dict) else type(state).__name__
+        is_dict = isinstance(state, dict)
+        found = _list([key for key in state if isinstance(key, str)]) if is_dict else type(state).__name__
         raise CheckpointError(f'{source} holds no weights: looked for tensors, also under {", ".join(WRAPPERS)}, and '
                               f'found {found or "nothing"}')
     return tensors
@@ -197,3 +198,16 @@ def check_segmentor(model: nn.Module, checkpoint: dict, source: str) -> None:
         raise CheckpointError(f'the weights in {source} do not fit the model of the config: {len(result.loaded)} of '
                               f'its {len(own)} tensors match.\n{describe(result, own, state)}\n'
                               'Give the config that the checkpoint was trained with')
+    check_finite(own, state, source)
+
+
+def check_finite(own: Dict[str, Tensor], state: Dict[str, Tensor], source: str) -> None:
+    """Compares the numbers of a checkpoint with those of a fresh model, by name.
+
+    Raises:
+        CheckpointError: if some are NaN or infinite where the model's are not.
+    """
+    broken = [key for key in own if key in state and not state[key].isfinite().all() and own[key].isfinite().all()]
+    if broken:
+        raise CheckpointError(f'{source} cannot be used: {len(broken)} of its tensors hold NaN or infinite numbers: '
+                              f'{_list(broken)}. Training had diverged, or the file was changed: take another one')

@@ -1,182 +1,284 @@
-"""Reads the config inside a checkpoint as data. MMEngine would run it: a config is a Python program."""
+"""Takes what inference needs out of the config inside a checkpoint, as data: MMEngine would run it as a program."""
 import ast
+import json
+import os.path as osp
+import re
 import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Iterator, List, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 import mmengine.registry.registry as registry_module
+import timm
 from mmengine import registry as mmengine_registry
 from mmengine.config import Config
-from mmengine.fileio.handlers import file_handlers
-from mmengine.registry import Registry
+from mmseg.registry import DATASETS
+from torch import Tensor
+from torch.nn.modules import module as torch_module
 
-from .safe_reading import UnsafeCheckpointError, is_trusting
+from .safe_reading import CheckpointError, UnsafeCheckpointError, is_trusting
 
 PACKAGES = ('mmengine', 'mmcv', 'mmseg', 'mmseg_inceptionnext')
+PUBLISHED = 'inference_config'  # where a published checkpoint keeps it in its meta, as JSON
+# What may stand in a pipeline: these transforms, with these arguments. Those for labels are left out.
+TRANSFORMS = dict(
+    LoadImageFromFile=('to_float32', 'color_type', 'imdecode_backend'),
+    Resize=('scale', 'scale_factor', 'keep_ratio', 'interpolation'),
+    ResizeShortestEdge=('scale', 'max_size'),
+    ResizeToMultiple=('size_divisor', 'interpolation'),
+    Pad=('size', 'size_divisor', 'pad_to_square', 'pad_val', 'padding_mode'),
+    RandomFlip=('prob', 'direction'),
+    TestTimeAug=('transforms', ),
+    PackSegInputs=('meta_keys', ))
+FOR_LABELS = ('LoadAnnotations', 'CheckLabels')
+# Settings of the places that images and weights are fetched from: the file at hand is read, and has all weights.
+LEFT_OUT = ('backend_args', 'file_client_args', 'init_cfg', 'pretrained', 'checkpoint_path', 'pretrained_cfg',
+            'pretrained_cfg_overlay')
+MAX_TEXT = 2**20  # characters of a config
+MAX_NUMBER = 2**20
+MAX_PIXELS = 2**24  # that an image is brought to, or the square of what bounds a side
+SIZES = dict(scale=MAX_PIXELS, size=MAX_PIXELS, max_size=MAX_PIXELS, size_divisor=MAX_PIXELS, scale_factor=4**2)
+MAX_CHOICES = 16  # of a step of TestTimeAug
+MIN_STRIDE = 16  # pixels, of sliding windows
+MODULE_COST = 256  # parameters that a module counts for, so that their number is limited, too
 
-_own_imports: ContextVar[Tuple[str, ...]] = ContextVar('own_imports', default=())
+_budget: ContextVar[Optional[list]] = ContextVar('budget', default=None)
 
 
-@contextmanager
-def allowing_imports(names: Union[str, Sequence[str]]) -> Iterator[None]:
-    """Within it, embedded configs may import ``names`` too: what the user's own config has imported already."""
-    token = _own_imports.set((names, ) if isinstance(names, str) else tuple(names))
-    try:
-        yield
-    finally:
-        _own_imports.reset(token)
+def embedded_config(meta: dict, source: str) -> Config:
+    """The config inside a checkpoint, without running any of it: ``model``, ``test_dataloader.dataset`` with the
+    pipeline and what it says of the classes, ``tta_model`` and ``tta_pipeline``. Build from it in
+    :func:`guarded_build`.
 
-
-def parse_embedded_config(text: str, source: str) -> Config:
-    """Turns the text of a config into a Config without running any of it. Build from it in :func:`guarded_build`.
-
-    Only ``name = value`` is read, where a value is a literal, a list, a tuple, or a ``dict(...)`` of such. Each
-    ``type`` must be registered by MMEngine, MMCV, MMSegmentation, this package, or one that the user's own config has
-    imported; ``custom_imports`` may name these packages only. What registered classes would import, unpickle or
-    download for themselves is refused too, or taken out where the checkpoint's weights make it needless. In a
-    ``trusting(True)`` the text is run as MMEngine does.
+    A model may hold numbers, words and registered types. A word names no file; what would fetch weights is left out,
+    since the checkpoint has them. Pipelines may hold the ``TRANSFORMS`` above. In a ``safe_checkpoints(trust=True)``
+    the whole config is run as MMEngine does.
 
     Args:
-        text: the config, as in ``checkpoint['meta']['cfg']``.
+        meta: the checkpoint's, with the config as MMEngine writes it or as JSON, as in published files.
         source: name of the file for messages.
 
     Raises:
-        UnsafeCheckpointError: if the text holds anything else.
+        CheckpointError: if there is none.
+        UnsafeCheckpointError: if it holds anything else.
     """
-    if is_trusting():
+    if not holds_config(meta):
+        raise CheckpointError(f'{source} holds no config; give the one it was trained with by --config')
+    text = meta.get(PUBLISHED, meta.get('cfg'))
+    if is_trusting() and PUBLISHED not in meta:
         return Config.fromstring(text, file_format='.py')
+    return inference_config(text, source, json.loads if PUBLISHED in meta else _parse)
+
+
+def inference_config(cfg: Any, source: str, read: Callable[[Any], dict] = dict) -> Config:
+    """Takes what inference needs out of a config, or out of its text by ``read``; see :func:`embedded_config`."""
     try:
-        cfg = {target.id: _value(node.value) for node in ast.parse(text).body for target in _targets(node)}
-        _check(cfg)
-    except (_NotData, SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
+        if len(cfg) > MAX_TEXT:
+            raise _NotData(f'its text has more than {MAX_TEXT} characters')
+        return Config(_select(read(cfg)))
+    except (_NotData, SyntaxError, TypeError, ValueError, AttributeError, RecursionError, MemoryError) as error:
         raise UnsafeCheckpointError(
             f'the config inside {source} is not plain data of the packages here: '
-            f'{str(error) or type(error).__name__}; nothing of it was run. If '
-            'you trust whoever made the file, add --trust-checkpoint (in Python: trust_checkpoint=True)') from error
-    return Config(cfg)
+            f'{str(error) or type(error).__name__}; nothing of it was run. Give the config that it was trained with by '
+            '--config, or, if you trust whoever made the file, add --trust-checkpoint (in Python: '
+            'trust_checkpoint=True)') from error
+
+
+def holds_config(meta: dict) -> bool:
+    """Whether there is a config for :func:`embedded_config` to read."""
+    return isinstance(meta.get(PUBLISHED, meta.get('cfg')), str)
 
 
 @contextmanager
-def guarded_build() -> Iterator[None]:
-    """Within it, MMEngine builds registered classes only and unpickles nothing, whatever a config asks for.
+def guarded_build(weights: Dict[str, Tensor]) -> Iterator[None]:
+    """Within it, MMEngine's registries import nothing, and a model cannot be much larger than its checkpoint.
 
-    A registry would import what it does not know, such as ``os.system``, and ``mmengine.load`` would unpickle what a
-    setting such as ``class_weight='file.pkl'`` names. In a ``trusting(True)`` they do.
+    A registry would import what it does not know, such as ``os.system``. In a ``safe_checkpoints(trust=True)`` it does.
+
+    Args:
+        weights: the checkpoint's.
     """
-    if is_trusting():
-        yield
-        return
-    find, handlers = registry_module.get_object_from_string, dict(file_handlers)
-    registry_module.get_object_from_string = _find_registered
-    for name in ('pickle', 'pkl'):
-        file_handlers.pop(name, None)
+    token = _budget.set(None if is_trusting() else [4 * sum(map(Tensor.numel, weights.values())) + 2**24])
     try:
         yield
     finally:
-        registry_module.get_object_from_string = find
-        file_handlers.update(handlers)
+        _budget.reset(token)
 
 
-def _find_registered(name: str) -> Optional[type]:
-    module, _, attribute = name.rpartition('.')
-    found = vars(sys.modules.get(module, object)).get(attribute)
+def _spend(module, name: str, part: Any) -> None:
+    """Sees each parameter, buffer and module that any model gets."""
+    budget = _budget.get()
+    if budget is not None and part is not None:
+        budget[0] -= part.numel() if isinstance(part, Tensor) else MODULE_COST
+        if budget[0] < 0:
+            raise ValueError('it has far more parameters than the checkpoint')
+
+
+def _find_object(name: str, find=registry_module.get_object_from_string) -> Any:
+    if _budget.get() is None:
+        return find(name)
+    found = _look_up(name)
     return found if any(found is item for item in _registered()[0]) else None
 
 
-def check_embedded_configs(meta: dict, source: str) -> None:
-    """Raises :class:`UnsafeCheckpointError` if a config in a checkpoint's ``meta`` is more than data."""
-    for key in ('cfg', 'config'):  # MMEngine writes the first, and runs the second, of older releases, when it resumes
-        if isinstance(meta.get(key), str):
-            parse_embedded_config(meta[key], source)
+# Once for the process: they ask where they were called from.
+registry_module.get_object_from_string = _find_object
+torch_module.register_module_parameter_registration_hook(_spend)
+torch_module.register_module_buffer_registration_hook(_spend)
+torch_module.register_module_module_registration_hook(_spend)
 
 
 class _NotData(Exception):
     """Its text says what was found."""
 
 
-def _targets(node: ast.stmt) -> list:
-    if isinstance(node, ast.Assign) and all(isinstance(target, ast.Name) for target in node.targets):
-        return node.targets
-    raise _NotData(f'line {node.lineno} is no assignment to a name: {ast.unparse(node)[:80]}')
+def _parse(text: str) -> dict:
+    """A config's ``name = value``, where a value is a literal with ``dict(name=value)``, ``inf`` and ``nan`` in it."""
+    values = {}
+    for node in ast.parse(text).body:
+        if not isinstance(node, ast.Assign) or not all(isinstance(target, ast.Name) for target in node.targets):
+            raise _NotData(f'line {node.lineno} is no assignment to a name: {ast.unparse(node)[:80]}')
+        try:
+            value = ast.literal_eval(_Literal().visit(node.value))
+        except ValueError as error:
+            raise _NotData(f'line {node.lineno} holds {ast.unparse(node.value)[:80]}') from error
+        values.update({target.id: value for target in node.targets})
+    return values
 
 
-def _value(node: ast.expr) -> Any:
-    if isinstance(node, ast.Constant):
-        return node.value
-    if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
-        values = [_value(item) for item in node.elts]
-        return {ast.List: list, ast.Tuple: tuple, ast.Set: set}[type(node)](values)
-    if isinstance(node, ast.Dict) and None not in node.keys:
-        return {_value(key): _value(value) for key, value in zip(node.keys, node.values)}
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_value(node.operand)
-    if isinstance(node, ast.Name) and node.id in ('inf', 'nan'):  # how Python prints these numbers
-        return float(node.id)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
-        parts = [_value(arg) for arg in node.args]
-        if all(isinstance(part, dict) for part in parts) and all(keyword.arg for keyword in node.keywords):
-            own = {keyword.arg: _value(keyword.value) for keyword in node.keywords}
-            return {key: value for part in [*parts, own] for key, value in part.items()}
-    raise _NotData(f'line {node.lineno} holds {ast.unparse(node)[:80]}')
+class _Literal(ast.NodeTransformer):
+    """Makes literals of how Python prints some numbers and MMEngine dicts."""
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Constant(float(node.id)) if node.id in ('inf', 'nan') else node
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        if not isinstance(node.func, ast.Name) or node.func.id != 'dict' or node.args:
+            return node
+        return ast.Dict([keyword.arg and ast.Constant(keyword.arg) for keyword in node.keywords],
+                        [keyword.value for keyword in node.keywords])
 
 
-def _check(cfg: dict) -> None:
+def _select(cfg: dict) -> dict:
+    """What inference needs, checked; the rest, such as hooks, is never looked at."""
+    _expect(cfg.get('model'), dict, 'model')
+    selected = dict(default_scope='mmseg', model=_plain(cfg['model'], 'model'))
+    stride = (selected['model'].get('test_cfg') or {}).get('stride') or [MIN_STRIDE]
+    if min(stride) < MIN_STRIDE:
+        raise _NotData(f'model.test_cfg.stride={stride} makes too many windows; allowed is {MIN_STRIDE} and more')
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
+    while dataset and 'pipeline' not in dataset and (dataset.get('dataset') or dataset.get('datasets')):
+        dataset = dataset.get('dataset') or dataset['datasets'][0]  # of those that it joins or repeats
+    if dataset:
+        selected['test_dataloader'] = dict(dataset=dict(
+            pipeline=_pipeline(dataset.get('pipeline'), 'test_dataloader.dataset.pipeline'),
+            metainfo=_metainfo(dataset)))
+    if cfg.get('tta_model') and cfg.get('tta_pipeline'):
+        selected.update(tta_model=_plain(cfg['tta_model'], 'tta_model'),
+                        tta_pipeline=_pipeline(cfg['tta_pipeline'], 'tta_pipeline'))
+    return selected
+
+
+def _expect(value: Any, kind: type, name: str) -> None:
+    if not isinstance(value, kind):
+        raise _NotData(f'{name} is {type(value).__name__}, not a {kind.__name__}')
+
+
+def _metainfo(dataset: dict) -> dict:
+    """Classes and colours as the dataset's class has them, and those that stand in the config; no file is read."""
+    DATASETS.import_from_location()
+    of_class = getattr(DATASETS.module_dict.get(_bare(dataset.get('type', ''))), 'METAINFO', {})
+    given = dataset.get('metainfo') or {}
+    return {key: value for key, value in {**of_class, **given}.items()
+            if key in ('classes', 'palette') and isinstance(value, (list, tuple))}
+
+
+def _bare(kind: Any) -> str:
+    """The name of a class without its package or module."""
+    _expect(kind, str, 'type')
+    return kind.rpartition('.')[2]
+
+
+def _pipeline(steps: Any, name: str) -> List[dict]:
+    _expect(steps, list, name)
+    selected = []
+    for step in steps:
+        _expect(step, dict, f'a step of {name}')
+        kind, arguments = _bare(step.get('type')), {key: step[key] for key in step if key not in ('type', *LEFT_OUT)}
+        if kind in FOR_LABELS:
+            continue
+        if kind not in TRANSFORMS or set(arguments) - set(TRANSFORMS[kind]):
+            allowed = ', '.join(f'{kind}({", ".join(keys)})' for kind, keys in TRANSFORMS.items())
+            raise _NotData(f'{name} has the step {kind}({", ".join(map(str, arguments))}); allowed are '
+                           f'{allowed}')
+        if kind == 'TestTimeAug':
+            choices = [_pipeline(choice, f'{name}.transforms') for choice in arguments['transforms']]
+            arguments['transforms'] = [choice for choice in choices if choice]
+        else:
+            arguments = {key: _size(key, tuple(value) if isinstance(value, list) else value)
+                         for key, value in arguments.items()}
+        selected.append(dict(type=kind, **arguments))
+    kinds = [step['type'] for step in selected]
+    if name.endswith('.transforms'):  # of TestTimeAug: one of them for a view
+        if len(kinds) > MAX_CHOICES:
+            raise _NotData(f'{name} has {len(kinds)} choices; allowed are {MAX_CHOICES}')
+    elif kinds[:1] != ['LoadImageFromFile'] or len(set(kinds)) < len(kinds):
+        raise _NotData(f'{name} is {", ".join(kinds)}; it begins with LoadImageFromFile, and has no step twice')
+    return selected
+
+
+def _size(key: str, value: Any) -> Any:
+    """A setting of a transform, within the limits that keep images small."""
+    value = _plain(value, key)
+    numbers = [number for number in (value if isinstance(value, tuple) else [value]) if type(number) in (int, float)]
+    if key in SIZES and numbers and max(numbers) * min(numbers) > SIZES[key]:
+        raise _NotData(f'{key}={value} makes images too large')
+    return value
+
+
+def _plain(value: Any, name: str) -> Any:
+    """A part of a model: numbers, words, and what is made from them."""
+    if isinstance(value, dict):
+        for key in value:
+            _expect(key, str, f'a name in {name}')
+        part = {key: value[key] for key in value if key not in LEFT_OUT}
+        kind = part.pop('type', None)
+        if kind is not None and not (isinstance(kind, str) and _is_registered(kind)):
+            raise _NotData(f'type={kind!r:.80} in {name} is not registered by {", ".join(PACKAGES)}')
+        if part.get('_scope_', 'mmseg') not in PACKAGES:  # whose registry MMEngine would import
+            raise _NotData(f'_scope_ in {name} is none of {", ".join(PACKAGES)}')
+        part = {key: _plain(item, f'{name}.{key}') for key, item in part.items()}
+        return part if kind is None else dict(part, type=kind)
+    if isinstance(value, (list, tuple)):
+        return type(value)([_plain(item, name) for item in value])
+    if isinstance(value, str):
+        is_word = re.fullmatch(r'[\w -]*', value) or name.endswith('.model_name') and timm.is_model(value.split('.')[0])
+        if not is_word or osp.isfile(value):
+            raise _NotData(f'{name}={value[:80]!r} is no word, or names a file or a place')
+    elif not isinstance(value, (bool, float, type(None))) and not (type(value) is int and abs(value) <= MAX_NUMBER):
+        raise _NotData(f'{name} is {type(value).__name__}; allowed are words, and numbers up to {MAX_NUMBER}')
+    return value
+
+
+def _is_registered(kind: str) -> bool:
     registered, names, scopes = _registered()
-    imports = [*PACKAGES, *(name.split('.')[0] for name in _own_imports.get())]
-    for node in _dicts(cfg):
-        if '_base_' in node:
-            raise _NotData(f'_base_={node["_base_"]!r} names another file to run')
-        kind = node.get('type')
-        if kind is not None and not (isinstance(kind, str) and _is_registered(kind, registered, names, scopes)):
-            raise _NotData(f'type={kind!r} is not registered by {", ".join(PACKAGES)}')
-        _check_settings(node)
-        for key in ('_scope_', 'default_scope'):
-            if (node.get(key) or 'mmseg') not in scopes:
-                raise _NotData(f'{key}={node[key]!r} is none of {", ".join(PACKAGES)}')
-        named = node.get('custom_imports') or []
-        named = named.get('imports') or [] if isinstance(named, dict) else named
-        for name in [named] if isinstance(named, str) else named:
-            if str(name).split('.')[0] not in imports:
-                raise _NotData(f'custom_imports of {name!r}, which is none of {", ".join(imports)}')
-
-
-def _check_settings(node: dict) -> None:
-    """Refuses settings by which registered classes import, unpickle or download."""
-    for key, value in node.items():
-        if str(key).endswith('_type') and isinstance(value, str) and '.' in value:
-            raise _NotData(f'{key}={value!r} would be imported')
-        if key == 'class_weight' and isinstance(value, str):
-            raise _NotData(f'class_weight={value!r} names a file to load')
-    if str(node.get('type')).endswith('TIMMBackbone'):
-        if ':' in str(node.get('model_name')) or '/' in str(node.get('model_name')):
-            raise _NotData(f'model_name={node["model_name"]!r} names a place to download from')
-        node['pretrained'] = False  # the checkpoint has the weights
-        for key in [key for key in node if key == 'checkpoint_path' or str(key).startswith('pretrained_cfg')]:
-            del node[key]
-
-
-def _dicts(node: Any) -> Iterator[dict]:
-    if isinstance(node, dict):
-        yield node
-        node = list(node.values())
-    if isinstance(node, (list, tuple, set)):
-        for item in node:
-            yield from _dicts(item)
-
-
-def _is_registered(kind: str, registered: List[Any], names: Set[str], scopes: Set[str]) -> bool:
     scope, _, name = kind.rpartition('.')
     if scope in ('', *scopes) and name in names:
         return True
-    # Configs in MMEngine's newer style name a class by its module. Looked up only, never imported.
-    found = vars(sys.modules.get(scope, object)).get(name)
+    found = _look_up(kind)
     return any(found is item for item in registered)
 
 
+def _look_up(name: str) -> Any:
+    """What a module has under a name, as configs in MMEngine's newer style name a class; never imported."""
+    module, _, attribute = name.rpartition('.')
+    return vars(sys.modules.get(module, object)).get(attribute)
+
+
 def _registered() -> Tuple[List[Any], Set[str], Set[str]]:
-    """What the registries of the packages that are imported hold, its names, and the scopes they have."""
-    roots = [value for value in vars(mmengine_registry).values() if isinstance(value, Registry)]
+    """What the registries of model parts hold in the packages that are imported, its names, and their scopes."""
+    roots = [mmengine_registry.MODELS, mmengine_registry.TASK_UTILS]
     registered, names, scopes = [], set(), set(PACKAGES)
     while roots:
         registry = roots.pop()

@@ -7,7 +7,7 @@ from mmengine.logging import print_log
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from .checkpoint import Comparison, Trunk, compare, describe, extract_trunk, likely_cause
+from .checkpoint import Comparison, Trunk, check_finite, compare, describe, extract_trunk, likely_cause
 from .download import PUBLISHED
 from .safe_reading import CheckpointError
 from .sources import load_source
@@ -50,6 +50,7 @@ def check_backbone(backbone: nn.Module, tensors: Dict[str, Tensor], source: str,
             f'{source} does not fit the backbone, so nothing was loaded. {likely_cause(own, tensors)}\n'
             f'{describe(result, own, trunk)}\nGive the checkpoint of the same arch, set allow_partial=True beside it '
             'to load what fits, or init_cfg=None to train from scratch.')
+    check_finite({key: backbone.state_dict()[key] for key in result.loaded}, trunk, source)
     return result, trunk
 
 

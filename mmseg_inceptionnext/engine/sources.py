@@ -1,49 +1,45 @@
 """Where checkpoints come from: a path, ``file://``, ``http(s)://`` or ``timm://``."""
 import os.path as osp
-from contextlib import contextmanager
-from typing import Iterator, Optional
+from typing import Any, Callable, List, Optional, Tuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import mmengine.runner.checkpoint as mmengine_checkpoint
 import numpy as np
 import timm
-from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 from timm.models import get_pretrained_cfg, load_state_dict_from_hf
 
 from .download import download
-from .embedded_config import allowing_imports, check_embedded_configs
-from .safe_reading import CheckpointError, is_trusting, read_checkpoint, trusting
+from .safe_reading import CheckpointError, is_guarding, is_trusting, read_checkpoint
 
 TIMM = 'timm://'
+MAX_CLASSES = 2**16
+MAX_NAME = 200  # characters of a class
 
 
-def load_source(source: str, map_location='cpu') -> 'LoadedCheckpoint':
-    """Reads a checkpoint from wherever it is, as data.
+def load_source(source: str) -> 'LoadedCheckpoint':
+    """Reads a checkpoint from wherever it is, as data, into the CPU's memory.
 
     Args:
         source: a path, ``file://PATH``, ``http(s)://...``, or ``timm://TAG`` such as
             ``timm://inception_next_tiny.sail_in1k``, which goes through timm's own hub code, cache and settings.
-        map_location: device for the tensors, as in ``torch.load``.
 
     Raises:
         CheckpointError: if the file cannot be had, is damaged, or holds more than data.
     """
     if source.startswith(TIMM):
         state = _load_from_timm(source[len(TIMM):])
-        return LoadedCheckpoint(dict(state_dict=state), source, _checked_meta({}, source))
+        return LoadedCheckpoint(dict(state_dict=state), source)
     path = source
     if source.lower().startswith(('http://', 'https://')):
         path = download(source)
     elif source.startswith('file://'):
         path = url2pathname(urlsplit(source).netloc + urlsplit(source).path)
-    checkpoint = read_checkpoint(osp.expanduser(path), map_location)
+    checkpoint = read_checkpoint(osp.expanduser(path))
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f'{source} is no checkpoint: it holds {type(checkpoint).__name__}, not a dict')
-    meta = _checked_meta(checkpoint.get('meta') or {}, source)
-    check_embedded_configs(meta, source)
-    return LoadedCheckpoint(checkpoint, source, meta)
+    return LoadedCheckpoint(checkpoint, source)
 
 
 class LoadedCheckpoint(dict):
@@ -51,27 +47,41 @@ class LoadedCheckpoint(dict):
 
     Attributes:
         source: where it came from.
-        meta: what it says of itself, with a ``dataset_meta`` in any case, whose ``classes`` and ``palette`` are lists
-            or tuples.
+        meta: what it says of itself.
     """
 
-    def __init__(self, checkpoint: dict, source: str, meta: dict) -> None:
+    def __init__(self, checkpoint: dict, source: str) -> None:
         super().__init__(checkpoint)
-        self.source, self.meta = source, meta
+        self.source, self.meta = source, checkpoint.get('meta') or {}
+        if not isinstance(self.meta, dict) or not isinstance(self.meta.get('dataset_meta') or {}, dict):
+            raise CheckpointError(f'{source} is no checkpoint: its meta, or the dataset_meta in it, is no dict')
+
+    def classes(self, metainfo: Optional[dict] = None) -> Tuple[Tuple[str, ...], List[List[int]]]:
+        """Names of the classes, printable, and their colours; none if they are not named.
+
+        Args:
+            metainfo: takes the place of the checkpoint's ``dataset_meta``.
+
+        Raises:
+            CheckpointError: if they are something else.
+        """
+        metainfo = self.meta.get('dataset_meta') or {} if metainfo is None else metainfo
+        names, colors = (value.tolist() if isinstance(value, np.ndarray) else value or ()
+                         for value in (metainfo.get('classes'), metainfo.get('palette')))
+        if not isinstance(names, (list, tuple)) or len(names) > MAX_CLASSES or not all(
+                isinstance(name, str) and len(name) <= MAX_NAME for name in names):
+            raise CheckpointError(f'{self.source}: its classes are no list of up to {MAX_CLASSES} names, each a text '
+                                  f'of up to {MAX_NAME} characters')
+        if not isinstance(colors, (list, tuple)) or not all(map(_is_color, colors)):
+            raise CheckpointError(f'{self.source}: its palette is no list of colours, each three whole numbers from 0 '
+                                  'to 255')
+        return (tuple(''.join(c if c.isprintable() else '?' for c in name) for name in names),
+                [[int(value) for value in color] for color in colors])
 
 
-def _checked_meta(meta: dict, source: str) -> dict:
-    if not isinstance(meta, dict) or not isinstance(meta.get('dataset_meta') or {}, dict):
-        raise CheckpointError(f'{source} is no checkpoint: its meta, or the dataset_meta in it, is no dict')
-    dataset_meta = dict(meta.get('dataset_meta') or {})
-    for key in ('classes', 'palette'):
-        value = dataset_meta.get(key)
-        value = value.tolist() if isinstance(value, np.ndarray) else value
-        if not isinstance(value or (), (list, tuple)):
-            raise CheckpointError(f'{source} is no checkpoint: {key} in its dataset_meta is {type(value).__name__}, '
-                                  'not a list')
-        dataset_meta[key] = value or ()
-    return {**meta, 'dataset_meta': dataset_meta}
+def _is_color(color: Any) -> bool:
+    return isinstance(color, (list, tuple, np.ndarray)) and len(color) == 3 and all(
+        isinstance(value, (int, np.integer)) and 0 <= value <= 255 for value in color)
 
 
 def _load_from_timm(tag: str) -> dict:
@@ -88,36 +98,31 @@ def _load_from_timm(tag: str) -> dict:
             'give its path: --cfg-options model.backbone.init_cfg.checkpoint=model.safetensors') from error
 
 
-@contextmanager
-def safe_checkpoints(trust: bool = False, cfg: Optional[Config] = None) -> Iterator[None]:
-    """Within it, MMEngine reads every checkpoint through :func:`load_source`: as data, unless ``trust`` is true.
-
-    MMEngine's runner, hooks and pretrained models all read through its table of loaders; that table is exchanged and
-    put back.
-
-    Args:
-        trust: read full pickles, and run the configs inside checkpoints.
-        cfg: the user's own config, whose ``custom_imports`` the configs inside checkpoints may name too.
-    """
-    loaders, load_from_http = dict(CheckpointLoader._schemes), mmengine_checkpoint.load_from_http
-    ours = {prefix: load_from_source for prefix in ('', 'file://', 'http://', 'https://', TIMM)}
-    others = {prefix: _refuse for prefix in loaders if any(word in prefix for word in ('s3', 'petrel', 'pavi'))}
-    CheckpointLoader._schemes = dict(sorted({**loaders, **others, **ours}.items(), reverse=True))
-    mmengine_checkpoint.load_from_http = load_from_source  # what torchvision:// and open-mmlab:// come down to
-    imports = (cfg or {}).get('custom_imports') or ()
-    names = imports.get('imports') or () if isinstance(imports, dict) else imports
-    try:
-        with trusting(trust), allowing_imports(names):
-            yield
-    finally:
-        CheckpointLoader._schemes, mmengine_checkpoint.load_from_http = loaders, load_from_http
+def _loader_of(path: str, find=CheckpointLoader._get_checkpoint_loader) -> Callable:
+    """MMEngine's loader for a path or URL, within :func:`safe_checkpoints` ours."""
+    scheme = path.partition('://')[0].lower() if '://' in path else 'file'
+    if not is_guarding():
+        return find(path)
+    if scheme in ('file', 'http', 'https', 'timm'):
+        return load_from_source
+    return _refuse if any(word in scheme for word in ('s3', 'petrel', 'pavi')) else find(path)
 
 
-def load_from_source(filename: str, map_location=None, **kwargs) -> LoadedCheckpoint:
+def _load_from_http(url: str, *args, load=mmengine_checkpoint.load_from_http, **kwargs) -> dict:
+    """What ``torchvision://`` and ``open-mmlab://`` come down to."""
+    return load_from_source(url) if is_guarding() else load(url, *args, **kwargs)
+
+
+# Once for the process: they ask where they were called from.
+CheckpointLoader._get_checkpoint_loader = _loader_of
+mmengine_checkpoint.load_from_http = _load_from_http
+
+
+def load_from_source(filename: str, map_location=None, **kwargs) -> 'LoadedCheckpoint':
     """:func:`load_source` as one of MMEngine's loaders, which it names in its log by what follows ``load_from_``."""
-    checkpoint = load_source(filename, map_location)
+    checkpoint = load_source(filename)
     if not is_trusting():
-        (checkpoint.get('meta') or {}).pop('config', None)  # MMEngine would run it
+        checkpoint.get('meta', {}).pop('config', None)  # MMEngine would run it
     return checkpoint
 
 

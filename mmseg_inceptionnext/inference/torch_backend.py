@@ -8,20 +8,21 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
-from mmseg.registry import DATASETS, MODELS
+from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_inceptionnext.apis.config import build_model, load_config
+from mmseg_inceptionnext.apis.config import build_model, load_config, metainfo_of
 from mmseg_inceptionnext.apis.protocol import apply_protocol, without_labels
 from mmseg_inceptionnext.engine import (
     check_segmentor,
+    embedded_config,
     guarded_build,
     load_source,
-    parse_embedded_config,
     safe_checkpoints,
 )
 from mmseg_inceptionnext.engine.checkpoint import segmentor_weights
+from mmseg_inceptionnext.engine.sources import LoadedCheckpoint
 from mmseg_inceptionnext.models import fuse
 from mmseg_inceptionnext.models.compiled import compile_model
 from mmseg_inceptionnext.models.fuse import cast_convolutions
@@ -47,14 +48,15 @@ class TorchBackend:
         self.amp = amp
         own_cfg = load_config(config) if config else None
         source = config or f'the config inside {checkpoint}'
-        with safe_checkpoints(trust_checkpoint, own_cfg):
+        with safe_checkpoints(trust_checkpoint):
             loaded = load_source(checkpoint)
-            self.cfg = own_cfg or self._embedded_config(loaded.meta, checkpoint)
-            with nullcontext() if config else guarded_build():
+            weights = segmentor_weights(loaded, checkpoint)
+            self.cfg = own_cfg or embedded_config(loaded.meta, checkpoint)
+            with nullcontext() if config else guarded_build(weights):
                 self.model = revert_sync_batchnorm(build_model(self.cfg, source))
-                self._build_pipeline(loaded.meta, source, tta)
+                self._build_pipeline(loaded, source, tta, is_own=bool(config))
         check_segmentor(self.model, loaded, checkpoint)
-        self.model.load_state_dict(segmentor_weights(loaded, checkpoint))
+        self.model.load_state_dict(weights)
         if len(self.classes) != self.model.num_classes:
             raise ValueError(f'{checkpoint} names {len(self.classes)} classes, but its model predicts '
                              f'{self.model.num_classes}; give the config it was trained with by --config')
@@ -73,12 +75,12 @@ class TorchBackend:
         if tta:
             self._predictor = MODELS.build(dict(self.cfg.tta_model, module=self.model)).eval()
 
-    def _build_pipeline(self, meta: dict, source: str, tta: bool) -> None:
+    def _build_pipeline(self, loaded: LoadedCheckpoint, source: str, tta: bool, is_own: bool) -> None:
         cfg = self.cfg
         if 'test_dataloader' not in cfg:
             raise ValueError(f'{source} has no test_dataloader, whose pipeline reads the images; give the config that '
                              'the model was trained with by --config')
-        self.classes, self.palette = self._classes_of(meta, cfg.test_dataloader.dataset)
+        self.classes, self.palette = self._classes_of(loaded, is_own)
         if tta:
             cfg = Config(cfg.to_dict())
             apply_protocol(cfg, 'ms')
@@ -97,23 +99,14 @@ class TorchBackend:
         first = packing[0] if packing else len(steps)
         self._transform, self._pack = Compose(steps[:first]), Compose(steps[first:])
 
-    @staticmethod
-    def _embedded_config(meta: dict, checkpoint: str) -> Config:
-        if not isinstance(meta.get('cfg'), str):
-            raise ValueError(f'{checkpoint} holds no config; give the one it was trained with by --config')
-        return parse_embedded_config(meta['cfg'], checkpoint)
-
-    @staticmethod
-    def _classes_of(meta: dict, dataset: dict) -> Tuple[tuple, list]:
-        metainfo = meta['dataset_meta']
-        if not metainfo.get('classes'):
-            metainfo = DATASETS.build(dict(dataset, lazy_init=True, pipeline=[])).metainfo
-        if not metainfo.get('classes'):
+    def _classes_of(self, loaded: LoadedCheckpoint, is_own: bool) -> Tuple[tuple, list]:
+        classes, palette = loaded.classes()
+        if not classes:
+            dataset = self.cfg.test_dataloader.dataset
+            classes, palette = loaded.classes(metainfo_of(self.cfg, dataset) if is_own else dataset.metainfo)
+        if not classes:
             raise ValueError('neither the checkpoint nor the dataset of the config names the classes; add '
                              'metainfo=dict(classes=(...), palette=[...]) to the dataset of the config')
-        # Names come from a file that nobody vouches for, and are printed.
-        classes = tuple(''.join(c if c.isprintable() else '?' for c in str(name)) for name in metainfo['classes'])
-        palette = [list(color) for color in metainfo.get('palette', ())]
         if len(palette) != len(classes):
             raise ValueError(f'{len(classes)} classes are named and {len(palette)} colours; give each class one in '
                              'metainfo=dict(classes=(...), palette=[...]) of the dataset, and the config by --config')

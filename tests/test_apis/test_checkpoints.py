@@ -79,7 +79,7 @@ def test_a_published_file_needs_no_other(segmentor, toy_root, tmp_path, suffix):
     assert loaded.keys() == {'state_dict', 'meta'}
     assert loaded['state_dict'].keys() == source['state_dict'].keys()
     assert all(torch.equal(value, source['state_dict'][key]) for key, value in loaded['state_dict'].items())
-    assert loaded['meta'].keys() == {'cfg', 'dataset_meta', 'mmseg_inceptionnext_version'}
+    assert loaded['meta'].keys() == {'inference_config', 'dataset_meta', 'mmseg_inceptionnext_version'}
     assert loaded['meta']['mmseg_inceptionnext_version'] == __version__
     image = toy_root / 'images/validation/toy_validation_00000.jpg'
     run_tool('tools/infer.py', published, image, '--out-dir', tmp_path / 'out', cwd=ROOT)
@@ -120,5 +120,5 @@ def test_paths_of_the_machine_are_not_published(segmentor, tmp_path):
     cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint='/home/someone/b.pth')
     checkpoint['meta']['cfg'] = cfg.pretty_text
     torch.save(checkpoint, tmp_path / 'a.pth')
-    text = load_source(publish_checkpoint(str(tmp_path / 'a.pth'), str(tmp_path / 'b.pth')))['meta']['cfg']
+    text = load_source(publish_checkpoint(str(tmp_path / 'a.pth'), str(tmp_path / 'b.pth')))['meta']['inference_config']
     assert 'someone' in checkpoint['meta']['cfg'] and 'someone' not in text

@@ -176,7 +176,7 @@ def test_a_malicious_file_is_refused_as_one(server, tmp_path):
     torch.save(Malicious(open, str(tmp_path / 'mark'), 'w'), buffer)
     server.content = buffer.getvalue()
     for _ in range(2):
-        with pytest.raises(UnsafeCheckpointError, match='which is code to run and not data'):
+        with pytest.raises(UnsafeCheckpointError, match='which is not among the data that MMEngine saves'):
             load_source(server.url)
     assert len(server.requests) == 1 and not (tmp_path / 'mark').exists()
 

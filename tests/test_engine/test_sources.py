@@ -6,7 +6,7 @@ import sys
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
-import mmengine.runner.checkpoint as mmengine_checkpoint
+import numpy as np
 import pytest
 import timm
 import torch
@@ -14,6 +14,7 @@ from mmengine.runner import CheckpointLoader
 from safetensors.torch import save_file
 
 from mmseg_inceptionnext.engine import CheckpointError, UnsafeCheckpointError, load_source, safe_checkpoints
+from mmseg_inceptionnext.engine.sources import LoadedCheckpoint
 
 from utils import Malicious, run
 
@@ -117,12 +118,33 @@ def test_paths_of_every_kind(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('thing', [
-    torch.ones(1), [1], dict(meta=3), dict(meta=dict(dataset_meta='x')),
-    dict(meta=dict(dataset_meta=dict(classes=3)))])
+    torch.ones(1), [1], dict(meta=3), dict(meta=dict(dataset_meta='x'))])
 def test_what_is_no_checkpoint_is_named(tmp_path, thing):
     torch.save(thing, tmp_path / 'a.pth')
     with pytest.raises(CheckpointError, match='a.pth is no checkpoint'):
         load_source(str(tmp_path / 'a.pth'))
+
+
+@pytest.mark.parametrize('classes,palette,words', [
+    (3, None, 'its classes are no list'), ('abc', None, 'its classes are no list'), ([1, 2], None, 'each a text'),
+    ([('a', )], None, 'each a text'), (['a' * 201], None, 'up to 200 characters'), (['a'] * 65537, None, '65536 names'),
+    (dict(a=1), None, 'its classes are no list'), (['a'], [[1, 2]], 'its palette is no list of colours'),
+    (['a'], [[-1, 300, 0]], 'from 0 to 255'), (['a'], [5], 'its palette'), (['a'], ['abc'], 'its palette'),
+    (['a'], [[1., 2., 3.]], 'its palette'), (['a'], 7, 'its palette'), (['a'], [torch.ones(3)], 'its palette')])
+def test_classes_that_are_none_are_named(classes, palette, words):
+    loaded = LoadedCheckpoint(dict(meta=dict(dataset_meta=dict(classes=classes, palette=palette))), 'a.pth')
+    with pytest.raises(CheckpointError, match=f'a.pth: .*{words}'):
+        loaded.classes()
+
+
+def test_classes_of_every_form():
+    colors = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    for classes in (('a', 'b\n'), ['a', 'b\n'], np.array(['a', 'b\n'])):
+        for palette in (colors, colors.tolist(), list(colors), tuple(map(tuple, colors))):
+            loaded = LoadedCheckpoint(dict(meta=dict(dataset_meta=dict(classes=classes, palette=palette))), 'a.pth')
+            assert loaded.classes() == (('a', 'b?'), [[0, 1, 2], [3, 4, 5]])
+    for meta in (None, {}, dict(dataset_meta=None), dict(dataset_meta=dict(classes=None))):
+        assert LoadedCheckpoint(dict(meta=meta), 'a.pth').classes() == ((), [])
 
 
 def test_mmengine_reads_every_source_as_data(tmp_path, monkeypatch):
@@ -130,7 +152,7 @@ def test_mmengine_reads_every_source_as_data(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     (tmp_path / 'checkpoints/inceptionnext').mkdir(parents=True)
     shutil.copy(tmp_path / 'bad.pth', tmp_path / 'checkpoints/inceptionnext/inceptionnext_tiny.pth')
-    before = dict(CheckpointLoader._schemes), mmengine_checkpoint.load_from_http
+    before = dict(CheckpointLoader._schemes)
     with safe_checkpoints():
         for source in (str(tmp_path / 'bad.pth'), f'file://{tmp_path}/bad.pth',
                        'https://github.com/sail-sg/inceptionnext/releases/download/model/inceptionnext_tiny.pth'):
@@ -139,7 +161,7 @@ def test_mmengine_reads_every_source_as_data(tmp_path, monkeypatch):
         for source in ('s3://bucket/a.pth', 'petrel://bucket/a.pth', 'a:s3://bucket/a.pth', 'pavi://a.pth'):
             with pytest.raises(CheckpointError, match='this storage is not read here'):
                 CheckpointLoader.load_checkpoint(source)
-    assert (dict(CheckpointLoader._schemes), mmengine_checkpoint.load_from_http) == before
+    assert dict(CheckpointLoader._schemes) == before
     assert not (tmp_path / 'mark').exists()
     with safe_checkpoints(trust=True):
         CheckpointLoader.load_checkpoint(str(tmp_path / 'bad.pth'))
