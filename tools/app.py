@@ -9,6 +9,9 @@ from mmseg_inceptionnext import Segmenter
 from mmseg_inceptionnext.engine import CheckpointError
 from mmseg_inceptionnext.inference.page import find_port, load_gradio, serve
 
+# Of service managers, of a terminal that is closed, and of Ctrl-\; Windows has only the first.
+ENDINGS = [getattr(signal, name) for name in ('SIGTERM', 'SIGHUP', 'SIGQUIT') if hasattr(signal, name)]
+
 
 def parse_args():
     parser = argparse.ArgumentParser(description='Serve a page that takes an image and shows its classes')
@@ -23,9 +26,18 @@ def parse_args():
     return parser.parse_args()
 
 
+def interrupt(number, frame):
+    """Ends the page as Ctrl-C does, so that uploads go; further signals do not disturb that."""
+    for other in ENDINGS:
+        signal.signal(other, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main():
     args = parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # service managers send it; uploads go then, as by Ctrl-C
+    for number in ENDINGS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup lets a program ignore SIGHUP
+            signal.signal(number, interrupt)
     try:
         load_gradio()
         port = find_port(args.host, args.port)  # both before the model is loaded, which takes longer

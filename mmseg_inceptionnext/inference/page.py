@@ -1,13 +1,17 @@
 """Shows a Segmenter in the browser: drop an image, see its classes. The page is made by Gradio, an optional library."""
+import glob
 import html
 import os
 import os.path as osp
+import shutil
 import socket
+import stat
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Iterator, List, Optional
 
 import numpy as np
+from filelock import FileLock
 from PIL import Image, ImageOps
 
 from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
@@ -18,6 +22,11 @@ from .viewer import draw_examples, draw_message, draw_result
 
 MAX_MEGABYTES = 20
 MAX_MEGAPIXELS = 25
+MAX_SIDE = 16384  # pixels
+MAX_UPLOADS = 20 * MAX_MEGABYTES  # megabytes, of all users together
+MAX_WAITING = 100  # images
+KEPT = 600  # seconds that an upload is kept: so long may an image wait for those before it
+FOLDER = 'mmseg_page_'  # how the names of the pages' folders begin
 FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF')  # what Pillow calls IMAGE_SUFFIXES
 NUM_EXAMPLES = 9
 THUMBNAIL = 240  # pixels, the longer side
@@ -76,35 +85,61 @@ def serve(segmenter: Segmenter, title: str, host: str, port: int, examples: Opti
     """
     gr = load_gradio()
     port = find_port(host, port)
-    with tempfile.TemporaryDirectory() as folder, _uploads_to(osp.join(folder, 'uploads')):
+    with _own_folder() as folder, _uploads_to(osp.join(folder, 'uploads')) as uploads:
         page = build_page(segmenter, title, list_examples(examples) if examples else draw_scenes(folder))
         theme = gr.themes.Default(primary_hue='blue', font=('system-ui', 'sans-serif'), font_mono='monospace')
         try:
-            yield _launch(page, host, port, theme)
+            yield _launch(page, host, port, theme, uploads)
         finally:
             page.close(verbose=False)
 
 
 @contextmanager
-def _uploads_to(folder: str) -> Iterator[None]:
+def _own_folder() -> Iterator[str]:
+    """A temporary folder, locked as long as the context is open; removes those that killed pages have left over."""
+    with tempfile.TemporaryDirectory(prefix=FOLDER, ignore_cleanup_errors=True) as folder:
+        lock, user = osp.join(folder, 'lock'), os.lstat(folder).st_uid
+        with FileLock(lock + '.new'):
+            os.rename(lock + '.new', lock)  # once it has its name, it is held
+            for other in glob.glob(osp.join(glob.escape(osp.dirname(folder)), FOLDER + '*')):
+                _remove_if_left_over(other, user)
+            yield folder
+
+
+def _remove_if_left_over(folder: str, user: int) -> None:
+    """Removes a folder that belongs to the user and has a lock that nobody holds; follows no link."""
+    with suppress(OSError):  # it is gone by now, or the lock is held: filelock's Timeout is an OSError
+        if stat.S_ISDIR(os.lstat(folder).st_mode) and os.lstat(folder).st_uid == user:
+            os.lstat(osp.join(folder, 'lock'))  # a page that starts has none yet
+            with FileLock(osp.join(folder, 'lock'), timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _uploads_to(folder: str) -> Iterator[str]:
     """Gives Gradio another folder for uploads; its own is shared by all users of a machine, and stays."""
     before = os.environ.get('GRADIO_TEMP_DIR')
     os.environ['GRADIO_TEMP_DIR'] = folder
     try:
-        yield
+        yield folder
     finally:
         del os.environ['GRADIO_TEMP_DIR']
         if before is not None:
             os.environ['GRADIO_TEMP_DIR'] = before
 
 
-def _launch(page, host: str, port: int, theme) -> str:
+def _launch(page, host: str, port: int, theme, uploads: str) -> str:
     """Starts the server of a page, with nothing that is loaded from, or told to, another one; returns the URL."""
+    from starlette.middleware import Middleware
+
+    from .page_guard import Guard
+    guard = Middleware(Guard, host=host, folder=uploads, file_size=(MAX_MEGABYTES + 1) << 20, total=MAX_UPLOADS << 20,
+                       seconds=2 * KEPT)
     try:
         return page.launch(
             server_name=host, server_port=port, max_file_size=f'{MAX_MEGABYTES}mb', share=False, ssr_mode=False,
             prevent_thread_lock=True, quiet=True, run_history=False, enable_monitoring=False, footer_links=[],
-            css=read_text('page.css'), theme=theme)[1]
+            css=read_text('page.css'), theme=theme, app_kwargs=dict(middleware=[guard]))[1]
     except OSError as error:
         raise ValueError(f'--host {host} --port {port}: {error}') from error
 
@@ -135,13 +170,14 @@ def build_page(segmenter: Segmenter, title: str, examples: List[str]):
     def segment_example(event: gr.EventData) -> str:
         return segment_file(segmenter, examples[event.index])
 
-    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(600, 3600), fill_width=True) as page:
+    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(60, KEPT), fill_width=True) as page:
         gr.HTML(f'<h1>Semantic segmentation</h1><p>{html.escape(title)}, {len(segmenter.classes)} classes</p>',
                 elem_id='title')
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 upload = gr.File(label=f'Image, up to {MAX_MEGABYTES} MB, {MAX_MEGAPIXELS} megapixels',
                                  file_types=list(IMAGE_SUFFIXES), height=160)
+                upload.async_move_resource_to_block_cache = _no_url(upload.async_move_resource_to_block_cache)
                 choice = gr.HTML(draw_examples(read_thumbnails(examples)), js_on_load=CHOOSE, elem_id='examples')
             with gr.Column(scale=4, min_width=320):
                 opacity = gr.Slider(0, 1, 0.5, step=0.05, label='Opacity of the classes', elem_id='opacity', buttons=[])
@@ -151,7 +187,16 @@ def build_page(segmenter: Segmenter, title: str, examples: List[str]):
             lambda: None, None, upload, api_visibility='private')  # an empty field takes the next image
         choice.click(segment_example, None, view, api_visibility='private', **one_at_a_time)
         opacity.input(None, opacity, None, js=SET_OPACITY)
-    return page.queue(api_open=False)  # nobody passes the queue by
+    return page.queue(api_open=False, max_size=MAX_WAITING)  # nobody passes the queue by
+
+
+def _no_url(take):
+    """Gradio's way to take a file for a component, without its downloads: a request may name a URL as the file."""
+    async def take_file(path: Optional[str]) -> Optional[str]:
+        if path and '://' in path:
+            raise ValueError(f'{path}: the page fetches nothing from other servers; upload a file')
+        return await take(path)
+    return take_file
 
 
 def read_text(name: str) -> str:
@@ -175,7 +220,7 @@ def check_size(path: str) -> None:
     """Reads the head of an image, before a decoder makes room for what it promises.
 
     Raises:
-        ValueError: if the file is too large, has too many pixels, or is no image.
+        ValueError: if the file is too large, has too many pixels or too long a side, or is no image.
     """
     if osp.getsize(path) > MAX_MEGABYTES << 20:
         raise ValueError(f'{path}: has {osp.getsize(path) / (1 << 20):.1f} MB; at most {MAX_MEGABYTES} are taken')
@@ -188,6 +233,8 @@ def check_size(path: str) -> None:
         raise ValueError(f'{path}: is no image that can be read here; {", ".join(FORMATS)} are taken') from error
     if width * height > MAX_MEGAPIXELS * 1e6:
         raise ValueError(f'{path}: has {width} x {height} pixels; at most {MAX_MEGAPIXELS} million are taken')
+    if max(width, height) > MAX_SIDE:
+        raise ValueError(f'{path}: has {width} x {height} pixels; at most {MAX_SIDE} a side are taken')
 
 
 def list_examples(folder: str) -> List[str]:
