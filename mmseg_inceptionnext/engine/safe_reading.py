@@ -98,7 +98,7 @@ def read_checkpoint(path: str) -> dict:
             'trust_checkpoint=True)') from error
     except Exception as error:  # a file of garbage can raise anything, from struct.error to UnicodeDecodeError
         reason = f'{type(error).__name__}: {(str(error).strip().splitlines() or [""])[0][:160]}'
-        if isinstance(error, pickle.UnpicklingError):
+        if isinstance(error, (pickle.UnpicklingError, LookupError, EOFError)):
             reason = 'no file that torch.save wrote, or not all of it'
         raise CheckpointError(f'{path} is damaged or no checkpoint ({reason})') from error
 

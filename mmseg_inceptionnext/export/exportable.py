@@ -8,6 +8,7 @@ from mmseg.models.utils import Upsample
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmseg_inceptionnext.inference.onnx_backend import NOT_FINITE
 from mmseg_inceptionnext.models import fuse
 from mmseg_inceptionnext.models.fuse import convolve_by_winograd
 from mmseg_inceptionnext.models.winograd import WinogradConv2d
@@ -24,7 +25,8 @@ class ExportableSegmentor(nn.Module):
         fused: fold the norms first.
         winograd: convolve by Winograd's method where that pays in ONNX Runtime.
 
-    Shape: (N, 3, H, W), uint8, RGB, to (N, classes, h, w), float32, or to (N, H, W), uint8, int32 above 256 classes.
+    Shape: (N, 3, H, W), uint8, RGB, to (N, classes, h, w), float32, or to (N, H, W), uint8, int32 above 255 classes.
+        An image whose logits are not finite becomes one class id that there is not, see ``NOT_FINITE``.
 
     Raises:
         ValueError: if what the segmentor does cannot be written so.
@@ -47,10 +49,14 @@ class ExportableSegmentor(nn.Module):
         logits = self.head(self.neck(self.backbone(self.normalise(image))))
         if self.output == 'logits':
             return logits
+        is_broken = logits.isfinite().float().amin((1, 2, 3), keepdim=True)[:, 0] == 0
         logits = F.interpolate(logits, image.shape[2:], mode='bilinear', align_corners=self.head.align_corners)
+        name = 'uint8' if self.head.out_channels < 256 else 'int32'
         if logits.shape[1] == 1:
-            return (logits[:, 0].sigmoid() > self.head.threshold).to(torch.uint8)
-        return logits.argmax(1).to(torch.uint8 if self.head.out_channels <= 256 else torch.int32)
+            classes = logits[:, 0].sigmoid() > self.head.threshold
+        else:
+            classes = logits.argmax(1)
+        return classes.to(getattr(torch, name)).masked_fill(is_broken, NOT_FINITE[name])
 
     @staticmethod
     @torch.no_grad()

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from mmseg_inceptionnext.apis.protocol import without_labels
 from mmseg_inceptionnext.engine.atomic import make_folder
 from mmseg_inceptionnext.inference import Segmenter
-from mmseg_inceptionnext.inference.onnx_backend import LOADING, RESIZING, to_pixels
+from mmseg_inceptionnext.inference.onnx_backend import LOADING, NOT_FINITE, RESIZING, to_pixels
 from mmseg_inceptionnext.version import __version__
 
 from .exportable import INPUT, ExportableSegmentor
@@ -186,7 +186,8 @@ def _metadata(segmenter: Segmenter, network: ExportableSegmentor, steps: List[di
                   mean=network.normalise.mean.flatten().tolist(), std=network.normalise.std.flatten().tolist())
     texts = dict(input=INPUT, output=settings.output, config=osp.basename(config), mmseg_inceptionnext=__version__,
                  precision=settings.precision,
-                 output_format=logits if settings.output == 'logits' else 'class ids, N x H x W')
+                 output_format=logits if settings.output == 'logits' else
+                 f'class ids, N x H x W; for logits that are not finite {NOT_FINITE}')
     if network.head.out_channels == 1:
         values['threshold'] = network.head.threshold
     return dict(texts, **{key: json.dumps(value) for key, value in values.items()})
@@ -212,13 +213,21 @@ def compare(segmenter: Segmenter, original: Segmenter, path: str, images: Sequen
 
     Where the file gives class ids, those at the size of its input are compared. There, and where it has a fixed shape,
     it is held against ``original``, the same model with the config's own test pipeline, too.
+
+    Raises:
+        ValueError: if the logits of PyTorch or of the file are not finite.
     """
     exported = Segmenter(path, device='cpu')
     largest = error = equal = pixels = kept = original_pixels = 0.
     for image in images:
         taken = pixels_of(segmenter, image)
-        output = exported.backend.run(taken)
         expected = ExportableSegmentor.logits_of(segmenter.model, torch.from_numpy(taken))
+        if not expected.isfinite().all():
+            raise ValueError(f'{image}: the logits of the checkpoint are NaN or infinite, also without an export')
+        try:
+            output = exported.backend.run(taken)
+        except RuntimeError as error:
+            raise ValueError(f'{image}: the {settings.precision} file was not written: {error}') from error
         if settings.output == 'logits':
             error = np.maximum(error, np.abs(output - expected.numpy()).max())  # NaN stays
             largest = max(largest, expected.abs().max().item())

@@ -2,9 +2,13 @@
 import glob
 import os
 import os.path as osp
-from typing import Collection, Dict, Iterable, List, Optional, Sequence, Tuple
+import re
+import sys
+from typing import Collection, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
+
+from .outputs import is_result
 
 INDEXED = ('.mp4', '.m4v', '.mov', '.3gp', '.avi')  # videos that hold the number of their frames
 STREAMED = ('.mkv', '.webm', '.mpg', '.mpeg', '.ts', '.mts', '.m2ts', '.wmv', '.flv')  # and those that do not
@@ -17,7 +21,8 @@ def plan_outputs(inputs: Sequence[str], out_dir: str, listed: Iterable[str] = ()
 
     Args:
         inputs: files; folders, which are searched through; patterns such as ``photos/**/*.jpg``; and ``-`` for what
-            is ``listed``. Subfolders of a folder, and those under the fixed part of a pattern, are kept.
+            is ``listed``. Subfolders of a folder, and those under the fixed part of a pattern, are kept. Of folders and
+            patterns what an earlier run wrote is left out, and standard error says so.
         out_dir: folder for the results.
         listed: lines with a path each; subfolders of the folder that holds all of them are kept.
         endings: what is added to the path of the results, such as ``.png`` and ``_overlay.jpg``.
@@ -81,6 +86,14 @@ def is_video(path: str) -> bool:
     return path.lower().endswith(VIDEO_SUFFIXES)
 
 
+def require_file(path: str) -> None:
+    """Raises ValueError if a path is no regular file: a pipe would be waited for without end."""
+    if osp.isfile(path):
+        return
+    what = 'is a folder' if osp.isdir(path) else 'is no file, but a pipe, a socket or a device'
+    raise ValueError(f'{path}: {what if osp.exists(path) else "no such file"}')
+
+
 def _search(source: str, out_dir: Optional[str] = None) -> Tuple[str, List[str]]:
     """The folder that results are relative to, and the files."""
     if osp.isdir(source):
@@ -91,12 +104,30 @@ def _search(source: str, out_dir: Optional[str] = None) -> Tuple[str, List[str]]
         fixed = source[:min(source.find(sign) for sign in '*?[' if sign in source)]
         root = osp.dirname(fixed)
         results = out_dir and osp.join(osp.realpath(out_dir), '')
-        paths = sorted(path for path in glob.glob(source, recursive=True) if _is_wanted(path) and osp.isfile(path)
+        paths = sorted(path for path in _matching(source) if _is_wanted(path) and osp.isfile(path)
                        and not (results and osp.realpath(path).startswith(results)))
+    ours = set(filter(is_result, paths))
+    if ours:
+        print(f'{source}: {len(ours)} results of an earlier run are left out, such as {min(ours)}; to segment them, '
+              'name the files themselves', file=sys.stderr)
+        paths = [path for path in paths if path not in ours]
     if not paths:
         raise ValueError(f'no image or video in {source}; files that end in '
                          f'{" ".join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)} are taken')
     return root, paths
+
+
+def _matching(pattern: str) -> Set[str]:
+    """The paths that a pattern names. ``**`` follows no links, of which two can lead round without end."""
+    before, *after = re.split(r'(?<![^/])\*\*(?:/|$)', pattern, maxsplit=1)
+    if not after:
+        return set(glob.glob(pattern))
+    found: Set[str] = set()
+    for top in glob.glob(before or '.'):
+        for folder, folders, _ in os.walk(top):
+            folders[:] = [name for name in folders if not name.startswith('.')]
+            found |= _matching(osp.join(glob.escape(folder), after[0] or '*'))
+    return found
 
 
 def _listed(lines: Iterable[str]) -> Tuple[str, List[str]]:

@@ -1,14 +1,22 @@
 """Predicts with a file of ``tools/export_onnx.py`` in ONNX Runtime: NumPy and OpenCV around it, no PyTorch."""
 import json
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 from mmcv.transforms import Compose
+
+from .inputs import require_file
 
 ROWS, COLUMNS = 32, 64  # of the class map, at once
 LOADING = dict(type='LoadImageFromFile', to_float32=False, color_type='color', imdecode_backend='cv2')  # for all files
 # What may be named in a file, which is untrusted: these transforms, with these arguments.
 RESIZING = dict(Resize={'scale', 'scale_factor', 'keep_ratio'}, ResizeToMultiple={'size_divisor'})
+MAX_PIXELS, MAX_FACTOR, MAX_DIVISOR = 2**24, 4, 2**12  # of these arguments
+LIMITS = dict(scale=MAX_PIXELS, scale_factor=MAX_FACTOR**2, size_divisor=MAX_DIVISOR**2)  # of both sides, multiplied
+MAX_TEXT = 2**22  # characters
+MAX_CLASSES = 2**16
+MAX_NAME = 200  # characters of a class
+NOT_FINITE = dict(uint8=255, int32=-1)  # the class id of an image whose logits are not, which no class has
 NEEDED = ('classes', 'palette', 'pipeline', 'output', 'align_corners')
 
 
@@ -24,7 +32,12 @@ class _Image(NamedTuple):
 
 
 class OnnxBackend:
-    """A segmentor in ONNX Runtime.
+    """A segmentor in ONNX Runtime. It is pickled and copied as its path and device, and the file is then read again.
+
+    Logits that are NaN or infinite are an error. Files of ``tools/export_onnx.py`` that give class ids mark them, see
+    ``NOT_FINITE``; what the files of others turn into class ids cannot be seen. Weights that are NaN or infinite are
+    refused where the ``onnx`` package is there to read them. ONNX Runtime, which is enough to predict, does not show
+    them: without ``onnx`` they are found by the logits, and in int8 files, whose arithmetic hides them, not at all.
 
     Attributes:
         classes: name of each class id.
@@ -35,27 +48,35 @@ class OnnxBackend:
         device: ``cpu``, or ``cuda`` with a number for ONNX Runtime's GPU package. Default: the GPU, if there is one.
 
     Raises:
-        ValueError: if ONNX Runtime is missing, the file is none of these, or the device is not there.
+        ValueError: if ONNX Runtime is missing, the file is none of these or holds weights that are not finite, or the
+            device is not there.
     """
 
     def __init__(self, path: str, device: Optional[str] = None) -> None:
-        self.path, self._session = path, _open(path, device)
+        self.path, self.device, self._session = path, device, _open(path, device)
         meta = self._session.get_modelmeta().custom_metadata_map
         missing = [key for key in NEEDED if key not in meta]
         if missing:
             raise ValueError(f'{path} lacks {", ".join(missing)} in its metadata: it was not written by '
                              'tools/export_onnx.py, which says there how images enter and what comes out')
         try:
+            if max(map(len, meta.values())) > MAX_TEXT:
+                raise ValueError(f'they have a text of more than {MAX_TEXT} characters')
             self.classes, self.palette = _classes(json.loads(meta['classes']), json.loads(meta['palette']))
             self._pipeline = _build(json.loads(meta['pipeline']))
             self._align_corners = bool(json.loads(meta['align_corners']))
             self._threshold = float(meta.get('threshold', 0.5))
+            if not 0 <= self._threshold <= 1:
+                raise ValueError(f'threshold {self._threshold}; allowed is 0 to 1')
             self._gives_logits = ['classes', 'logits'].index(meta['output']) == 1
             shape = self._session.get_outputs()[0].shape
             if self._gives_logits and len(shape) == 4 and isinstance(shape[1], int) and not self._fits(shape[1]):
                 raise ValueError(f'{len(self.classes)} classes for a network with {shape[1]} outputs')
-        except (ValueError, TypeError, AttributeError, KeyError, RecursionError, AssertionError) as error:
-            raise ValueError(f'{path}: its metadata cannot be used: {error}') from error
+        except Exception as error:  # they may be anything
+            raise ValueError(f'{path}: its metadata cannot be used: {_said(error)}') from error
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.path, self.device)
 
     def prepare(self, loaded: dict) -> _Image:
         """What the pipeline of the config makes of an image that was read."""
@@ -83,12 +104,13 @@ class OnnxBackend:
         """The output of the network itself for images, N x 3 x H x W, uint8, RGB.
 
         Raises:
-            RuntimeError: if the network cannot take them, or gives something else than its metadata say.
+            RuntimeError: if the network cannot take them, or gives something else than its metadata say, or logits
+                that are not finite.
         """
         try:
-            output = self._session.run(None, {self._session.get_inputs()[0].name: pixels})[0]
+            output = np.asarray(self._session.run(None, {self._session.get_inputs()[0].name: pixels})[0])
         except Exception as error:  # ONNX Runtime has its own
-            raise RuntimeError(f'ONNX Runtime: {error}') from error
+            raise RuntimeError(f'ONNX Runtime: {_said(error)}') from error
         self._check_output(output, len(pixels))
         return output
 
@@ -107,9 +129,14 @@ class OnnxBackend:
             if fits and output.size:
                 values = f', from {output.min()} to {output.max()}'
                 fits = output.min() >= 0 and output.max() < classes
+                if not fits and NOT_FINITE.get(output.dtype.name) in (output.min(), output.max()):
+                    values += f' ({NOT_FINITE[output.dtype.name]} stands for logits that are NaN or infinite)'
         if not fits or len(output) != count or not output.size:
             raise RuntimeError(f'{self.path} gives {output.dtype}, {" x ".join(map(str, output.shape))}{values}, where '
                                f'its metadata promise {expected}; export it by tools/export_onnx.py')
+        if self._gives_logits and not np.isfinite(output).all():
+            raise RuntimeError(f'{self.path} gives logits that are NaN or infinite: its weights are, or they are too '
+                               'large for its precision; export it anew by tools/export_onnx.py, in float32')
 
     def _finish(self, output: np.ndarray, image: _Image, probabilities: bool):
         dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
@@ -117,11 +144,9 @@ class OnnxBackend:
             rows, columns = (((2 * np.arange(size) + 1) * length) // (2 * size)
                              for size, length in zip(image.size, output.shape))
             return output[rows[:, None], columns].astype(dtype), None
-        y, x = (linear_matrix(length, size, self._align_corners) @ linear_matrix(small, length, self._align_corners)
-                for small, length, size in zip(output.shape[1:], image.pixels.shape[2:], image.size))
         mask = np.empty(image.size, dtype)
         scores = np.empty((*image.size, max(2, len(output))), np.float32) if probabilities else None
-        for rows, columns, logits in _resized(output.transpose(1, 2, 0), y, x):
+        for rows, columns, logits in resized(output, image.pixels.shape[2:], image.size, self._align_corners):
             if logits.shape[-1] == 1:
                 likely = 1 / (1 + np.exp(-logits))
                 mask[rows, columns] = likely[..., 0] > self._threshold
@@ -138,6 +163,7 @@ class OnnxBackend:
 
 
 def _open(path: str, device: Optional[str]):
+    require_file(path)
     try:
         import onnxruntime
     except ImportError as error:
@@ -149,44 +175,84 @@ def _open(path: str, device: Optional[str]):
     if provider not in available:
         raise ValueError(f'--device {device} cannot be used here: this ONNX Runtime has {", ".join(available)}; for '
                          'cuda install onnxruntime-gpu')
+    _check_weights(path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     try:
         session = onnxruntime.InferenceSession(path, options, providers=[
             (provider, {'device_id': number or '0'} if kind == 'cuda' else {})])
     except Exception as error:  # ONNX Runtime has its own
-        raise ValueError(f'{path} cannot be opened by ONNX Runtime: {error}') from error
+        raise ValueError(f'{path} cannot be opened by ONNX Runtime: {_said(error)}') from error
     if session.get_providers()[0] != provider:
         raise ValueError(f'--device {device or kind} cannot be used here: ONNX Runtime fell back to '
                          f'{session.get_providers()[0]}; --device cpu takes that')
     return session
 
 
+def _check_weights(path: str) -> None:
+    """Raises ValueError if weights are not finite, or in other files. Without the ``onnx`` package it does nothing."""
+    try:
+        import onnx
+    except ImportError:
+        return
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
+    try:
+        weights = onnx.load(path, load_external_data=False).graph.initializer
+        if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in weights):
+            raise ValueError('its weights are in other files, which are not read; save it as one file')
+        wrong = [tensor.name for tensor in weights if tensor.data_type in floats
+                 and not np.isfinite(onnx.numpy_helper.to_array(tensor)).all()]
+        if wrong:
+            raise ValueError(f'{len(wrong)} of its {len(weights)} weights hold NaN or infinite numbers, the first is '
+                             f'{wrong[0]:.80}; export it anew from a checkpoint whose weights do not')
+    except Exception as error:  # of a file that is no graph, the parser has its own
+        raise ValueError(f'{path} cannot be opened: {_said(error)}') from error
+
+
+def _said(error: Exception) -> str:
+    """The text of an error, in which an untrusted file may be quoted, as a short line."""
+    text = ' '.join(str(error).split()) or type(error).__name__
+    return ''.join(c if c.isprintable() else '?' for c in text[:500])
+
+
 def _classes(names: Any, palette: Any) -> Tuple[Tuple[str, ...], List[List[int]]]:
     """Names and colours of the classes, from an untrusted file."""
-    if not (isinstance(names, list) and names and all(isinstance(name, str) and name.isprintable() for name in names)):
-        raise ValueError('the classes are no list of printable names')
+    if not (isinstance(names, list) and 0 < len(names) <= MAX_CLASSES and all(
+            isinstance(name, str) and len(name) <= MAX_NAME and name.isprintable() for name in names)):
+        raise ValueError(f'the classes are no list of printable names: allowed are {MAX_CLASSES} of up to {MAX_NAME} '
+                         'characters')
     if len(set(names)) < len(names):
         raise ValueError('two classes have the same name')
     if len(palette) != len(names) or not all(
-            len(color) == 3 and all(value in range(256) for value in color) for color in palette):
+            len(color) == 3 and all(type(value) is int and 0 <= value < 256 for value in color) for color in palette):
         raise ValueError(f'the palette is no list of {len(names)} colours, each three whole numbers from 0 to 255')
     return tuple(names), palette
 
 
-def _build(steps: List[Dict[str, Any]]) -> Compose:
+def _build(steps: Any) -> Compose:
+    """The pipeline that an untrusted file names."""
     from mmseg.registry import TRANSFORMS
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise ValueError('the pipeline is no list of transforms')
+    kinds = [step.get('type') for step in steps]
     for step in steps:
-        allowed = RESIZING.get(step.get('type'))
-        if allowed is None or set(step) - {'type'} - allowed:
-            raise ValueError(f'the pipeline names {step}; allowed are {RESIZING}')
-        numbers = [value for key, value in step.items() if key in ('scale', 'scale_factor', 'size_divisor')]
-        numbers = [number for value in numbers for number in (value if isinstance(value, list) else [value])]
-        if not numbers or not all(isinstance(number, (int, float)) and 0 < number < 1e5 for number in numbers):
-            raise ValueError(f'the pipeline names {step}; sizes are numbers above 0')
-        if isinstance(step.get('scale'), list):
-            step['scale'] = tuple(step['scale'])
-    return Compose([TRANSFORMS.build(step) for step in steps])
+        if step.get('type') not in list(RESIZING) or set(step) - {'type'} - RESIZING[step['type']]:
+            raise ValueError(f'the pipeline names {step!r:.200}; allowed are {RESIZING}')
+        areas = {key: _area(step[key]) for key in LIMITS if key in step}
+        if not areas or not all(0 < area <= LIMITS[key] for key, area in areas.items()):
+            raise ValueError(f'the pipeline names {step!r:.200}; sizes are numbers above 0 for up to {MAX_PIXELS} '
+                             f'pixels, factors up to {MAX_FACTOR} and divisors up to {MAX_DIVISOR}')
+        if kinds.count(step['type']) > 1:
+            raise ValueError(f'the pipeline names {step["type"]} more than once')
+    return Compose([TRANSFORMS.build({key: tuple(value) if isinstance(value, list) else value
+                                      for key, value in step.items()}) for step in steps])
+
+
+def _area(sides: Any) -> float:
+    """The product of two numbers in a list, or the square of one; 0 if they are anything else."""
+    sides = sides if isinstance(sides, list) else [sides, sides]
+    are_sizes = len(sides) == 2 and all(type(side) in (int, float) and side > 0 for side in sides)
+    return sides[0] * sides[1] if are_sizes else 0
 
 
 def to_pixels(bgr: np.ndarray) -> np.ndarray:
@@ -194,32 +260,52 @@ def to_pixels(bgr: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(bgr[..., ::-1].transpose(2, 0, 1)[None].astype(np.uint8))
 
 
-def linear_matrix(size: int, new_size: int, align_corners: bool) -> np.ndarray:
-    """(new_size, size), float64: linear interpolation along an axis, as PyTorch and ONNX do it."""
-    if align_corners:
-        position = np.arange(new_size) * ((size - 1) / max(new_size - 1, 1))
-    else:
-        position = (np.arange(new_size) + 0.5) * (size / new_size) - 0.5
-    position = position.clip(0, size - 1)
-    return (1 - np.abs(position[:, None] - np.arange(size))).clip(0)
+def resized(logits: np.ndarray, size: Tuple[int, int], new_size: Tuple[int, int], align_corners: bool
+            ) -> Iterator[Tuple[slice, slice, np.ndarray]]:
+    """Logits, C x h x w, resized bilinearly to one size and then to another, as PyTorch does it, tile by tile.
 
+    Time and memory for all but the logits themselves grow with the sides, and never with their product.
 
-def _resized(image: np.ndarray, y: np.ndarray, x: np.ndarray):
-    """Tiles of ``y @ image @ x.T`` for an image (h, w, C): rows, columns, and float32 (rows, columns, C)."""
-    image, parts = np.ascontiguousarray(image), [_blocks(y, ROWS), _blocks(x, COLUMNS)]
-    for rows, y_inputs, y_block in parts[0]:
-        for columns, x_inputs, x_block in parts[1]:
-            stretched = np.matmul(x_block, image[y_inputs, x_inputs])  # (inputs along y, columns, C)
+    Yields:
+        Rows and columns of a tile, and its logits, float32, rows x columns x C.
+    """
+    logits = np.ascontiguousarray(logits.transpose(1, 2, 0))
+    y, x = (_blocks(*lengths, align_corners, step)
+            for *lengths, step in zip(logits.shape[:2], size, new_size, (ROWS, COLUMNS)))
+    for rows, y_inputs, y_block in y:
+        for columns, x_inputs, x_block in x:
+            stretched = np.matmul(x_block, logits[y_inputs, x_inputs])  # (inputs along y, columns, C)
             tile = y_block @ stretched.reshape(len(stretched), -1)
             yield rows, columns, tile.reshape(-1, *stretched.shape[1:])
 
 
-def _blocks(matrix: np.ndarray, size: int) -> List[Tuple[slice, slice, np.ndarray]]:
-    """A banded matrix by ``size`` rows: the rows, the columns that are not zero there, and the block."""
+def _blocks(small: int, length: int, size: int, align_corners: bool, step: int
+            ) -> List[Tuple[slice, slice, np.ndarray]]:
+    """Linear interpolation from ``small`` to ``length`` to ``size`` values, as a matrix for each ``step`` of the last:
+    its rows, the inputs that they need, and the matrix, float32."""
     blocks = []
-    for start in range(0, len(matrix), size):
-        used = np.flatnonzero(matrix[start:start + size].any(0))
-        inputs = slice(used[0], used[-1] + 1)
-        blocks.append((slice(start, min(start + size, len(matrix))), inputs,
-                       matrix[start:start + size, inputs].astype(np.float32)))
+    for start in range(0, size, step):
+        rows = np.arange(start, min(start + step, size))
+        between, outer = _neighbours(length, size, align_corners, rows)
+        inputs, inner = _neighbours(small, length, align_corners, between)  # rows x 2 x 2
+        first, end = inputs.min(), inputs.max() + 1
+        block = np.zeros((len(rows), end - first))
+        np.add.at(block, (np.arange(len(rows))[:, None, None], inputs - first), outer[..., None] * inner)
+        blocks.append((slice(start, start + len(rows)), slice(first, end), block.astype(np.float32)))
     return blocks
+
+
+def _neighbours(size: int, new_size: int, align_corners: bool, positions: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """The two values that linear interpolation from ``size`` to ``new_size`` takes, as PyTorch and ONNX do it.
+
+    Returns:
+        For each of the new positions two indices and their weights, each ... x 2.
+    """
+    if align_corners:
+        exact = positions * ((size - 1) / max(new_size - 1, 1))
+    else:
+        exact = (positions + 0.5) * (size / new_size) - 0.5
+    exact = exact.clip(0, size - 1)
+    lower = exact.astype(int)
+    return (np.stack([lower, np.minimum(lower + 1, size - 1)], -1),
+            np.stack([1 - (exact - lower), exact - lower], -1))

@@ -1,10 +1,12 @@
 """Writes what was predicted, as files."""
 import io
+import os.path as osp
 from dataclasses import dataclass
 from typing import Dict, Optional, Sequence
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from mmseg_inceptionnext.engine.atomic import write_atomically
 
@@ -13,11 +15,12 @@ from .result import SegmentationResult
 
 ENDINGS = dict(index='.png', color='_color.png', overlay='_overlay.jpg', prob='_prob.npz', conf='_conf.png')
 VIDEO_ENDINGS = dict(color='_color.mp4', overlay='_overlay.mp4')  # the others: a file for each frame
+MARK = 'segmented by mmseg_inceptionnext'  # in each image that is written
 
 
 @dataclass
 class Output:
-    """What is written of each image.
+    """What is written of each image. Pictures hold a mark, by which :func:`is_result` knows them.
 
     - ``index``: PNG, the class id of each pixel, from 0; 16 bits above 256 classes.
     - ``color``: PNG, the palette's colour of each pixel.
@@ -61,23 +64,41 @@ class Output:
         return paint(result.image, result.mask, result.classes, result.palette, self.opacity, self.classes)
 
     def _encode(self, kind: str, result: SegmentationResult) -> bytes:
-        file = io.BytesIO()
         if kind == 'index':
             return encode_index(result.mask)
         if kind == 'color':
-            result.color(self.classes).save(file, 'PNG')
-        elif kind == 'overlay':
-            result.overlay(self.opacity, self.classes).save(file, 'JPEG', quality=92)
-        elif kind == 'prob':
-            np.savez_compressed(file, probabilities=result.probabilities.astype(np.float16))
-        else:
+            return _png(result.color(self.classes))
+        if kind == 'conf':
             confidence = np.round(255 * result.probabilities.max(0))
-            Image.fromarray(confidence.astype(np.uint8)).save(file, 'PNG')
+            return _png(Image.fromarray(confidence.astype(np.uint8)))
+        file = io.BytesIO()
+        if kind == 'overlay':
+            result.overlay(self.opacity, self.classes).save(file, 'JPEG', quality=92, comment=MARK)
+        else:
+            np.savez_compressed(file, probabilities=result.probabilities.astype(np.float16))
         return file.getvalue()
 
 
 def encode_index(mask: np.ndarray) -> bytes:
     """The PNG of a map of class ids, H x W."""
-    file = io.BytesIO()
-    Image.fromarray(mask).save(file, 'PNG')
+    return _png(Image.fromarray(mask))
+
+
+def _png(image: Image.Image) -> bytes:
+    file, info = io.BytesIO(), PngInfo()
+    info.add_text('Software', MARK)
+    image.save(file, 'PNG', pnginfo=info)
     return file.getvalue()
+
+
+def is_result(path: str) -> bool:
+    """Whether a file is one of these: an image by its mark, a video by the end of its name."""
+    if path.endswith(tuple(VIDEO_ENDINGS.values())):
+        return True
+    if not osp.isfile(path):  # a pipe would be waited for
+        return False
+    try:
+        with open(path, 'rb') as file:
+            return MARK.encode() in file.read(1024)
+    except OSError:
+        return False

@@ -1,6 +1,5 @@
 """Segments images with a checkpoint or an exported file."""
 import os
-import os.path as osp
 from typing import Any, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
@@ -10,6 +9,7 @@ from PIL import Image, ImageOps
 from mmseg_inceptionnext.datasets.files import read, why_unreadable
 from mmseg_inceptionnext.datasets.folders import loaders
 
+from .inputs import require_file
 from .onnx_backend import LOADING, OnnxBackend
 from .read_ahead import read_ahead
 from .result import SegmentationResult
@@ -137,10 +137,21 @@ class Segmenter:
             yield outcome
 
     def outcomes(self, sources: Iterable[Source]) -> Iterator[Tuple[Source, Outcome]]:
-        """Each image with its result, or the error that there is none: what fails does not keep the others back."""
+        """Each image with its result, or the error that there is none: what fails does not keep the others back.
+
+        If ``sources`` itself raises, it does so after the outcomes of all images before.
+        """
         batch: List[Tuple[Source, Prepared]] = []
-        taken = ((source, _own(source)) for source in sources)
-        for (source, _), prepared in read_ahead(self._try_to_prepare, taken, depth=self.batch_size + 1):
+        failures: List[Exception] = []
+
+        def taken() -> Iterator[Tuple[Source, Union[Source, Exception]]]:
+            try:
+                for source in sources:
+                    yield source, _own(source)
+            except Exception as error:  # of a generator, to be raised behind the results of what it gave
+                failures.append(error)
+
+        for (source, _), prepared in read_ahead(self._try_to_prepare, taken(), depth=self.batch_size + 1):
             failed = isinstance(prepared, Exception)
             if batch and (failed or len(batch) == self.batch_size or not self._alike(batch[0][1], prepared)):
                 yield from self._predict(batch)
@@ -151,6 +162,8 @@ class Segmenter:
                 batch.append((source, prepared))
         if batch:
             yield from self._predict(batch)
+        if failures:
+            raise failures[0]
 
     def _alike(self, one: Prepared, other: Prepared) -> bool:
         return self.backend.shape_of(one.data) == self.backend.shape_of(other.data)
@@ -207,8 +220,7 @@ class Segmenter:
                     ori_shape=bgr.shape[:2])
 
     def _read(self, path: str) -> dict:
-        if not osp.isfile(path):
-            raise ValueError(f'{path}: {"is a folder" if osp.isdir(path) else "no such file"}')
+        require_file(path)
         try:
             read(path)  # what is cut off or damaged would be made up
             return self._load(dict(img_path=path))

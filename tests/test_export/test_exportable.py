@@ -63,6 +63,23 @@ def test_free_sizes_equal_pytorch(tmp_path, kind, align_corners):
                 assert (result == up.argmax(1).numpy()).mean() > 0.999
 
 
+@pytest.mark.parametrize('num_classes,dtype,mark', [(7, np.uint8, 255), (255, np.uint8, 255), (256, np.int32, -1)])
+def test_an_image_whose_logits_are_not_finite_gets_no_class(tmp_path, num_classes, dtype, mark):
+    """And the others of its batch get theirs."""
+    cfg = Config.fromfile(str(ROOT / TOY))
+    cfg.model.backbone.update(init_cfg=None)
+    cfg.model.decode_head.num_classes = num_classes
+    network = ExportableSegmentor(build(cfg), 'classes').eval()
+    network.normalise.mean.fill_(0.)
+    network.normalise.std.fill_(1e-37)
+    trace(network, str(tmp_path / 'a.onnx'))
+    image = np.zeros((3, 3, 64, 96), np.uint8)
+    image[1] = 200
+    result, = session(tmp_path / 'a.onnx').run(None, dict(image=image))
+    assert result.dtype == dtype and (result[1] == mark).all()
+    assert (result[[0, 2]] >= 0).all() and (result[[0, 2]] < num_classes).all()
+
+
 @pytest.mark.parametrize('length', [1, 2, 5, 6, 7, 16, 33])
 @pytest.mark.parametrize('size', [1, 2, 3, 6])
 def test_pooling_is_pytorchs(length, size):

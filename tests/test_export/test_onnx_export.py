@@ -12,7 +12,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from mmseg_inceptionnext import Segmenter
-from mmseg_inceptionnext.export import Agreement, Settings, export_onnx
+from mmseg_inceptionnext.export import Agreement, Settings, export_onnx, onnx_export
 
 from utils import ROOT, TOY, load_model, run_tool, save_checkpoint
 
@@ -145,6 +145,32 @@ def test_what_cannot_be_exported_is_explained(checkpoint, images, tmp_path, edit
     with pytest.raises(ValueError, match=words):
         export_onnx(config, str(checkpoint), str(tmp_path / out), images, Settings(**settings))
     assert not list(tmp_path.glob('**/*.onnx')) and not list(tmp_path.glob('.export*'))
+
+
+@pytest.mark.parametrize('output', ['logits', 'classes'])
+def test_logits_that_are_not_finite_are_not_exported(checkpoint, images, tmp_path, monkeypatch, output):
+    """Of the checkpoint, or of the file only, as of float16 that is too narrow."""
+    def edit(cfg):
+        cfg.model.data_preprocessor.std = [1e-38] * 3
+
+    config = change(TOY, tmp_path / 'changed.py', edit)
+    with pytest.raises(ValueError, match=f'{images[0]}: the logits of the checkpoint are NaN or infinite'):
+        export_onnx(config, str(checkpoint), str(tmp_path / 'a.onnx'), images, Settings(output=output))
+    monkeypatch.setattr(onnx_export, 'to_half', break_weights)
+    with pytest.raises(ValueError, match=f'{images[0]}: the float16 file was not written: .* logits that are NaN'):
+        export_onnx(str(ROOT / TOY), str(checkpoint), str(tmp_path / 'a.onnx'), images, Settings(
+            output=output, precision='float16'))
+    assert not list(tmp_path.glob('**/*.onnx')) and not list(tmp_path.glob('.export*'))
+
+
+def break_weights(path):
+    """Makes the logits of a file infinite."""
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith('conv_seg.weight'):
+            values = np.full_like(onnx.numpy_helper.to_array(tensor), 3e38)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, path)
 
 
 @pytest.mark.parametrize('agreement,passed', [

@@ -1,5 +1,6 @@
 """What is written of images, and what is left of those that fail."""
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -64,6 +65,30 @@ def test_what_is_there_is_left_out(segmenter, images, tmp_path):
     assert (summary.images, summary.skipped, kept.read_bytes()) == (1, 2, b'untouched') and lost.is_file()
     assert 'with results already there' in str(summary)
     assert infer(segmenter, [str(images)], str(tmp_path), output).images == 3 and kept.read_bytes() != b'untouched'
+
+
+def test_results_among_the_photos_are_no_photos(segmenter, images, tmp_path, capsys):
+    photos = tmp_path / 'photos'
+    shutil.copytree(images, photos)
+    output = Output(['index', 'color', 'overlay', 'conf'])
+    first = infer(segmenter, [str(photos)], str(photos / 'results'), output)
+    assert first.images == 3 and 'left out' not in capsys.readouterr().err
+    second = infer(segmenter, [str(photos)], str(photos / 'results2'), output)
+    assert second.images == 3 and f'{photos}: 12 results of an earlier run are left out' in capsys.readouterr().err
+    assert len(list((photos / 'results2').iterdir())) == 12
+    third = infer(segmenter, [str(photos)], str(photos / 'results'), output, skip_existing=True)
+    assert (third.images, third.skipped) == (0, 3)
+    named = str(photos / 'results/toy_validation_00000_overlay.jpg')
+    assert infer(segmenter, [named], str(photos / 'results3'), output).images == 1
+
+
+def test_pipes_are_named_and_the_rest_go_on(segmenter, images, tmp_path):
+    shutil.copytree(images, tmp_path / 'in')
+    for name in ('pipe.jpg', 'pipe.mp4'):
+        os.mkfifo(tmp_path / 'in' / name)
+    summary = infer(segmenter, [str(tmp_path / 'in')], str(tmp_path / 'out'))
+    assert summary.images == 3 and len(summary.failures) == 2
+    assert summary.failures[0] == f'{tmp_path}/in/pipe.jpg: is no file, but a pipe, a socket or a device'
 
 
 @pytest.mark.parametrize('make,words', [

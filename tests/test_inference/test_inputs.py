@@ -1,6 +1,11 @@
 """Which files are segmented, and where their results go."""
-import pytest
+import os
 
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmseg_inceptionnext.inference import Output, SegmentationResult
 from mmseg_inceptionnext.inference.inputs import list_images, plan_outputs
 
 
@@ -32,6 +37,46 @@ def test_results_inside_an_input_folder_are_not_inputs(tmp_path):
     assert list(plan_outputs([str(tmp_path)], str(tmp_path / 'out'))) == [image]
 
 
+def write_results(folder, num_classes=3):
+    """All kinds of images that are written, and the names of the videos."""
+    image = np.zeros((4, 5, 3), np.uint8)
+    names = tuple(map(str, range(num_classes)))
+    dtype = np.uint8 if num_classes <= 256 else np.uint16
+    result = SegmentationResult(image, np.zeros((4, 5), dtype), names, [[1, 2, 3]] * num_classes,
+                                np.ones((num_classes, 4, 5), np.float32))
+    folder.mkdir(parents=True)
+    Output(['index', 'color', 'overlay', 'prob', 'conf']).write(result, str(folder / 'a'))
+    return [*folder.iterdir(), *(folder / touch(folder / f'film_{kind}.mp4') for kind in ('color', 'overlay'))]
+
+
+@pytest.mark.parametrize('num_classes', [3, 300])
+def test_results_of_an_earlier_run_are_left_out(tmp_path, capsys, num_classes):
+    photos = tmp_path / 'photos'
+    results = write_results(photos / 'results/deep', num_classes)
+    kept = [touch(photos / 'a.png'), touch(photos / 'results/own.jpg')]
+    Image.new('RGB', (4, 4)).save(photos / 'b.jpg', comment='a photo')
+    out = str(photos / 'results2')
+    for source in (photos, f'{photos}/**/*'):
+        assert set(plan_outputs([str(source)], out)) == {*kept, f'{photos}/b.jpg'}
+        line, = capsys.readouterr().err.splitlines()
+        assert line == (f'{source}: 6 results of an earlier run are left out, such as {photos}/results/deep/a.png; to '
+                        'segment them, name the files themselves')
+    named = sorted(str(path) for path in results if path.suffix != '.npz')
+    assert sorted(plan_outputs(named, out, endings=[''])) == named and not capsys.readouterr().err
+    assert sorted(plan_outputs(['-'], out, named, endings=[''])) == named
+    with pytest.raises(ValueError, match='no image or video in .*deep'):
+        plan_outputs([str(photos / 'results/deep')], out)
+
+
+def test_pipes_in_a_folder_are_not_opened(tmp_path):
+    image = touch(tmp_path / 'in/a.jpg')
+    os.mkfifo(tmp_path / 'in/pipe.jpg')
+    assert list(plan_outputs([str(tmp_path / 'in')], str(tmp_path / 'out'))) == [image, f'{tmp_path}/in/pipe.jpg']
+    assert list(plan_outputs([f'{tmp_path}/in/*'], str(tmp_path / 'out'))) == [image]
+    with pytest.raises(ValueError, match='--out-dir .*pipe.jpg is a file; give a folder'):
+        plan_outputs([image], str(tmp_path / 'in/pipe.jpg'))
+
+
 @pytest.mark.parametrize('names,inputs,out,words', [
     (['x/a.jpg', 'y/a.jpg'], ['x/a.jpg', 'y/a.jpg'], 'out', 'would both be written to .*out/a.png'),
     (['x/a.jpg', 'x/a.png'], ['x'], 'out', 'would both be written to'),
@@ -60,6 +105,24 @@ def test_patterns_keep_the_folders_below_their_fixed_part(tmp_path):
     assert plan_outputs([f'{tmp_path}/in/x/d*/?.jpg'], out) == {deep: f'{out}/deep/a'}
     odd = touch(tmp_path / 'in/[1].jpg')  # a file of this name comes before the pattern
     assert plan_outputs([odd], out) == {odd: f'{out}/[1]'}
+
+
+def test_patterns_do_not_follow_links_that_lead_round(tmp_path):
+    image, deep = touch(tmp_path / 'in/a.jpg'), touch(tmp_path / 'in/x/[y]/b.jpg')
+    touch(tmp_path / 'in/.hidden/c.jpg')
+    for name in ('one', 'two'):
+        (tmp_path / 'in' / name).symlink_to('.')
+    for pattern in ('**/*.jpg', '**', '**/**/*'):
+        assert sorted(plan_outputs([f'{tmp_path}/in/{pattern}'], str(tmp_path / 'out'))) == [image, deep]
+    assert list(plan_outputs([f'{tmp_path}/**/x/**/b.*'], str(tmp_path / 'out'))) == [deep]
+
+
+def test_patterns_without_a_folder_begin_here(tmp_path, monkeypatch):
+    touch(tmp_path / 'in/a.jpg')
+    monkeypatch.chdir(tmp_path)
+    for pattern in ('**/*.jpg', 'in/**', '*/a.jpg', './**/a.jpg'):
+        (path, target), = plan_outputs([pattern], 'out').items()
+        assert (path.removeprefix('./'), target) == ('in/a.jpg', 'out/a' if pattern == 'in/**' else 'out/in/a')
 
 
 def test_listed_files_keep_the_folders_below_the_one_they_share(tmp_path):

@@ -1,6 +1,10 @@
 """ONNX files that are used, and those that are refused; what is done to the logits, against PyTorch."""
+import copy
 import json
+import os
+import pickle
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ from torch.nn import functional as F
 
 from mmseg_inceptionnext import Segmenter
 from mmseg_inceptionnext.export import Settings, export_onnx
-from mmseg_inceptionnext.inference.onnx_backend import OnnxBackend, _Image, linear_matrix
+from mmseg_inceptionnext.inference.onnx_backend import OnnxBackend, _Image, resized
 from mmseg_inceptionnext.inference.page import segment_file
 
 from utils import TOY, run_tool, save_checkpoint
@@ -39,12 +43,30 @@ def with_metadata(exported, path, **changes):
 
 
 @pytest.mark.parametrize('align_corners', [False, True])
-@pytest.mark.parametrize('size,new_size', [(7, 29), (29, 7), (1, 5), (5, 1), (12, 12)])
-def test_interpolation_is_pytorchs(size, new_size, align_corners):
-    x = torch.randn(1, 1, size, dtype=torch.float64)
-    expected = F.interpolate(x, new_size, mode='linear', align_corners=align_corners)[0, 0]
-    result = linear_matrix(size, new_size, align_corners) @ x[0, 0].numpy()
-    np.testing.assert_allclose(result, expected.numpy(), atol=1e-12)
+@pytest.mark.parametrize('small,size,new_size', [
+    ((9, 13), (36, 52), (101, 75)), ((29, 71), (7, 15), (3, 5)), ((7, 5), (29, 3), (11, 130)),
+    ((1, 1), (1, 5), (5, 1)), ((12, 12), (12, 12), (12, 12)), ((2, 3), (200, 300), (5, 7)),
+    ((3000, 8), (12000, 32), (12000, 1)), ((8, 3000), (32, 12000), (1, 12000))])
+def test_interpolation_is_pytorchs(small, size, new_size, align_corners):
+    """Twice, in steps that both enlarge, both reduce, or do either; strips, too."""
+    logits = torch.randn(1, 3, *small)
+    expected = logits.double()
+    for sides in (size, new_size):
+        expected = F.interpolate(expected, sides, mode='bilinear', align_corners=align_corners)
+    result = np.full((*new_size, 3), np.nan, np.float32)
+    for rows, columns, tile in resized(logits[0].numpy(), size, new_size, align_corners):
+        result[rows, columns] = tile
+    np.testing.assert_allclose(result.transpose(2, 0, 1), expected[0].numpy(), atol=2e-6)
+
+
+def test_interpolation_of_a_strip_needs_little_memory():
+    logits = np.zeros((2, 8, 3000), np.float32)
+    tracemalloc.start()
+    for _ in resized(logits, (32, 12000), (1, 12000), False):
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8e6
 
 
 @pytest.mark.parametrize('align_corners', [False, True])
@@ -107,10 +129,39 @@ def test_batches_and_lists(exported, toy_root):
     (dict(classes='["a\\u001b[2J"]', palette='[[0, 0, 0]]'), 'no list of printable names'),
     (dict(classes='["a"]', palette='[[0, 0, 300]]'), 'three whole numbers from 0 to 255'),
     (dict(output='foo'), 'its metadata cannot be used'),
+    (dict(output='foo' * 10**6), 'its metadata cannot be used: .{1,500}$'),
+    (dict(classes=json.dumps([str(i) for i in range(10**6)])), 'they have a text of more than 4194304 characters'),
+    (dict(classes=json.dumps(list(map(str, range(65537))))), 'allowed are 65536 of up to 200 characters'),
+    (dict(classes=json.dumps(['a' * 201])), 'allowed are 65536 of up to 200 characters'),
+    (dict(classes='"ab"'), 'no list of printable names'), (dict(classes='[1, 2]'), 'no list of printable names'),
+    (dict(classes='["a"]', palette='[[0, 0, 1.5]]'), 'three whole numbers from 0 to 255'),
+    (dict(classes='["a"]', palette='[[true, 0, 0]]'), 'three whole numbers from 0 to 255'),
+    (dict(pipeline='"Resize"'), 'the pipeline is no list of transforms'),
+    (dict(pipeline='{}'), 'the pipeline is no list of transforms'),
+    (dict(pipeline='[{"type": ["Resize"]}]'), 'allowed are'), (dict(pipeline='[{}]'), 'allowed are'),
+    (dict(pipeline='[{"type": "Resize", "scale": [30000, 30000]}]'), 'for up to 16777216 pixels, factors up to 4 and'),
+    (dict(pipeline='[{"type": "Resize", "scale": 4097}]'), 'for up to 16777216 pixels'),
+    (dict(pipeline='[{"type": "Resize", "scale_factor": 1000}]'), 'factors up to 4'),
+    (dict(pipeline='[{"type": "Resize", "scale_factor": [5.0, 5.0]}]'), 'factors up to 4'),
+    (dict(pipeline='[{"type": "Resize", "scale": [8, 8], "scale_factor": 5.0}]'), 'factors up to 4'),
+    (dict(pipeline='[{"type": "ResizeToMultiple", "size_divisor": 10000}]'), 'divisors up to 4096'),
+    (dict(pipeline='[{"type": "ResizeToMultiple", "size_divisor": NaN}]'), 'sizes are numbers above 0'),
+    (dict(pipeline='[{"type": "Resize", "scale": [8, 8, 8]}]'), 'sizes are numbers above 0'),
+    (dict(pipeline='[{"type": "Resize", "scale": [true, 8]}]'), 'sizes are numbers above 0'),
+    (dict(pipeline=f'[{{"type": "Resize", "scale": [1{"0" * 400}, 0.5]}}]'), 'its metadata cannot be used'),
+    (dict(pipeline=json.dumps([dict(type='Resize', scale_factor=4.)] * 9)), 'the pipeline names Resize more than once'),
+    (dict(threshold='nan'), 'threshold nan; allowed is 0 to 1'), (dict(threshold='2'), 'allowed is 0 to 1'),
 ])
 def test_metadata_are_data(exported, tmp_path, changes, words):
     with pytest.raises(ValueError, match=words):
         Segmenter(with_metadata(exported, tmp_path / 'a.onnx', **changes))
+
+
+def test_metadata_within_the_limits_are_used(exported, tmp_path):
+    steps = [dict(type='Resize', scale_factor=[1.5, 0.5]), dict(type='ResizeToMultiple', size_divisor=32)]
+    segmenter = Segmenter(with_metadata(exported, tmp_path / 'a.onnx', pipeline=json.dumps(steps)))
+    prepared = segmenter.prepare(np.zeros((96, 128, 3), np.uint8))
+    assert prepared.data.pixels.shape == (1, 3, 64, 192)
 
 
 def foreign(path, nodes, rank, elements, **meta):
@@ -160,6 +211,87 @@ def test_files_of_others_that_keep_the_promise_are_used(tmp_path):
     np.testing.assert_array_equal(Segmenter(path)(image).mask, image[..., 0])
 
 
+THREE = dict(classes='["a", "b", "c"]', palette='[[0, 0, 0], [1, 1, 1], [2, 2, 2]]')
+
+
+@pytest.mark.parametrize('divisor', ['x', 'zero'], ids=['NaN', 'infinite'])
+def test_logits_that_are_not_finite_are_an_error(tmp_path, divisor):
+    path = foreign(tmp_path / 'a.onnx', [
+        ('Cast', ['image'], 'x', dict(to=FLOAT)), ('Sub', ['x', 'x'], 'zero', {}), ('Div', ['x', divisor], 'y', {})],
+        4, FLOAT, output='logits', **THREE)
+    image = np.full((8, 9, 3), 7, np.uint8)
+    segmenter = Segmenter(path, batch_size=2)
+    if divisor == 'x':
+        assert segmenter(image).mask.max() == 0
+        image[2, 3] = 0  # 0 / 0
+    with pytest.raises(RuntimeError, match=f'^{path} gives logits that are NaN or infinite: its weights are, or they'):
+        segmenter([image, image])
+
+
+def with_nan(source, path, name='conv_seg.bias'):
+    """A file one of whose weights is NaN."""
+    model = onnx.load(source)
+    tensor, = [tensor for tensor in model.graph.initializer if tensor.name.endswith(name)]
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values.reshape(-1)[-1] = np.nan
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, path)
+    return str(path)
+
+
+def test_weights_that_are_not_finite_are_found(exported, tmp_path, monkeypatch):
+    """When the file is opened; without the onnx package when an image is predicted, also where class ids come out."""
+    ids = tmp_path / 'ids.onnx'
+    export_onnx(TOY, str(exported[0].with_suffix('.pth')), str(ids), [str(exported[1])], Settings(output='classes'))
+    for source in (exported[0], ids):
+        path = with_nan(source, tmp_path / 'nan.onnx')
+        with pytest.raises(ValueError, match=f'^{path} cannot be opened: 1 of its .* weights hold NaN or infinite '
+                                             'numbers, the first is .*conv_seg.bias; export it anew'):
+            Segmenter(path)
+        for package in ('onnx', 'onnx.numpy_helper'):
+            monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(RuntimeError, match=f'^{path} gives .*logits that are NaN or infinite'):
+            Segmenter(path)(exported[1])
+        assert Segmenter(source)(exported[1]).mask.any()
+        monkeypatch.undo()
+    result = run_tool('tools/infer.py', path, exported[1], '--out-dir', tmp_path / 'out', check=False)
+    assert result.returncode == 1 and 'Traceback' not in result.stdout and 'hold NaN or infinite' in result.stdout
+
+
+def test_weights_in_other_files_are_not_read(exported, tmp_path):
+    onnx.save(onnx.load(exported[0]), tmp_path / 'a.onnx', save_as_external_data=True, location='weights')
+    with pytest.raises(ValueError, match='a.onnx cannot be opened: its weights are in other files, which are not read'):
+        Segmenter(tmp_path / 'a.onnx')
+
+
+def test_what_a_file_says_is_printed_on_one_line(tmp_path):
+    path = foreign(tmp_path / 'a.onnx', [('Nonsense\x1b[2J\n' * 1000, ['image'], 'y', {})], 3, UINT8, output='classes')
+    with pytest.raises(ValueError, match='a.onnx cannot be opened by ONNX Runtime: ') as error:
+        Segmenter(path)
+    assert str(error.value).isprintable() and len(str(error.value)) < 1000
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / 'pipe.onnx')
+    (tmp_path / 'folder.onnx').mkdir()
+    with pytest.raises(ValueError, match='pipe.onnx: is no file, but a pipe, a socket or a device'):
+        Segmenter(tmp_path / 'pipe.onnx')
+    with pytest.raises(ValueError, match='folder.onnx: is a folder'):
+        Segmenter(tmp_path / 'folder.onnx')
+
+
+@pytest.mark.parametrize('duplicate', [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))],
+                         ids=['copy', 'deepcopy', 'pickle'])
+def test_segmenters_can_be_copied_and_pickled(exported, duplicate):
+    segmenter = Segmenter(exported[0], device='cpu', batch_size=3, probabilities=True)
+    same = duplicate(segmenter)
+    assert (same.batch_size, same.backend.path, same.backend.device) == (3, str(exported[0]), 'cpu')
+    for one, other in zip(segmenter([exported[1]] * 2), same([exported[1]] * 2)):
+        np.testing.assert_array_equal(one.mask, other.mask)
+        np.testing.assert_array_equal(one.probabilities, other.probabilities)
+    assert duplicate(segmenter.backend).classes == segmenter.classes
+
+
 def test_a_file_has_no_model_of_pytorch(exported):
     segmenter = Segmenter(exported[0])
     for name in ('model', 'cfg'):
@@ -169,9 +301,10 @@ def test_a_file_has_no_model_of_pytorch(exported):
 
 def test_files_and_settings_that_cannot_be_used_are_explained(exported, tmp_path, monkeypatch):
     (tmp_path / 'text.onnx').write_text('no graph')
-    for path in (tmp_path / 'text.onnx', tmp_path / 'none.onnx'):
-        with pytest.raises(ValueError, match=f'{path} cannot be opened by ONNX Runtime'):
-            Segmenter(path)
+    with pytest.raises(ValueError, match=f'{tmp_path}/text.onnx cannot be opened: '):
+        Segmenter(tmp_path / 'text.onnx')
+    with pytest.raises(ValueError, match=f'{tmp_path}/none.onnx: no such file'):
+        Segmenter(tmp_path / 'none.onnx')
     with pytest.raises(ValueError, match='--device cuda:0 cannot be used here: this ONNX Runtime has .*CPUExecution'):
         Segmenter(exported[0], device='cuda:0')
     with pytest.raises(ValueError, match='leave --config, --amp, --tta and --compile out'):

@@ -1,4 +1,5 @@
 """What goes into a Segmenter, and that what comes out is what tools/test.py and MMSegmentation predict."""
+import os
 import threading
 
 import cv2
@@ -121,6 +122,29 @@ def test_iterables_are_taken_as_results_are(segmenter, paths):
     assert len(taken) < 10
     results.close()
     assert threading.active_count() < 10
+
+
+@pytest.mark.parametrize('count', [0, 1, 4, 6])
+@pytest.mark.parametrize('batch_size', [1, 4])
+def test_results_come_before_the_error_of_a_generator(checkpoint, paths, batch_size, count):
+    def frames():
+        for _ in range(count):
+            yield np.zeros((32, 32, 3), np.uint8)
+        raise KeyError('mine')
+
+    results = []
+    with pytest.raises(KeyError, match='mine'):
+        for result in Segmenter(checkpoint, batch_size=batch_size)(frames()):
+            results.append(result)
+    assert len(results) == count
+
+
+def test_pipes_are_not_waited_for(segmenter, tmp_path):
+    os.mkfifo(tmp_path / 'a.png')
+    with pytest.raises(ValueError, match='a.png: is no file, but a pipe, a socket or a device'):
+        segmenter(tmp_path / 'a.png')
+    with pytest.raises(ValueError, match='/dev/zero: is no file, but a pipe'):
+        segmenter('/dev/zero')
 
 
 def test_what_a_generator_fills_again_was_taken_before(segmenter, paths, tmp_path):
