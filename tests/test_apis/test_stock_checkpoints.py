@@ -29,13 +29,13 @@ STEPS = [dict(type='MultiStepLR', milestones=[1, 2], by_epoch=False),
 EMA = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.1)]
 # A model of each kind of head, by its base config; how it is trained; other settings of the model.
 RUNS = {
-    'fcn_hr18': (SGD, POLY, [], {}),
+    'fcn_r50-d8': (SGD, POLY, [], dict(backbone=dict(depth=18), narrow=True)),
     'pspnet_r50-d8': (SGD, WARM, EMA, dict(backbone=dict(depth=18), narrow=True)),
     'deeplabv3plus_r50-d8': (ADAM, POLY, [], dict(backbone=dict(depth=18), narrow=True)),
     'upernet_swin': (ADAM, WARM, EMA, {}),
     'segformer_mit-b0': (ADAM, ONE_CYCLE, [], {}),
     'fpn_r50': (BF16, POLY, [], {}),
-    'ocrnet_hr18': (SGD, STEPS, [], {}),
+    'ocrnet_r50-d8': (SGD, STEPS, [], dict(backbone=dict(depth=18), narrow=True)),
     'bisenetv2': (ACCUMULATED, POLY, [], {}),
     'erfnet_fcn': (SGD, POLY, EMA, {}),
     'cgnet': (ADAM, STEPS, [], {}),
@@ -53,6 +53,8 @@ def stock_config(name, toy_root, work_dir):
     heads = [model.decode_head, model.get('auxiliary_head') or []]
     for head in [head for group in heads for head in (group if isinstance(group, list) else [group])]:
         head.num_classes = 150
+        for loss in _parts(head.get('loss_decode', {})):
+            loss.pop('class_weight', None)  # for another number of classes
         if settings.get('narrow'):  # ResNet-18 has a quarter of the channels
             head.in_channels //= 4
             if 'c1_in_channels' in head:

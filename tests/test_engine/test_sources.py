@@ -6,6 +6,8 @@ import sys
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import mmengine.registry.registry as registry_module
+import mmengine.runner.checkpoint as mmengine_checkpoint
 import numpy as np
 import pytest
 import timm
@@ -180,3 +182,31 @@ def test_names_of_mmengines_model_zoo_come_down_to_our_reader(tmp_path, monkeypa
         with pytest.raises(UnsafeCheckpointError):
             CheckpointLoader.load_checkpoint('open-mmlab://a_model')
     assert not (tmp_path / 'mark').exists()
+
+
+def test_threads_do_not_take_each_others_trust(tmp_path):
+    """A careful and a trusting one, which overlap in every way; MMEngine's tables stay as they were."""
+    tables = CheckpointLoader._schemes, mmengine_checkpoint.load_from_http, registry_module.get_object_from_string
+    schemes = dict(CheckpointLoader._schemes)
+    torch.save(dict(a=Malicious(os.getcwd)), tmp_path / 'a.pth')
+    path, barrier, wrong = str(tmp_path / 'a.pth'), threading.Barrier(2), []
+
+    def read(trust):
+        for turn in range(200):
+            barrier.wait()
+            try:
+                with safe_checkpoints(trust):
+                    found = CheckpointLoader.load_checkpoint(path, logger=None)['a']
+                wrong.append((turn, found)) if not trust or found != os.getcwd() else None
+            except UnsafeCheckpointError as error:
+                wrong.append((turn, error)) if trust else None
+
+    threads = [threading.Thread(target=read, args=(trust, )) for trust in (False, True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert tables == (
+        CheckpointLoader._schemes, mmengine_checkpoint.load_from_http, registry_module.get_object_from_string)
+    assert schemes == CheckpointLoader._schemes
