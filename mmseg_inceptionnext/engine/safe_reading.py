@@ -26,6 +26,8 @@ OPCODES = '''
     SHORT_BINSTRING BINBYTES SHORT_BINBYTES EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT
     SETITEM SETITEMS BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL REDUCE NEWOBJ BUILD BINPERSID'''.split()
 
+BYTE_ORDER = 'written on a machine with another byte order'
+
 _trust: ContextVar[Optional[bool]] = ContextVar('trust_checkpoint', default=None)
 
 
@@ -142,8 +144,8 @@ def _read_zip(file: BinaryIO) -> Any:
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         folder = next(name for name in names if name.endswith('/data.pkl'))[:-len('data.pkl')]
-        if f'{folder}byteorder' in names:
-            _check_byte_order(archive.read(f'{folder}byteorder') == b'little')
+        if f'{folder}byteorder' in names and archive.read(f'{folder}byteorder') != sys.byteorder.encode():
+            raise ValueError(BYTE_ORDER)
 
         def read(key: str, dtype: torch.dtype, count: int) -> Tensor:
             content = archive.read(f'{folder}data/{key}')
@@ -168,7 +170,8 @@ def _read_legacy(file: BinaryIO) -> Any:
     magic, version, system = (_Unpickler(file).load() for _ in range(3))
     if magic != torch.serialization.MAGIC_NUMBER or version != torch.serialization.PROTOCOL_VERSION:
         raise pickle.UnpicklingError
-    _check_byte_order(system['little_endian'])
+    if system['little_endian'] != (sys.byteorder == 'little'):
+        raise ValueError(BYTE_ORDER)
     unpickler = _Unpickler(file, reserve)
     content = unpickler.load()
     for key in _Unpickler(file).load():
@@ -177,11 +180,6 @@ def _read_legacy(file: BinaryIO) -> Any:
         if count != len(unpickler.storages[key]) or file.readinto(memoryview(numbers)) != len(numbers):
             raise pickle.UnpicklingError
     return content
-
-
-def _check_byte_order(is_little: bool) -> None:
-    if is_little != (sys.byteorder == 'little'):
-        raise ValueError('it was written on a machine with another byte order')
 
 
 class _Unpickler(pickle._Unpickler):  # the one in Python: its steps can be overridden
@@ -236,14 +234,6 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: its steps can be over
             raise _NotData(f'a state for {type(thing).__name__}')
         fill(thing, state)
 
-    def load_append(self) -> None:
-        _check_kind(self.stack[-2], list)
-        super().load_append()
-
-    def load_appends(self) -> None:
-        _check_kind(self.metastack[-1][-1], list)
-        super().load_appends()
-
     def load_setitem(self) -> None:
         _check_kind(self.stack[-3], dict)
         _check_keys(self.stack[-2:-1])
@@ -257,8 +247,7 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: its steps can be over
     dispatch = {getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in OPCODES}
     dispatch.update({
         pickle.PROTO[0]: load_proto, pickle.REDUCE[0]: load_reduce, pickle.NEWOBJ[0]: load_newobj,
-        pickle.BUILD[0]: load_build, pickle.APPEND[0]: load_append, pickle.APPENDS[0]: load_appends,
-        pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems})
+        pickle.BUILD[0]: load_build, pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems})
 
 
 def _name(thing: Any) -> str:
