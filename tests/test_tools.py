@@ -64,7 +64,7 @@ def test_training_resumes(trained, toy_root):
 
 def test_every_tool_says_what_it_refuses_and_how_to_trust_it(trained, toy_root, tmp_path):
     bad, mark = tmp_path / 'iter_2.pth', tmp_path / 'mark'
-    poison(trained[0] / 'iter_2.pth', bad, 'pickle', mark)
+    poison(trained[0] / 'iter_2.pth', bad, mark)
     (tmp_path / 'last_checkpoint').write_text(str(bad))
     image = toy_root / 'images/validation/toy_validation_00000.jpg'
     options = ['--work-dir', tmp_path, '--cfg-options', f'data_root={toy_root}', *SHORT]

@@ -174,34 +174,10 @@ class Malicious:
         return self.call
 
 
-# Configs that do harm if they are run: what it is to the text and the words by which it is refused.
-EVIL_CONFIGS = {
-    'executes': ("a = __import__('os').system('touch {mark}')", "holds __import__('os').system('touch"),
-    'imports': ("import os\nos.system('touch {mark}')", 'is no assignment to a name: import os'),
-    'names a dotted type': (
-        "model = dict(type='os.system', command='touch {mark}')", "type='os.system' is not registered"),
-    'names a module': ("custom_imports = dict(imports=['evil'])", "custom_imports of 'evil'"),
-    'goes through a module that is allowed': (
-        "model = dict(type='mmseg.apis.utils.os.system', command='touch {mark}')", 'is not registered'),
-    'names a module under another key': (
-        "train_pipeline = [dict(type='RandomChoiceResize', scales=[(64, 64)], resize_type='logging.basicConfig', "
-        "filename='{mark}', filemode='w', force=True)]", "resize_type='logging.basicConfig' would be imported"),
-    'unpickles a file': (
-        "model = dict(type='EncoderDecoder', decode_head=dict(type='FCNHead', loss_decode=dict("
-        "type='CrossEntropyLoss', class_weight='{mark}.pkl')))", 'names a file to load'),
-    'downloads': ("model = dict(type='TIMMBackbone', model_name='hf-hub:someone/{mark}')", 'a place to download from'),
-    'has a base': ("_base_ = '{mark}.py'", 'names another file to run'),
-}
-
-
-def poison(checkpoint, path, name, mark):
-    """A copy of a checkpoint that touches a file when it, or the config inside it, is run as a program."""
+def poison(checkpoint, path, mark):
+    """A copy of a checkpoint that touches a file when it is run as a program."""
     content = torch.load(checkpoint, weights_only=False)
-    if name == 'pickle':
-        content['extra'] = Malicious(os.system, f'touch {mark}')
-    else:
-        content['meta']['cfg'] += '\n' + EVIL_CONFIGS[name][0].format(mark=mark)
-        content['meta']['config'] = content['meta']['cfg']  # this one MMEngine runs when it resumes
+    content['extra'] = Malicious(os.system, f'touch {mark}')
     torch.save(content, path)
 
 

@@ -8,6 +8,7 @@ from mmengine.config import DictAction
 from mmseg_inceptionnext.apis import PROTOCOLS, ConfigError, load_config, test
 from mmseg_inceptionnext.datasets import MissingDatasetError, SampleError
 from mmseg_inceptionnext.engine import CheckpointError, end_processes
+from mmseg_inceptionnext.engine.runner import LostWorkerError
 
 
 def parse_args():
@@ -50,8 +51,10 @@ def main():
         test(cfg, args.checkpoint, args.out, args.show_dir, fuse_model=args.fuse, protocol=args.protocol,
              no_gt=args.no_gt, trust_checkpoint=args.trust_checkpoint, compiles=args.compile)
         end_processes()
-    except (CheckpointError, ConfigError, MissingDatasetError, SampleError) as error:
+    except (CheckpointError, ConfigError, MissingDatasetError, SampleError, LostWorkerError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:  # the log says so
+        sys.exit(130)
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ from mmengine.dist import is_main_process
 from mmseg_inceptionnext.apis import ConfigError, load_config, seeds_table, train, train_seeds
 from mmseg_inceptionnext.datasets import MissingDatasetError, SampleError
 from mmseg_inceptionnext.engine import CheckpointError, NonFiniteLossError, end_processes
+from mmseg_inceptionnext.engine.runner import LostWorkerError
 
 
 def parse_seeds(text):
@@ -65,8 +66,11 @@ def main():
         else:
             train(cfg, **options)
         end_processes()
-    except (ConfigError, MissingDatasetError, SampleError, CheckpointError, NonFiniteLossError) as error:
+    except (ConfigError, MissingDatasetError, SampleError, CheckpointError, NonFiniteLossError,
+            LostWorkerError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:  # the log says where it stopped
+        sys.exit(130)
 
 
 if __name__ == '__main__':

@@ -1,5 +1,7 @@
 """Reads a config the way every tool of this package does."""
+import os
 import os.path as osp
+import tempfile
 from typing import Optional
 
 from mmengine.config import Config
@@ -62,10 +64,23 @@ def load_config(path: str,
     _keep_no_workers_where_none_are(cfg)
     cfg.launcher = launcher
     name = osp.splitext(osp.basename(path))[0]
-    cfg.work_dir = work_dir or cfg.get('work_dir') or osp.join('work_dirs', name)
+    cfg.work_dir = str(work_dir or cfg.get('work_dir') or osp.join('work_dirs', name))  # a folder 2016 is a number
     if osp.exists(cfg.work_dir) and not osp.isdir(cfg.work_dir):
         raise ConfigError(f'--work-dir {cfg.work_dir} is a file; give a folder')
     return cfg
+
+
+def make_writable(folder: str, option: str) -> None:
+    """Makes a folder unless it is there, and sees whether files can be written to it.
+
+    Raises:
+        ConfigError: if not; names ``option``, by which the folder was given.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigError(f'{option} {folder} cannot be written: {error.strerror}; give another folder') from error
 
 
 def _read(path: str) -> Config:

@@ -1,5 +1,6 @@
 """Evaluation, and prediction of images without labels, by MMEngine's runner."""
 import json
+import logging
 import math
 import os.path as osp
 from collections import defaultdict
@@ -13,12 +14,14 @@ from mmengine.runner import Runner
 
 from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
 from mmseg_inceptionnext.engine import build_runner, safe_checkpoints
+from mmseg_inceptionnext.engine.atomic import full_disk_explained
 from mmseg_inceptionnext.engine.checkpoint import unwrap
 from mmseg_inceptionnext.engine.hooks import FuseHook, WholeCheckpointHook
+from mmseg_inceptionnext.engine.runner import lost_worker_explained
 from mmseg_inceptionnext.evaluation import write_report
 from mmseg_inceptionnext.models.compiled import compile_model
 
-from .config import ConfigError, check_datasets, metainfo_of
+from .config import ConfigError, check_datasets, make_writable, metainfo_of
 from .protocol import Protocol, apply_protocol, own_pipeline, without_labels
 
 
@@ -50,8 +53,10 @@ def test(cfg: Config,
         compiles: run backbone, neck and head through ``torch.compile``, see :func:`compile_model`.
 
     Raises:
-        ConfigError: if an option cannot be applied to this config.
-        CheckpointError: if the checkpoint cannot be had or read, holds more than data, or does not fit the model.
+        ConfigError: if an option cannot be applied to this config, or a folder cannot be written.
+        CheckpointError: if the checkpoint cannot be had or read, holds more than data, or does not fit the model;
+            if the disk is full.
+        LostWorkerError: if a process that loads data died.
         LabelError: if a label of the test set is none of its classes.
 
     Returns:
@@ -64,32 +69,41 @@ def test(cfg: Config,
         out = out or osp.join(cfg.work_dir, 'predictions')
         images = _predict_only(cfg, no_gt, out)
     _apply_options(cfg, out, show_dir)
+    for option, folder in (('--work-dir', cfg.work_dir), ('--out', out), ('--show-dir', show_dir)):
+        if folder:
+            make_writable(folder, option)
     cfg.load_from, cfg.resume = checkpoint, False
     if cfg.get('runner_type') == 'FlexibleRunner':  # it shares out what is trained; here each process has all weights
         cfg.pop('runner_type'), cfg.pop('strategy', None)
-    with safe_checkpoints(trust_checkpoint):
+    with safe_checkpoints(trust_checkpoint), full_disk_explained(cfg.work_dir, lambda: 'Make room and start anew'):
         runner = build_runner(cfg)
         runner.register_hook(WholeCheckpointHook())
         if fuse_model:
             runner.register_hook(FuseHook())
         if compiles:
             compile_model(unwrap(runner.model))
-        metrics = runner.test()
-    if no_gt:
-        print_log(f'{images} predictions in {out}, by protocol {applied}', logger='current')
-        return {}
-    means = ', '.join(f'{key} {value:.2f}' for key, value in metrics.items())
-    for metric in runner.test_evaluator.metrics:
-        metrics.update(getattr(metric, 'per_class', {}))
-    if is_main_process():
-        _write_results(runner, metrics, applied, cfg.work_dir)
+        try:
+            with lost_worker_explained('test'):
+                metrics = runner.test()
+        except KeyboardInterrupt:
+            print_log(f'stopped by Ctrl-C: no metrics were written to {cfg.work_dir}', logger='current',
+                      level=logging.WARNING)
+            raise
+        if no_gt:
+            print_log(f'{images} predictions in {out}, by protocol {applied}', logger='current')
+            return {}
+        means = ', '.join(f'{key} {value:.2f}' for key, value in metrics.items())
+        for metric in runner.test_evaluator.metrics:
+            metrics.update(getattr(metric, 'per_class', {}))
+        if is_main_process():
+            _write_results(runner, metrics, applied, cfg.work_dir)
     print_log(f'{means} by protocol {applied}', logger='current')
     return metrics
 
 
 def _write_results(runner: Runner, metrics: Dict[str, float], protocol: Protocol, work_dir: str) -> None:
-    content: Dict[str, Any] = {key: None if isinstance(value, float) and math.isnan(value) else value
-                               for key, value in metrics.items()}  # JSON has no NaN
+    content: Dict[str, Any] = {key: None if math.isnan(value) else float(value)  # JSON has no NaN, and none of NumPy's
+                               for key, value in metrics.items()}
     files = [osp.join(work_dir, 'metrics.json')]
     for metric in runner.test_evaluator.metrics:
         report, prefix = getattr(metric, 'report', None), metric.prefix

@@ -1,16 +1,20 @@
 """Training by MMEngine's runner."""
 import difflib
-import errno
+import logging
+import os
 import os.path as osp
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Dict, Iterator, Optional, Sequence, Tuple, Union
 
 import torch
+from filelock import FileLock, Timeout
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.logging import print_log
+from mmengine.runner import Runner
 
 from mmseg_inceptionnext.engine import (
-    CheckpointError,
     NonFiniteLossHook,
     build_runner,
     check_autocast,
@@ -19,14 +23,17 @@ from mmseg_inceptionnext.engine import (
     match_batch,
     safe_checkpoints,
 )
-from mmseg_inceptionnext.engine.atomic import what_is_whole
+from mmseg_inceptionnext.engine.atomic import full_disk_explained, what_is_whole, what_resumes
 from mmseg_inceptionnext.engine.checkpoint import unwrap
 from mmseg_inceptionnext.engine.hooks import WholeCheckpointHook
 from mmseg_inceptionnext.engine.reproducible import ReproducibleRunHook
+from mmseg_inceptionnext.engine.runner import lost_worker_explained
 from mmseg_inceptionnext.models.compiled import compile_model
 
-from .config import ConfigError, check_datasets, metainfo_of
+from .config import ConfigError, check_datasets, make_writable, metainfo_of
 
+SECONDS_TO_WAIT = 10  # for a lock: the workers of a training that was killed may hold it until they notice
+RANKS = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')  # by launcher, before processes meet
 MEASURED = dict(mIoU=('aAcc', 'mIoU', 'mAcc'), mDice=('aAcc', 'mDice', 'mAcc'),
                 mFscore=('aAcc', 'mFscore', 'mPrecision', 'mRecall'))  # by MMSegmentation's iou_metrics
 
@@ -40,6 +47,9 @@ def train(cfg: Config,
           accumulate: bool = False,
           compiles: bool = False) -> Dict[str, float]:
     """Trains by a config.
+
+    The folders that it writes to are locked for other trainings. Where it is interrupted, the log says after which
+    iteration, and what a resuming will go on from.
 
     Args:
         cfg: a full config, see :func:`load_config`.
@@ -57,19 +67,23 @@ def train(cfg: Config,
         The metrics of the last validation, none if there was none.
 
     Raises:
-        ConfigError: if an option cannot be applied to this config, its ``save_best`` names what is not measured, or
-            dataset and heads have different classes or ignore different values.
-        CheckpointError: if a checkpoint cannot be had or read, holds more than data, does not fit, or cannot be
-            written, or the disk is full.
+        ConfigError: if an option cannot be applied to this config, its ``save_best`` names what is not measured,
+            dataset and heads have different classes or ignore different values, or another training writes to its
+            folders, or nobody can.
+        CheckpointError: if a checkpoint cannot be had or read, holds more than data, does not fit, cannot be resumed
+            from, or cannot be written, or the disk is full.
+        LostWorkerError: if a process that loads data died.
         NonFiniteLossError: if the loss stays NaN or infinite.
         SampleError: if a file of the data is broken, or a label does not fit the settings.
     """
     check_datasets(cfg, 'train', 'val')
     _apply_training_options(cfg, amp, auto_scale_lr, accumulate, deterministic)
-    resumed = choose_checkpoint(*_where_checkpoints_are(cfg)) if resume is True else resume
-    cfg.resume, cfg.load_from = bool(resumed), resumed or cfg.get('load_from')
     _check_save_best(cfg)
-    with safe_checkpoints(trust_checkpoint), _full_disk_explained(cfg):
+    place = _where_checkpoints_are(cfg)
+    with _alone_in_folders(cfg), safe_checkpoints(trust_checkpoint), full_disk_explained(
+            cfg.work_dir, lambda: what_is_whole(*place)):
+        resumed = choose_checkpoint(*place) if resume is True else resume
+        cfg.resume, cfg.load_from = bool(resumed), resumed or cfg.get('load_from')
         runner = build_runner(cfg)
         runner.register_hook(WholeCheckpointHook(may_differ=True))
         runner.register_hook(ReproducibleRunHook(), priority='VERY_HIGH')
@@ -77,7 +91,8 @@ def train(cfg: Config,
             runner.register_hook(NonFiniteLossHook())
         if compiles:
             compile_model(unwrap(runner.model))
-        runner.train()
+        with lost_worker_explained('train'), _interrupt_explained(runner, *place):
+            runner.train()
     scalars = runner.message_hub.log_scalars
     return {name[4:]: values.current() for name, values in scalars.items() if name.startswith('val/')}
 
@@ -122,16 +137,43 @@ def _where_checkpoints_are(cfg: Config) -> Tuple[str, Optional[str]]:
 
 
 @contextmanager
-def _full_disk_explained(cfg: Config) -> Iterator[None]:
-    """Of logs and other files; checkpoints have an error of their own."""
+def _alone_in_folders(cfg: Config) -> Iterator[None]:
+    """Makes the folders that a training writes to and keeps other trainings out of them, by locks of the main process.
+
+    They go with the process, however it ends.
+    """
+    folders = [(cfg.work_dir, '--work-dir'), (_where_checkpoints_are(cfg)[0], 'default_hooks.checkpoint.out_dir')]
+    folders = [(folder, option) for folder, option in folders if '://' not in folder]  # what is no folder on a disk
+    for folder, option in folders:
+        make_writable(folder, option)
+    is_main = int(os.environ.get(RANKS.get(cfg.get('launcher'), ''), 0)) == 0
+    with ExitStack() as locks:
+        for folder in {osp.realpath(folder) for folder, _ in folders if is_main}:
+            _lock(folder, locks)
+        yield
+
+
+def _lock(folder: str, locks: ExitStack) -> None:
+    lock = FileLock(osp.join(folder, 'training.lock'))
+    try:
+        locks.enter_context(lock.acquire(timeout=SECONDS_TO_WAIT))
+    except Timeout as error:
+        raise ConfigError(f'another training writes to {folder}: wait for it, stop it, or give another '
+                          '--work-dir') from error
+    except (OSError, NotImplementedError) as error:
+        print_log(f'{folder} cannot be locked ({getattr(error, "strerror", None) or error}): see to it that no other '
+                  'training writes to it', logger='current', level=logging.WARNING)
+
+
+@contextmanager
+def _interrupt_explained(runner: Runner, folder: str, filename_tmpl: Optional[str]) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        file = error.filename or f'a file in {cfg.work_dir}'
-        raise CheckpointError(f'{file} could not be written: {error.strerror}. '
-                              f'{what_is_whole(*_where_checkpoints_are(cfg))}') from error
+    except KeyboardInterrupt:
+        if is_main_process():
+            print_log(f'stopped by Ctrl-C after iteration {runner.iter}. {what_resumes(folder, filename_tmpl)}',
+                      logger='current', level=logging.WARNING)
+        raise
 
 
 def _check_save_best(cfg: Config) -> None:

@@ -6,9 +6,10 @@ import math
 import os
 import os.path as osp
 import re
+import stat
 import zipfile
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
@@ -18,10 +19,11 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from .errors import NonFiniteLossError
-from .safe_reading import CheckpointError
+from .safe_reading import CheckpointError, check_zip
 
 TEMPORARY = '.{name}.tmp'
 VALIDATED = 'last_validated_iter'  # in the message hub; names that begin with 'val' would be logged as metrics
+PARTS = ('rank*.pth', '*_model_states.pt', 'meta.pth')  # by FSDP, DeepSpeed and Colossal-AI
 NO_RENAME = {errno.EPERM, errno.EACCES, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBUSY}
 
 
@@ -138,7 +140,7 @@ class AtomicCheckpointHook(CheckpointHook):
     def _remove_leftovers(self) -> None:
         """Of a run that was killed while it saved."""
         for path in glob.glob(osp.join(glob.escape(str(self.out_dir)), TEMPORARY.format(name='*.pth'))):
-            if not _is_only_copy(path):
+            if osp.isfile(path) and not _is_only_copy(path):
                 os.remove(path)
 
     def after_val_epoch(self, runner: Runner, metrics: Optional[dict] = None) -> None:
@@ -230,6 +232,29 @@ def what_is_whole(folder: str, filename_tmpl: Optional[str] = None) -> str:
             'disk, and go on with --resume')
 
 
+@contextmanager
+def full_disk_explained(folder: str, advise: Callable[[], str]) -> Iterator[None]:
+    """Of logs, predictions and other files, such as in ``folder``; ``advise`` gives the end of the message.
+
+    Raises:
+        CheckpointError: if the disk is full, or a quota is.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise CheckpointError(f'{error.filename or f"a file in {folder}"} could not be written: {error.strerror}. '
+                              f'{advise()}') from error
+
+
+def what_resumes(folder: str, filename_tmpl: Optional[str] = None) -> str:
+    """The end of a message about a training that was stopped."""
+    whole = next((path for path in checkpoints_in(folder, filename_tmpl) if not why_broken(path)), None)
+    return (f'{whole} is whole, and --resume goes on from it' if whole else
+            f'No checkpoint in {folder} is whole yet, so --resume begins anew')
+
+
 def checkpoints_in(folder: str, filename_tmpl: Optional[str] = None) -> List[str]:
     """The regular checkpoints of a folder, the one of the largest N first.
 
@@ -246,17 +271,33 @@ def checkpoints_in(folder: str, filename_tmpl: Optional[str] = None) -> List[str
 
 
 def why_broken(path: str) -> str:
-    """Why a checkpoint cannot be read whole; an empty string if it can. Every byte is compared with its checksum."""
-    if osp.isdir(path):
-        return ''  # of several files, which their own reader checks
-    if osp.getsize(path) == 0:
-        return 'it is empty'
+    """Why a checkpoint cannot be read whole; an empty string if it can. Every byte is compared with its checksum.
+
+    A folder is one that MMEngine's strategies for models in parts have written, see :data:`PARTS`; all other files in
+    it are left to their own reader.
+    """
+    if not osp.isdir(path):
+        return _why_file_broken(path, 'it')
+    parts = [part for name in PARTS for part in sorted(glob.glob(osp.join(glob.escape(path), name)))]
+    reasons = [_why_file_broken(part, f'{osp.basename(part)} in it') for part in parts]
+    return next(filter(None, reasons), '') if parts else 'it is a folder in which MMEngine saved nothing'
+
+
+def _why_file_broken(path: str, name: str) -> str:
     try:
-        with zipfile.ZipFile(path) as file:
-            damaged = file.testzip()
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
-        return f'it is cut off or no checkpoint ({error})'
-    return f'{damaged} in it is damaged' if damaged else ''
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            return f'{name} is no file'
+        if status.st_size == 0:
+            return f'{name} is empty'
+        check_zip(path, whole=True)
+    except CheckpointError as error:
+        return str(error).replace(path, name, 1)
+    except OSError as error:
+        return f'{name} cannot be read ({error.strerror or error})'
+    except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError) as error:  # the latter two of wrong bits in headers
+        return f'{name} is cut off or no checkpoint ({error})'
+    return ''
 
 
 def newest_whole_checkpoint(folder: str, filename_tmpl: Optional[str] = None) -> Tuple[Optional[str], List[str]]:

@@ -4,18 +4,21 @@ import math
 import os
 import os.path as osp
 from collections import Counter
-from typing import Dict, Optional
+from numbers import Number
+from typing import Any, Dict, Iterator, Optional
 
 from mmengine.dist import all_gather_object
 from mmengine.hooks import EMAHook, Hook
-from mmengine.logging import print_log
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.utils.data import Dataset
 
-from .checkpoint import check_segmentor, compare, describe, segmentor_weights, unwrap, whole_state
-from .fused import keep_own_steps
+from .checkpoint import check_finite, check_segmentor, compare, describe, segmentor_weights, unwrap, whole_state
+from .fused import FUSABLE, keep_own_steps
+from .runner import unusable
 
 
 @HOOKS.register_module()
@@ -114,14 +117,16 @@ class WholeCheckpointHook(Hook):
         if runner._resume or not self.may_differ:
             check_segmentor(runner.model, checkpoint, source)
             if runner._resume:
-                _drop_foreign_paths(runner, checkpoint)
-                if checkpoint.get('optimizer'):
-                    keep_own_steps(runner.optim_wrapper, checkpoint['optimizer'])
+                for reason in _why_not_resumable(runner, checkpoint):
+                    raise unusable(source, reason)
+                _drop_what_is_foreign(runner, checkpoint)
+                keep_own_steps(runner.optim_wrapper, checkpoint['optimizer'])
             return
         own, state = whole_state(runner.model), segmentor_weights(checkpoint, source)
         result = compare(own, state)
         if not {key for key in own if key.startswith('backbone.')} <= set(result.loaded):
             check_segmentor(runner.model, checkpoint, source)
+        check_finite(own, state, source)
         line = f'load_from: {len(result.loaded)}/{len(own)} tensors from {source}'
         if not result.fits:
             line += f'; the rest was left as it is\n{describe(result, own, state)}'
@@ -147,19 +152,86 @@ def _skipped(dataset: Dataset) -> Counter:
     return total
 
 
-def _drop_foreign_paths(runner: Runner, checkpoint: dict) -> None:
-    """Takes out of a checkpoint what would make MMEngine delete files elsewhere.
+def _why_not_resumable(runner: Runner, checkpoint: dict) -> Iterator[str]:
+    """What a run cannot go on from, or would only trip over in a later iteration."""
+    own = dict(meta={}, message_hub=dict(log_scalars={}, runtime_info={}, resumed_keys={}), optimizer={})
+    if not isinstance(runner.model, FullyShardedDataParallel):  # whose optimizer has a state of another form
+        own['optimizer'] = runner.optim_wrapper.state_dict()
+    if isinstance(runner.param_schedulers, list) and runner.param_schedulers:
+        own['param_schedulers'] = [scheduler.state_dict() for scheduler in runner.param_schedulers]
+    yield from (f'it has no {key}' for key in own if key not in checkpoint)
+    yield from _unlike(checkpoint, own, '')
+    meta, hub = checkpoint['meta'], checkpoint['message_hub']
+    for key, most in (('epoch', 10**9), ('iter', 10**9), ('seed', 2**32 - 1)):  # samplers count up to the iteration
+        value = meta.get(key)
+        if not (type(value) is int and 0 <= value <= most or key == 'seed' and value is None):
+            yield f'meta.{key} is {_say(value)}, not a whole number from 0 to {most}'
+    for key in [key for part in hub.values() for key in part if not isinstance(key, str)]:
+        yield f'message_hub has the key {_say(key)}, not a text'
+    for key, value in hub['log_scalars'].items():
+        if not isinstance(value, HistoryBuffer) or not len(value.data[0]):
+            yield f'message_hub.log_scalars.{key} is no history of numbers'
+    for key, value in hub['runtime_info'].items():
+        if key.startswith(('best_score', 'accumulated', 'images_per')) and not isinstance(value, Number):
+            yield f'message_hub.runtime_info.{key} is {_say(value)}, not a number'
+    if own['optimizer']:
+        yield from _wrong_moments(getattr(runner.optim_wrapper, 'optimizer', None), checkpoint['optimizer'])
+
+
+def _unlike(theirs: Any, own: Any, name: str) -> Iterator[str]:
+    """Where a state is of another kind than that of this run; what it lacks is left to whoever loads it."""
+    if isinstance(own, dict) and isinstance(theirs, dict):
+        for key in [key for key in own if key in theirs]:
+            yield from _unlike(theirs[key], own[key], f'{name}.{key}' if name else key)
+    elif isinstance(own, (list, tuple)):
+        if not isinstance(theirs, (list, tuple)) or len(theirs) != len(own):
+            yield f'{name} is {_say(theirs)}, not a list of {len(own)}'
+        else:
+            for number, pair in enumerate(zip(theirs, own)):
+                yield from _unlike(*pair, f'{name}.{number}')
+    elif not (own is None or isinstance(theirs, type(own)) or isinstance(own, Number) and (
+            isinstance(theirs, Number) or isinstance(theirs, Tensor) and theirs.numel() == 1)):
+        yield f'{name} is {_say(theirs)}, not {"a number" if isinstance(own, Number) else type(own).__name__}'
+
+
+def _wrong_moments(optimizer: Any, theirs: dict) -> Iterator[str]:
+    """What Adam and AdamW would trip over in their first step; other optimizers are not looked into."""
+    if type(optimizer) not in FUSABLE:
+        return
+    for own, group in zip(optimizer.param_groups, theirs['param_groups']):
+        for parameter, index in zip(own['params'], group['params']):
+            state = theirs['state'].get(index) or {}
+            for key in state and ('step', 'exp_avg', 'exp_avg_sq', *['max_exp_avg_sq'] * group['amsgrad']):
+                value, shape = state.get(key), () if key == 'step' else tuple(parameter.shape)
+                if not isinstance(value, (Number, Tensor)) or getattr(value, 'shape', ()) != shape:
+                    yield f'optimizer.state.{index}.{key} is {_say(value)}, not numbers of shape {shape}'
+
+
+def _say(value: Any) -> str:
+    """A value, but not one of any length."""
+    if isinstance(value, (list, tuple)):
+        return f'{type(value).__name__} of {len(value)}'
+    return f'{value!r:.80}' if isinstance(value, (str, Number, type(None))) else type(value).__name__
+
+
+def _drop_what_is_foreign(runner: Runner, checkpoint: dict) -> None:
+    """Takes out of a checkpoint what would make MMEngine delete files elsewhere, or set what a scheduler does not keep.
 
     When a new best checkpoint is saved, or an old one is one too many, MMEngine removes the file or folder that the
     resumed checkpoint names.
     """
-    info = (checkpoint.get('message_hub') or {}).get('runtime_info') or {}
+    info = checkpoint['message_hub']['runtime_info']
     home = osp.realpath(runner.work_dir)
-    for key in [key for key in info if str(key).startswith(('best_ckpt', 'last_ckpt'))]:
+    for key in [key for key in info if key.startswith(('best_ckpt', 'last_ckpt'))]:
         path = info[key]
         if not isinstance(path, str) or not osp.realpath(path).startswith(home + os.sep):
             del info[key]
-            print_log(f'resume: {key}={path!r} in the checkpoint is not in {home}; the file is left alone',
+            print_log(f'resume: {key}={_say(path)} in the checkpoint is not in {home}; the file is left alone',
                       logger=runner.logger, level=logging.WARNING)
-    if not all(isinstance(step, int) for step in info.get('keep_ckpt_ids', ())):
+    kept = info.get('keep_ckpt_ids', [])
+    if not isinstance(kept, list) or not all(isinstance(step, int) for step in kept):
         del info['keep_ckpt_ids']
+    schedulers = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
+    for scheduler, state in zip(schedulers, checkpoint.get('param_schedulers', [])):
+        for key in set(state) - set(scheduler.state_dict()):
+            del state[key]

@@ -2,8 +2,9 @@
 import itertools
 import logging
 import os
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Optional
+from typing import Iterator, Optional
 
 from mmengine.device import get_device
 from mmengine.logging import print_log
@@ -11,6 +12,9 @@ from mmengine.model import BaseDataPreprocessor, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import distributed, nn
+
+from .errors import ConfigError
+from .safe_reading import CheckpointError
 
 NO_GPU = ('no GPU: the processes talk by gloo, and SyncBN is reverted to BatchNorm, whose statistics are those of one '
           'process')
@@ -63,11 +67,61 @@ def build_runner(cfg) -> Runner:
     else:
         cpu_processes = cfg.get('launcher') == 'pytorch' and device == 'cpu'
         runner = (CPURunner if cpu_processes else Runner).from_cfg(cfg)
+    _explain_loading(runner)
     if device == 'cuda':
         for module in runner.model.modules():  # also that of a model that averages views
             if isinstance(module, BaseDataPreprocessor):  # MMSegmentation's takes none of the settings of this class
                 module._non_blocking = True
     return runner
+
+
+def _explain_loading(runner: Runner) -> None:
+    """Makes one error, with a sentence, of whatever a checkpoint raises when a runner loads it or resumes from it."""
+    load = runner.load_or_resume
+
+    def load_or_resume() -> None:
+        try:
+            load()
+        except (CheckpointError, ConfigError):
+            raise
+        except Exception as error:  # a checkpoint of garbage can raise anything, wherever its parts are loaded
+            text = (str(error).strip().splitlines() or [''])[0]
+            raise unusable(runner._load_from, f'{type(error).__name__}: {text:.160}', runner._resume) from error
+
+    runner.load_or_resume = load_or_resume
+
+
+def unusable(source: str, reason: str, resuming: bool = True) -> CheckpointError:
+    """The error of a checkpoint that holds weights, and something with which no run can begin or go on."""
+    if not resuming:
+        return CheckpointError(f'{source} cannot be loaded: {reason}')
+    return CheckpointError(
+        f'{source} cannot be resumed from: {reason}. Give another one with --cfg-options load_from=FILE beside '
+        '--resume, or leave out --resume to start from the weights of load_from=FILE')
+
+
+class LostWorkerError(RuntimeError):
+    """A process that loads data has died; the message says what to do."""
+
+
+@contextmanager
+def lost_worker_explained(split: str) -> Iterator[None]:
+    """Gives the error of a data loader whose process died a class and a sentence; ``split`` is ``train`` or ``test``.
+
+    Raises:
+        LostWorkerError: if one died.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # the only sign is PyTorch's text
+        text = str(error).strip().splitlines() or ['']
+        if not text[0].startswith('DataLoader worker (pid'):
+            raise
+        goes_on = '; --resume goes on from the last checkpoint' if split == 'train' else ''
+        raise LostWorkerError(
+            f'{text[0].rstrip(". ")}: a process that loads images died, most likely because memory ran out. Use fewer '
+            f'with --cfg-options {split}_dataloader.num_workers=N, or a smaller {split}_dataloader.batch_size'
+            f'{goes_on}') from error
 
 
 def _set_up_for_gpu(cfg) -> None:

@@ -2,9 +2,11 @@
 import shutil
 
 import pytest
+import torch
 from mmengine.runner import ValLoop
 
 from mmseg_inceptionnext.apis import train, train_seeds
+from mmseg_inceptionnext.engine import CheckpointError
 from mmseg_inceptionnext.evaluation import ExactIoUMetric
 
 from utils import content, short_config
@@ -99,3 +101,51 @@ def test_checkpoints_with_other_names_are_found(toy_root, tmp_path):
         (tmp_path / 'step+001.pth').unlink(missing_ok=True)
     assert sorted(path.name for path in tmp_path.glob('step*.pth')) == ['step+002.pth', 'step+003.pth']
     assert content(tmp_path / 'step+003.pth')['meta']['iter'] == 3
+
+
+@pytest.fixture(scope='module')
+def checkpoint(toy_root, tmp_path_factory):
+    """One of the second iteration."""
+    folder = tmp_path_factory.mktemp('good')
+    train(short_config(toy_root, folder, max_iters=2, val_interval=10))
+    return folder / 'iter_2.pth'
+
+
+def resume_from(changed, toy_root, folder, **options):
+    torch.save(changed, folder / 'iter_2.pth')
+    cfg = short_config(toy_root, folder, val_interval=10, **options)
+    cfg.default_hooks.checkpoint.max_keep_ckpts = 2
+    train(cfg, resume=True)
+
+
+@pytest.mark.parametrize('part,value,words', [
+    ('meta', dict(epoch=0, iter=-1), 'meta.iter is -1, not a whole number from 0'),
+    ('optimizer', {}, "KeyError: 'param_groups'"), ('ema_state_dict', [1], "TypeError: 'int' object is not"),
+], ids=['place', 'optimizer', 'average'])
+def test_what_cannot_be_resumed_from_is_a_sentence(toy_root, tmp_path, checkpoint, part, value, words):
+    changed = content(checkpoint)
+    changed[part] = value
+    with pytest.raises(CheckpointError) as error:
+        resume_from(changed, toy_root, tmp_path, custom_hooks=[dict(type='EMAHook')])
+    text = str(error.value)
+    assert text.startswith(f'{tmp_path}/iter_2.pth cannot be resumed from: ') and words in text, text
+    assert 'load_from=FILE' in text and len(text.splitlines()) == 1
+
+
+def test_what_cannot_be_loaded_is_a_sentence(toy_root, tmp_path, checkpoint):
+    changed = content(checkpoint)
+    changed['state_dict']._metadata = 5
+    torch.save(changed, tmp_path / 'start.pth')
+    with pytest.raises(CheckpointError, match=f'{tmp_path}/start.pth cannot be loaded: AttributeError') as error:
+        train(short_config(toy_root, tmp_path, load_from=str(tmp_path / 'start.pth')))
+    assert isinstance(error.value.__cause__, AttributeError)
+
+
+def test_what_does_no_harm_is_taken(toy_root, tmp_path, checkpoint):
+    changed = content(checkpoint)
+    changed['message_hub']['runtime_info']['keep_ckpt_ids'] = {'../a': 1}
+    changed['param_schedulers'][0]['step'] = 'x'
+    resume_from(changed, toy_root, tmp_path)
+    assert (tmp_path / 'iter_3.pth').is_file()
+    changed['meta']['iter'] = 10**6  # beyond the end
+    resume_from(changed, toy_root, tmp_path)

@@ -6,6 +6,7 @@ import random
 import resource
 import signal
 import time
+import zipfile
 
 import pytest
 import torch
@@ -160,6 +161,61 @@ def test_a_broken_newest_checkpoint_is_passed_over(tmp_path, kind):
     with pytest.raises(CheckpointError) as error:
         newest_whole_checkpoint(str(tmp_path))
     assert all(name in str(error.value) for name in ('iter_10.pth', 'iter_9.pth', 'load_from=FILE'))
+
+
+def put_nothing_good(path, kind):
+    """Something else than a checkpoint in the place of one; the reason by which it is passed over."""
+    if kind == 'zip':
+        with zipfile.ZipFile(path, 'w') as file:
+            file.writestr('readme.txt', 'hello')
+        return 'it is no checkpoint: a zip file that torch.save did not write'
+    if kind == 'encrypted zip':
+        content = bytearray(saved(path))
+        content[content.index(b'PK\1\2') + 8] |= 1
+        path.write_bytes(content)
+        return 'it is cut off or no checkpoint'
+    if kind == 'folder':
+        (path / 'model').mkdir(parents=True)
+        return 'it is a folder in which MMEngine saved nothing'
+    if kind == 'pipe':
+        os.mkfifo(path)
+        return 'it is no file'
+    path.symlink_to(path if kind == 'loop' else path.parent / 'gone')
+    return f'it cannot be read ({os.strerror(errno.ELOOP if kind == "loop" else errno.ENOENT)})'
+
+
+@pytest.mark.parametrize('kind', ['zip', 'encrypted zip', 'folder', 'pipe', 'loop', 'dangling link'])
+def test_what_is_no_checkpoint_is_passed_over(tmp_path, kind):
+    saved(tmp_path / 'iter_2.pth')
+    reason = put_nothing_good(tmp_path / 'iter_4.pth', kind)
+    path, (line,) = newest_whole_checkpoint(str(tmp_path))
+    assert path == str(tmp_path / 'iter_2.pth') and f'{tmp_path}/iter_4.pth was passed over: {reason}' in line
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may read everything')
+def test_a_checkpoint_that_may_not_be_read_is_passed_over(tmp_path):
+    for name in ('iter_2.pth', 'iter_4.pth'):
+        saved(tmp_path / name)
+    (tmp_path / 'iter_4.pth').chmod(0)
+    path, (line,) = newest_whole_checkpoint(str(tmp_path))
+    assert path == str(tmp_path / 'iter_2.pth') and 'it cannot be read (Permission denied)' in line
+
+
+@pytest.mark.parametrize('names', [
+    ('rank0.pth', 'rank1.pth'), ('mp_rank_00_model_states.pt', 'zero_pp_rank_0_mp_rank_00_optim_states.pt'),
+    ('meta.pth', 'model/pytorch_model-00001.bin', 'optimizer/pytorch_optim-00001.bin'),
+], ids=['FSDP', 'DeepSpeed', 'Colossal-AI'])
+def test_checkpoints_of_several_files_are_taken(tmp_path, names):
+    """As MMEngine's strategies write them."""
+    for name in names:
+        path = tmp_path / 'iter_4.pth' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = saved(path)
+    assert newest_whole_checkpoint(str(tmp_path)) == (str(tmp_path / 'iter_4.pth'), [])
+    saved(tmp_path / 'iter_2.pth')
+    (tmp_path / 'iter_4.pth' / names[0]).write_bytes(content[:-9])
+    path, (line,) = newest_whole_checkpoint(str(tmp_path))
+    assert path == str(tmp_path / 'iter_2.pth') and f'iter_4.pth was passed over: {names[0]} in it is cut off' in line
 
 
 def test_no_checkpoint_is_no_error(tmp_path):

@@ -281,7 +281,7 @@ def test_the_command_line_without_images(checkpoint, tmp_path):
 
 
 def test_the_command_line_runs_nothing_inside_a_checkpoint(checkpoint, tmp_path):
-    poison(checkpoint, tmp_path / 'evil.pth', 'pickle', tmp_path / 'mark')
+    poison(checkpoint, tmp_path / 'evil.pth', tmp_path / 'mark')
     result = run_tool('tools/visualize_features.py', TOY, tmp_path / 'evil.pth', '--out-dir', tmp_path, check=False)
     assert result.returncode == 1 and '--trust-checkpoint' in result.stdout and 'Traceback' not in result.stdout
     assert not (tmp_path / 'mark').exists()
