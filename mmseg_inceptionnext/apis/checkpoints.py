@@ -29,7 +29,7 @@ from mmseg_inceptionnext.engine.checkpoint import (
     recognise_arch,
     segmentor_weights,
 )
-from mmseg_inceptionnext.engine.embedded_config import PUBLISHED, holds_config, inference_config
+from mmseg_inceptionnext.engine.embedded_config import PUBLISHED, holds_config, inference_config, to_json
 from mmseg_inceptionnext.engine.pretrained import check_backbone
 from mmseg_inceptionnext.engine.sources import LoadedCheckpoint
 from mmseg_inceptionnext.models import InceptionNeXt
@@ -150,7 +150,7 @@ def publish_checkpoint(source: str, out: str, ema: bool = False, trust_checkpoin
         chosen = dict(state_dict=_averaged(checkpoint, source)) if ema else checkpoint
         weights = segmentor_weights(chosen, source)
         cfg = inference_config(embedded_config(checkpoint.meta, source).to_dict(), source)
-    meta = {PUBLISHED: json.dumps(cfg.to_dict()), 'mmseg_inceptionnext_version': __version__,
+    meta = {PUBLISHED: to_json(cfg.to_dict()), 'mmseg_inceptionnext_version': __version__,
             'dataset_meta': dict(classes=list(classes), palette=palette)}
     with guarded_build(weights):  # from what is written
         check_segmentor(build_model(embedded_config(meta, source), f'the config inside {source}'), chosen, source)

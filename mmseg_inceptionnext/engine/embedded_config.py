@@ -67,7 +67,7 @@ def embedded_config(meta: dict, source: str) -> Config:
     text = meta.get(PUBLISHED, meta.get('cfg'))
     if is_trusting() and PUBLISHED not in meta:
         return Config.fromstring(text, file_format='.py')
-    return inference_config(text, source, json.loads if PUBLISHED in meta else _parse)
+    return inference_config(text, source, from_json if PUBLISHED in meta else _parse)
 
 
 def inference_config(cfg: Any, source: str, read: Callable[[Any], dict] = dict) -> Config:
@@ -87,6 +87,21 @@ def inference_config(cfg: Any, source: str, read: Callable[[Any], dict] = dict) 
 def holds_config(meta: dict) -> bool:
     """Whether there is a config for :func:`embedded_config` to read."""
     return isinstance(meta.get(PUBLISHED, meta.get('cfg')), str)
+
+
+def to_json(value: Any) -> str:
+    """A config, or a part of one, as JSON; a tuple, which some classes insist on, as ``{"tuple": [...]}``."""
+    def tagged(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: tagged(item) for key, item in part.items()}
+        items = list(map(tagged, part)) if isinstance(part, (list, tuple)) else part
+        return dict(tuple=items) if isinstance(part, tuple) else items
+    return json.dumps(tagged(value))
+
+
+def from_json(text: str) -> Any:
+    """Reads what :func:`to_json` wrote."""
+    return json.loads(text, object_hook=lambda part: tuple(part['tuple']) if part.keys() == {'tuple'} else part)
 
 
 @contextmanager

@@ -79,6 +79,13 @@ class ResumableFSDPStrategy(FSDPStrategy):
             with open(temporary, 'rb') as file:
                 write_atomically(file.read(), filename)
 
+    def model_state_dict(self) -> dict:
+        """Plain tensors: the marks that FSDP leaves on them would be saved too, as a call that safe reading refuses."""
+        state = super().model_state_dict()
+        for tensor in state.values():
+            tensor.__dict__.clear()
+        return state
+
     def optim_state_dict(self) -> dict:
         """The state of the whole optimizer on the main process, by the names of the parameters."""
         return FullyShardedDataParallel.optim_state_dict(self.model, self.optim_wrapper.optimizer)

@@ -77,6 +77,7 @@ def stock_config(name, toy_root, work_dir):
         checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1, save_best='mIoU', max_keep_ckpts=2),
         visualization=dict(type='SegVisualizationHook'))
     cfg.pop('runner_type', None)
+    cfg.visualizer.name = f'{name} {work_dir}'  # MMEngine keeps the first of a name
     return cfg
 
 

@@ -1,5 +1,4 @@
 """Of the config inside a checkpoint only what inference needs is taken, as data; all else is refused or never read."""
-import json
 import math
 import os
 import sys
@@ -23,7 +22,7 @@ from mmseg_inceptionnext.engine import (
     guarded_build,
     safe_checkpoints,
 )
-from mmseg_inceptionnext.engine.embedded_config import LEFT_OUT, PUBLISHED, inference_config
+from mmseg_inceptionnext.engine.embedded_config import LEFT_OUT, PUBLISHED, inference_config, to_json
 
 from hostile import CONFIGS as EVIL
 from utils import ROOT
@@ -60,8 +59,8 @@ def test_our_configs_come_back_as_they_were(path):
     assert taken.test_dataloader.dataset.pipeline == kept([step.to_dict() for step in steps])
     assert len(taken.test_dataloader.dataset.metainfo['classes']) == cfg.model.decode_head.num_classes
     assert taken.tta_model.to_dict() == kept(cfg.tta_model.to_dict())
-    again = embedded_config({PUBLISHED: json.dumps(taken.to_dict())}, 'x.pth')
-    assert json.loads(json.dumps(again.to_dict())) == json.loads(json.dumps(taken.to_dict()))
+    again = embedded_config({PUBLISHED: to_json(taken.to_dict())}, 'x.pth')
+    assert repr(again.to_dict()) == repr(taken.to_dict())  # a tuple is no list
     assert inference_config(taken.to_dict(), 'x.pth').to_dict() == taken.to_dict()
 
 
