@@ -125,7 +125,7 @@ class ReproducibleRunHook(Hook):
         sampler = loop.dataloader.sampler
         if isinstance(sampler, ResumableSampler):
             sampler.seed = runner.seed  # that of the checkpoint
-            loop.dataloader_iterator = _ResumedIterator(loop.dataloader, runner.iter)
+            loop.dataloader_iterator = _ResumedIterator(loop.dataloader, min(runner.iter, loop.max_iters))
         if not isinstance(sampler, ResumableSampler) or not _is_seeded(loop.dataloader.dataset):
             print_log(f'resume: with train_dataloader.sampler.type {type(sampler).__name__} and '
                       f'train_dataloader.dataset.type {type(loop.dataloader.dataset).__name__} the augmentations '

@@ -278,6 +278,13 @@ def _parameter(data: Tensor, requires_grad: bool, *unused) -> nn.Parameter:
     return nn.Parameter(data, bool(requires_grad))
 
 
+def _plain_tensor(rebuild: Callable, kind: type, arguments: tuple, *unused) -> Tensor:
+    """A tensor with attributes, as FSDP leaves them, without those."""
+    if kind is not Tensor or rebuild is not _tensor:
+        raise _NotData(f'a tensor of {_name(kind)}')
+    return _tensor(*arguments)
+
+
 def _dtype(name: str, *unused) -> np.dtype:
     if not re.fullmatch(r'[biufcSUO]\d+', name):
         raise _NotData(f'a NumPy dtype {name!r:.80}')
@@ -360,21 +367,23 @@ def _known_attribute(owner: Any, name: str) -> Any:
 # What a checkpoint of MMEngine calls and refers to, by the names that pickles give it; and how its objects are filled.
 FUNCTIONS = {
     'torch._utils._rebuild_tensor': _tensor, 'torch._utils._rebuild_tensor_v2': _tensor,
-    'torch._utils._rebuild_parameter': _parameter, 'torch.Size': torch.Size, 'torch.device': torch.device,
+    'torch._tensor._rebuild_from_type_v2': _plain_tensor, 'torch._utils._rebuild_parameter': _parameter,
+    'torch.Size': torch.Size, 'torch.device': torch.device,
     'numpy.dtype': _dtype, 'collections.OrderedDict': _ordered, 'collections.Counter': _counter, 'builtins.set': _set,
     'builtins.slice': slice, 'builtins.complex': complex, 'builtins.getattr': _known_attribute,
     '_codecs.encode': _bytes,
     **{f'{package}.multiarray.{name}': function for package in ('numpy.core', 'numpy._core')  # NumPy 1 and 2
        for name, function in (('_reconstruct', _array), ('scalar', _scalar))}}
 CALLED = list(FUNCTIONS.values())
+STORED = dict(
+    Double=torch.float64, Float=torch.float32, Half=torch.float16, BFloat16=torch.bfloat16, Long=torch.int64,
+    Int=torch.int32, Short=torch.int16, Char=torch.int8, Byte=torch.uint8, Bool=torch.bool,
+    ComplexFloat=torch.complex64, ComplexDouble=torch.complex128)
 FILLED = {np.ndarray: _fill_array, HistoryBuffer: _fill_history, OrderedDict: _fill_ordered}
 ALLOWED = {
     **FUNCTIONS,
-    'numpy.ndarray': np.ndarray,
+    'numpy.ndarray': np.ndarray, 'torch.Tensor': Tensor,
     'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
     f'{OneCycleParamScheduler.__module__}.OneCycleParamScheduler': OneCycleParamScheduler,
-    **{f'torch.{kind}Storage': dtype for kind, dtype in dict(
-        Double=torch.float64, Float=torch.float32, Half=torch.float16, BFloat16=torch.bfloat16, Long=torch.int64,
-        Int=torch.int32, Short=torch.int16, Char=torch.int8, Byte=torch.uint8, Bool=torch.bool,
-        ComplexFloat=torch.complex64, ComplexDouble=torch.complex128).items()},
-    **{f'torch.{name}': value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}}
+    **{f'torch.{kind}Storage': dtype for kind, dtype in STORED.items()},
+    **{str(dtype): dtype for dtype in STORED.values()}}

@@ -98,6 +98,21 @@ def test_numbers_of_either_numpy_are_read(tmp_path, package):
     assert loaded['a'] == 1.25 and loaded['b'].tolist() == [0, 1, 2, 3]
 
 
+def test_tensors_with_attributes_are_read_without_them(tmp_path):
+    tensor = torch.arange(3.)
+    tensor.note = 'of FSDP'
+    torch.save(dict(a=tensor), tmp_path / 'a.pth')
+    loaded = read_checkpoint(str(tmp_path / 'a.pth'))['a']
+    assert torch.equal(loaded, tensor) and not hasattr(loaded, 'note')
+    torch.save(dict(a=torch.nn.Parameter(tensor).as_subclass(Subclass)), tmp_path / 'a.pth')
+    with pytest.raises(UnsafeCheckpointError, match='Subclass'):
+        read_checkpoint(str(tmp_path / 'a.pth'))
+
+
+class Subclass(torch.Tensor):
+    pass
+
+
 def test_safetensors_are_read(tmp_path):
     save_file(dict(a=torch.arange(3)), tmp_path / 'a.safetensors', metadata=dict(meta='{"cfg": "a = 1"}'))
     loaded = read_checkpoint(str(tmp_path / 'a.safetensors'))
