@@ -54,7 +54,7 @@ class TorchBackend:
             self.cfg = own_cfg or embedded_config(loaded.meta, checkpoint)
             with nullcontext() if config else guarded_build(weights):
                 self.model = revert_sync_batchnorm(build_model(self.cfg, source))
-                self._build_pipeline(loaded, source, tta, is_own=bool(config))
+                self._build_pipeline(loaded, source, tta)
         check_segmentor(self.model, loaded, checkpoint)
         self.model.load_state_dict(weights)
         if len(self.classes) != self.model.num_classes:
@@ -75,12 +75,12 @@ class TorchBackend:
         if tta:
             self._predictor = MODELS.build(dict(self.cfg.tta_model, module=self.model)).eval()
 
-    def _build_pipeline(self, loaded: LoadedCheckpoint, source: str, tta: bool, is_own: bool) -> None:
+    def _build_pipeline(self, loaded: LoadedCheckpoint, source: str, tta: bool) -> None:
         cfg = self.cfg
         if 'test_dataloader' not in cfg:
             raise ValueError(f'{source} has no test_dataloader, whose pipeline reads the images; give the config that '
                              'the model was trained with by --config')
-        self.classes, self.palette = self._classes_of(loaded, is_own)
+        self.classes, self.palette = self._classes_of(loaded)
         if tta:
             cfg = Config(cfg.to_dict())
             apply_protocol(cfg, 'ms')
@@ -99,11 +99,12 @@ class TorchBackend:
         first = packing[0] if packing else len(steps)
         self._transform, self._pack = Compose(steps[:first]), Compose(steps[first:])
 
-    def _classes_of(self, loaded: LoadedCheckpoint, is_own: bool) -> Tuple[tuple, list]:
+    def _classes_of(self, loaded: LoadedCheckpoint) -> Tuple[tuple, list]:
         classes, palette = loaded.classes()
         if not classes:
             dataset = self.cfg.test_dataloader.dataset
-            classes, palette = loaded.classes(metainfo_of(self.cfg, dataset) if is_own else dataset.metainfo)
+            of_config = metainfo_of(self.cfg, dataset) if 'type' in dataset else dataset.metainfo  # see embedded_config
+            classes, palette = loaded.classes(of_config)
         if not classes:
             raise ValueError('neither the checkpoint nor the dataset of the config names the classes; add '
                              'metainfo=dict(classes=(...), palette=[...]) to the dataset of the config')

@@ -241,6 +241,15 @@ def test_wrong_settings_are_explained(checkpoint, wrong, words):
         Segmenter(checkpoint, **wrong)
 
 
+def test_classes_that_the_checkpoint_does_not_name_come_from_its_config(checkpoint, segmenter, tmp_path):
+    content = torch.load(checkpoint, weights_only=False)
+    del content['meta']['dataset_meta']
+    torch.save(content, tmp_path / 'a.pth')
+    for trust in (False, True):
+        found = Segmenter(str(tmp_path / 'a.pth'), trust_checkpoint=trust)
+        assert (found.classes, found.palette) == (segmenter.classes, segmenter.palette)
+
+
 def test_what_is_no_path_of_a_checkpoint_is_explained():
     with pytest.raises(TypeError, match='int as checkpoint: allowed is the path of a file'):
         Segmenter(5)
