@@ -5,7 +5,7 @@ interpreter watches.
 """
 import json
 import os
-import resource
+import re
 import signal
 import sys
 import tempfile
@@ -111,7 +111,8 @@ def main(door, folder, toy_root):
         if seen:
             found[name] = f'it did {seen[:5]}'
             seen.clear()
-    found['bytes'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    status = Path('/proc/self/status').read_text()  # getrusage has the peak of the process that started this one, too
+    found['bytes'] = int(re.search(r'VmHWM:\s+(\d+)', status)[1]) << 10
     print(json.dumps(found))
 
 
