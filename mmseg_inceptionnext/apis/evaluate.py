@@ -82,13 +82,7 @@ def test(cfg: Config,
             runner.register_hook(FuseHook())
         if compiles:
             compile_model(unwrap(runner.model))
-        try:
-            with lost_worker_explained('test'):
-                metrics = runner.test()
-        except KeyboardInterrupt:
-            print_log(f'stopped by Ctrl-C: no metrics were written to {cfg.work_dir}', logger='current',
-                      level=logging.WARNING)
-            raise
+        metrics = _run(runner, cfg.work_dir)
         if no_gt:
             print_log(f'{images} predictions in {out}, by protocol {applied}', logger='current')
             return {}
@@ -99,6 +93,16 @@ def test(cfg: Config,
             _write_results(runner, metrics, applied, cfg.work_dir)
     print_log(f'{means} by protocol {applied}', logger='current')
     return metrics
+
+
+def _run(runner: Runner, work_dir: str) -> Dict[str, float]:
+    """The runner's metrics; a lost worker and Ctrl-C get a sentence."""
+    try:
+        with lost_worker_explained('test'):
+            return runner.test()
+    except KeyboardInterrupt:
+        print_log(f'stopped by Ctrl-C: no metrics were written to {work_dir}', logger='current', level=logging.WARNING)
+        raise
 
 
 def _write_results(runner: Runner, metrics: Dict[str, float], protocol: Protocol, work_dir: str) -> None:

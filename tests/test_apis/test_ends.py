@@ -32,16 +32,16 @@ def impatient(monkeypatch):
 
 def test_a_second_training_in_the_folder_is_refused(trained, toy_root, tmp_path, impatient):
     """In whichever of the two folders it would write; an evaluation there is not."""
-    for name in ('work', 'checkpoints/work'):
+    for name in ('run', 'checkpoints/run'):
         os.makedirs(tmp_path / name, exist_ok=True)
-        cfg = short_config(toy_root, tmp_path / 'work', max_iters=1)
+        cfg = short_config(toy_root, tmp_path / 'run', max_iters=1)
         cfg.default_hooks.checkpoint.out_dir = str(tmp_path / 'checkpoints')
         with FileLock(tmp_path / name / 'training.lock'):
             with pytest.raises(ConfigError, match=f'another training writes to {tmp_path / name}: .* --work-dir'):
                 train(cfg)
-            evaluate(short_config(toy_root, tmp_path / 'work'), str(trained / 'iter_1.pth'))
+            evaluate(short_config(toy_root, tmp_path / 'run'), str(trained / 'iter_1.pth'))
     train(cfg)
-    assert (tmp_path / 'checkpoints/work/iter_1.pth').is_file()
+    assert (tmp_path / 'checkpoints/run/iter_1.pth').is_file()
 
 
 def test_each_seed_has_a_lock_of_its_own(toy_root, tmp_path, impatient):
@@ -67,13 +67,13 @@ def started(toy_root, tmp_path):
     """A long training with workers, in its first iterations; what it prints is in ``output``."""
     long = ('train_cfg.max_iters=1000', 'train_cfg.val_interval=1000', 'train_dataloader.batch_size=1',
             'train_dataloader.num_workers=2', 'train_dataloader.persistent_workers=True')
-    command = ['tools/train.py', TOY, '--work-dir', str(tmp_path / 'work'), '--cfg-options', f'data_root={toy_root}',
+    command = ['tools/train.py', TOY, '--work-dir', str(tmp_path / 'run'), '--cfg-options', f'data_root={toy_root}',
                *SHORT, *long]
     (tmp_path / 'output').touch()
     context = multiprocessing.get_context('forkserver')
     process = context.Process(target=in_a_terminal, args=(command, tmp_path / 'output'))
     process.start()
-    while process.is_alive() and not (tmp_path / 'work/iter_2.pth').exists():
+    while process.is_alive() and not (tmp_path / 'run/iter_2.pth').exists():
         time.sleep(0.01)
     yield process
     process.kill()
@@ -90,9 +90,9 @@ def test_a_killed_training_leaves_no_lock(started, toy_root, tmp_path):
     """Nor do its workers, which outlive it for some seconds."""
     started.kill()
     started.join()
-    cfg = short_config(toy_root, tmp_path / 'work', max_iters=1, few_channels=False)
+    cfg = short_config(toy_root, tmp_path / 'run', max_iters=1, few_channels=False)
     train(cfg, resume=True)
-    assert any('resumed epoch: 0, iter: ' in path.read_text() for path in (tmp_path / 'work').glob('*/*.log'))
+    assert any('resumed epoch: 0, iter: ' in path.read_text() for path in (tmp_path / 'run').glob('*/*.log'))
 
 
 def test_ctrl_c_says_where_training_stopped(started, tmp_path):
@@ -102,7 +102,7 @@ def test_ctrl_c_says_where_training_stopped(started, tmp_path):
     text = (tmp_path / 'output').read_text()
     assert started.exitcode == 130 and 'Traceback' not in text, text[-4000:]
     last = text.splitlines()[-1]
-    assert 'stopped by Ctrl-C after iteration ' in last and f'{tmp_path}/work/iter_' in last and '--resume' in last
+    assert 'stopped by Ctrl-C after iteration ' in last and f'{tmp_path}/run/iter_' in last and '--resume' in last
 
 
 def stop(*args):
@@ -149,18 +149,18 @@ def test_a_full_disk_ends_an_evaluation(trained, toy_root, tmp_path, monkeypatch
 
 def test_folders_that_cannot_be_written_are_named_before_anything_is_loaded(toy_root, tmp_path):
     (tmp_path / 'file').touch()
-    for folder in ('/proc/nowhere', f'{tmp_path}/file/work'):
+    for folder in ('/proc/nowhere', f'{tmp_path}/file/run'):
         cfg = short_config(toy_root, folder)
         cfg.load_from = checkpoint = str(tmp_path / 'none.pth')
         for attempt, arguments in ((train, [cfg]), (evaluate, [cfg, checkpoint])):
             with pytest.raises(ConfigError, match=f'--work-dir {folder} cannot be written: '):
                 attempt(*arguments)
-        cfg.work_dir = str(tmp_path / 'work')
+        cfg.work_dir = str(tmp_path / 'run')
         for option in ('out', 'show_dir'):
             with pytest.raises(ConfigError, match=f'--{option.replace("_", "-")} {folder} cannot be written: '):
                 evaluate(cfg, checkpoint, **{option: folder})
         cfg.default_hooks.checkpoint.out_dir = folder
-        with pytest.raises(ConfigError, match=f'default_hooks.checkpoint.out_dir {folder}/work cannot be written: '):
+        with pytest.raises(ConfigError, match=f'default_hooks.checkpoint.out_dir {folder}/run cannot be written: '):
             train(cfg)
 
 
