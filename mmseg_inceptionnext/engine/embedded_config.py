@@ -36,8 +36,9 @@ LEFT_OUT = ('backend_args', 'file_client_args', 'init_cfg', 'pretrained', 'check
             'pretrained_cfg_overlay')
 MAX_TEXT = 2**20  # characters of a config
 MAX_NUMBER = 2**20
-MAX_PIXELS = 2**24  # that an image is brought to, or the square of what bounds a side
-SIZES = dict(scale=MAX_PIXELS, size=MAX_PIXELS, max_size=MAX_PIXELS, size_divisor=MAX_PIXELS, scale_factor=4**2)
+MAX_PIXELS, MAX_FACTOR = 2**24, 4  # that an image is brought to, and by which each side is enlarged
+# What these settings of a transform come to at most, both sides multiplied.
+SIZES = dict(dict.fromkeys(('scale', 'size', 'max_size', 'size_divisor'), MAX_PIXELS), scale_factor=MAX_FACTOR**2)
 MAX_CHOICES = 16  # of a step of TestTimeAug
 MIN_STRIDE = 16  # pixels, of sliding windows
 MODULE_COST = 256  # parameters that a module counts for, so that their number is limited, too
@@ -246,10 +247,16 @@ def _pipeline(steps: Any, name: str) -> List[dict]:
 def _size(key: str, value: Any) -> Any:
     """A setting of a transform, within the limits that keep images small."""
     value = _plain(value, key)
-    numbers = [number for number in (value if isinstance(value, tuple) else [value]) if type(number) in (int, float)]
-    if key in SIZES and numbers and max(numbers) * min(numbers) > SIZES[key]:
-        raise _NotData(f'{key}={value} makes images too large')
+    if key in SIZES and value is not None and not 0 < area(value) <= SIZES[key]:
+        raise _NotData(f'{key}={value} makes images too large, or is no size')
     return value
+
+
+def area(sides: Any) -> float:
+    """The product of two numbers above 0, or the square of one; 0 if they are anything else."""
+    sides = sides if isinstance(sides, (list, tuple)) else [sides, sides]
+    are_sizes = len(sides) == 2 and all(type(side) in (int, float) and side > 0 for side in sides)
+    return sides[0] * sides[1] if are_sizes else 0
 
 
 def _plain(value: Any, name: str) -> Any:

@@ -1,9 +1,13 @@
 """Predicts with a file of ``tools/export_onnx.py`` in ONNX Runtime: NumPy and OpenCV around it, no PyTorch."""
 import json
+import math
 from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 from mmcv.transforms import Compose
+
+from mmseg_inceptionnext.engine.embedded_config import MAX_FACTOR, MAX_PIXELS, SIZES, area
+from mmseg_inceptionnext.engine.sources import MAX_CLASSES, MAX_NAME
 
 from .inputs import require_file
 
@@ -11,11 +15,7 @@ ROWS, COLUMNS = 32, 64  # of the class map, at once
 LOADING = dict(type='LoadImageFromFile', to_float32=False, color_type='color', imdecode_backend='cv2')  # for all files
 # What may be named in a file, which is untrusted: these transforms, with these arguments.
 RESIZING = dict(Resize={'scale', 'scale_factor', 'keep_ratio'}, ResizeToMultiple={'size_divisor'})
-MAX_PIXELS, MAX_FACTOR, MAX_DIVISOR = 2**24, 4, 2**12  # of these arguments
-LIMITS = dict(scale=MAX_PIXELS, scale_factor=MAX_FACTOR**2, size_divisor=MAX_DIVISOR**2)  # of both sides, multiplied
 MAX_TEXT = 2**22  # characters
-MAX_CLASSES = 2**16
-MAX_NAME = 200  # characters of a class
 NOT_FINITE = dict(uint8=255, int32=-1)  # the class id of an image whose logits are not, which no class has
 NEEDED = ('classes', 'palette', 'pipeline', 'output', 'align_corners')
 
@@ -238,21 +238,14 @@ def _build(steps: Any) -> Compose:
     for step in steps:
         if step.get('type') not in list(RESIZING) or set(step) - {'type'} - RESIZING[step['type']]:
             raise ValueError(f'the pipeline names {step!r:.200}; allowed are {RESIZING}')
-        areas = {key: _area(step[key]) for key in LIMITS if key in step}
-        if not areas or not all(0 < area <= LIMITS[key] for key, area in areas.items()):
+        sizes = {key: area(step[key]) for key in SIZES if key in step}
+        if not sizes or not all(0 < size <= SIZES[key] for key, size in sizes.items()):
             raise ValueError(f'the pipeline names {step!r:.200}; sizes are numbers above 0 for up to {MAX_PIXELS} '
-                             f'pixels, factors up to {MAX_FACTOR} and divisors up to {MAX_DIVISOR}')
+                             f'pixels, factors up to {MAX_FACTOR} and divisors up to {math.isqrt(MAX_PIXELS)}')
         if kinds.count(step['type']) > 1:
             raise ValueError(f'the pipeline names {step["type"]} more than once')
     return Compose([TRANSFORMS.build({key: tuple(value) if isinstance(value, list) else value
                                       for key, value in step.items()}) for step in steps])
-
-
-def _area(sides: Any) -> float:
-    """The product of two numbers in a list, or the square of one; 0 if they are anything else."""
-    sides = sides if isinstance(sides, list) else [sides, sides]
-    are_sizes = len(sides) == 2 and all(type(side) in (int, float) and side > 0 for side in sides)
-    return sides[0] * sides[1] if are_sizes else 0
 
 
 def to_pixels(bgr: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from mmengine.utils import mkdir_or_exist
 
-from .inputs import STREAMED
+from .inputs import STREAMED, require_file
 from .outputs import ENDINGS, VIDEO_ENDINGS, Output
 from .read_ahead import read_ahead
 from .segmenter import SegmentationResult, Segmenter
@@ -34,8 +34,7 @@ class Video:
     """
 
     def __init__(self, path: str) -> None:
-        if not osp.isfile(path):
-            raise ValueError(f'{path}: no such file')
+        require_file(path)
         _check_name(path)
         self.path, self._capture = path, cv2.VideoCapture(path)
         if not self._capture.isOpened():

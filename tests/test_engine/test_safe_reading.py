@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from mmseg_inceptionnext.engine import CheckpointError, UnsafeCheckpointError
 from mmseg_inceptionnext.engine.safe_reading import read_checkpoint, safe_checkpoints
 
+from hostile import EXTRAS
 from utils import Malicious
 
 
@@ -96,6 +97,29 @@ def test_numbers_of_either_numpy_are_read(tmp_path, package):
             target.writestr(name.replace('a/', 'b/', 1), content)
     loaded = read_checkpoint(str(tmp_path / 'b.pth'))
     assert loaded['a'] == 1.25 and loaded['b'].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize('name', EXTRAS)
+def test_what_is_not_data_is_refused_by_its_name(tmp_path, name):
+    """For what it is, not because something stumbles over it later."""
+    torch.save(dict(a=EXTRAS[name](tmp_path / 'mark')), tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError) as error:
+        read_checkpoint(str(tmp_path / 'a.pth'))
+    if 'tensor' in name:
+        assert 'larger than the numbers that it is made from' in str(error.value)
+    elif 'items' in name:
+        assert 'damaged or no checkpoint' in str(error.value)  # a function takes none
+    else:
+        assert isinstance(error.value, UnsafeCheckpointError) and not (tmp_path / 'mark').exists()
+
+
+def test_a_history_keeps_no_table_of_statistics(tmp_path):
+    """It belongs to the class: what a file put there would stay for all histories of the process."""
+    history = HistoryBuffer([1., 3.], [1, 1])
+    history._statistics_methods = dict(mean=HistoryBuffer.max)  # what its pickle then holds
+    torch.save(dict(a=history), tmp_path / 'a.pth')
+    loaded = read_checkpoint(str(tmp_path / 'a.pth'))['a']
+    assert loaded.statistics('mean') == 2 and HistoryBuffer([1., 3.], [1, 1]).statistics('mean') == 2
 
 
 def test_tensors_with_attributes_are_read_without_them(tmp_path):
