@@ -86,9 +86,6 @@ def test_the_name_says_what_is_inside(name):
     head, backbone, size, *variant, dataset = Path(name).stem.split('_')
     cfg = config(name)
     model = cfg.model
-    if 'fsdp' in variant:
-        variant.remove('fsdp')
-        assert (cfg.runner_type, cfg.strategy.type) == ('FlexibleRunner', 'ResumableFSDPStrategy')
     assert model.decode_head.type == dict(upernet='FastUPerHead', fpn='FPNHead')[head]
     assert cfg.train_dataloader.dataset.data_root == dict(
         ade20k='data/ade/ADEChallengeData2016', toy='data/toy_ade20k', camvid='data/camvid')[dataset]

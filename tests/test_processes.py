@@ -1,20 +1,17 @@
 """Several processes on one machine, by gloo: the same gradients, the same evaluation, and an end when one is lost."""
 import json
 import os
-import shutil
 import time
 
-import numpy as np
 import pytest
 import torch
 from mmengine.model import revert_sync_batchnorm
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from packaging.version import Version
 from torch import distributed, multiprocessing
 
-from mmseg_inceptionnext.apis import ConfigError, load_config, train
+from mmseg_inceptionnext.apis import load_config, train
 from mmseg_inceptionnext.apis import test as evaluate
 from mmseg_inceptionnext.engine import CPURunner, build_runner, end_processes
 from mmseg_inceptionnext.models import MemoryEfficientEncoderDecoder
@@ -26,7 +23,6 @@ NARROW = {'model.decode_head.channels': 16, 'model.auxiliary_head.channels': 16,
           'model.decode_head.dropout_ratio': 0., 'model.auxiliary_head.dropout_ratio': 0.}
 COUNTS = (2, 3)  # processes, to compare with one
 IMAGES = (2, 3)  # which one of the counts divides evenly, the other not
-SHARDS = Version(torch.__version__) >= Version('2.2')  # PyTorch 2.1 shards on GPUs only
 SECONDS_TO_END = 60  # at most, after a process was lost
 
 
@@ -76,26 +72,6 @@ def train_with_a_bad_loss(rank, folder, toy_root):
         train(cfg)
 
 
-def train_in_shards(rank, folder, toy_root):
-    """Four iterations with copies of the model, the same in shards, and in shards after a stop at the second.
-
-    A schedule and a weight decay under which nothing that differs stays hidden; the heads hold no shard of their own.
-    """
-    for name in ('copies', 'shards', 'resumed'):
-        cfg = short_config(toy_root, f'{folder}/{name}', max_iters=4, val_interval=2, few_channels=False)
-        cfg.merge_from_dict({'launcher': 'pytorch', 'randomness': dict(seed=0), 'param_scheduler': [],
-                             'optim_wrapper.optimizer': dict(type='AdamW', lr=1e-4, weight_decay=10.),
-                             'train_dataloader.batch_size': 2})
-        if name != 'copies':
-            cfg.merge_from_dict(dict(runner_type='FlexibleRunner', strategy=dict(type='ResumableFSDPStrategy')))
-        if name == 'resumed' and rank == 0:
-            os.mkdir(cfg.work_dir)
-            shutil.copy(f'{folder}/shards/iter_2.pth', cfg.work_dir)
-        distributed.barrier()
-        train(cfg, resume=name == 'resumed', deterministic=True)
-    evaluate(cfg, f'{folder}/resumed/iter_4.pth', fuse_model=True)
-
-
 def process(rank, folder, toy_root):
     """One of three processes: in a group of 2, then of 3, they evaluate; the 2 also find gradients and train."""
     os.chdir(folder)  # MMEngine collects results in the current folder
@@ -111,8 +87,6 @@ def process(rank, folder, toy_root):
         if count == 2:
             half_the_gradients(rank, folder, torch.load(f'{folder}/data.pth'))
             train_with_a_bad_loss(rank, folder, toy_root)
-            if SHARDS:
-                train_in_shards(rank, folder, toy_root)
         end_processes()
         assert not distributed.is_initialized()
 
@@ -167,32 +141,6 @@ def test_a_loss_that_is_bad_in_one_process_changes_nothing_in_any(outcome):
     assert any(not torch.equal(states[2][key], value) for key, value in states[1].items())
     report, = folder.glob('nonfinite*.json')
     assert report.name == 'nonfinite_iter_2_rank1.json' and len(json.loads(report.read_text())['files']) == 2
-
-
-@pytest.mark.skipif(not SHARDS, reason='PyTorch 2.1 shards on GPUs only')
-def test_shards_train_and_resume_as_copies(outcome, toy_root):
-    folder = outcome[0]
-    copies, shards, resumed = (torch.load(folder / name / 'iter_4.pth', weights_only=False)
-                               for name in ('copies', 'shards', 'resumed'))
-    torch.testing.assert_close(shards['state_dict'], copies['state_dict'], rtol=1e-5, atol=1e-7)
-    assert all(torch.equal(resumed['state_dict'][key], value) for key, value in shards['state_dict'].items())
-    assert resumed['meta']['iter'] == shards['meta']['iter'] == 4
-    moments = [checkpoint['optimizer']['state'] for checkpoint in (shards, resumed)]
-    assert len(moments[0]) > 200
-    for name, state in moments[0].items():
-        assert not torch.equal(state['exp_avg'], state['exp_avg_sq'])
-        torch.testing.assert_close(moments[1][name], state, rtol=0, atol=0)
-    cfg = short_config(toy_root, folder / 'alone', few_channels=False)
-    evaluate(cfg, str(folder / 'resumed/iter_4.pth'), fuse_model=True)
-    together, alone = (np.load(folder / name / 'confusion.npy') for name in ('resumed', 'alone'))
-    assert (together == alone).all() and (alone.sum(0) > 0).sum() > 10  # many classes are predicted, if wrongly
-
-
-def test_one_process_has_nothing_to_share_out(toy_root, tmp_path):
-    cfg = short_config(toy_root, tmp_path)
-    cfg.merge_from_dict(dict(runner_type='FlexibleRunner', strategy=dict(type='ResumableFSDPStrategy')))
-    with pytest.raises(ConfigError, match='dist_train.sh CONFIG GPUS, or take runner_type and strategy'):
-        train(cfg)
 
 
 LOST = '''

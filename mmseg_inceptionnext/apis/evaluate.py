@@ -73,8 +73,6 @@ def test(cfg: Config,
         if folder:
             make_writable(folder, option)
     cfg.load_from, cfg.resume = checkpoint, False
-    if cfg.get('runner_type') == 'FlexibleRunner':  # it shares out what is trained; here each process has all weights
-        cfg.pop('runner_type'), cfg.pop('strategy', None)
     with safe_checkpoints(trust_checkpoint), full_disk_explained(cfg.work_dir, lambda: 'Make room and start anew'):
         runner = build_runner(cfg)
         runner.register_hook(WholeCheckpointHook())

@@ -123,8 +123,6 @@ def _mix_precision(cfg: Config, amp: str) -> None:
     dtype = dict(fp16='float16', bf16='bfloat16')[amp]
     check_autocast(get_device(), getattr(torch, dtype))
     cfg.optim_wrapper.update(type='AutocastOptimWrapper', dtype=dtype)
-    if 'FSDP' in cfg.get('strategy', {}).get('type', ''):
-        cfg.optim_wrapper.use_fsdp = True
 
 
 def _where_checkpoints_are(cfg: Config) -> Tuple[str, Optional[str]]:

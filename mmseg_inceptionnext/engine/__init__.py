@@ -2,7 +2,6 @@ from .atomic import AtomicCheckpointHook, choose_checkpoint
 from .checkpoint import check_segmentor
 from .embedded_config import embedded_config, guarded_build
 from .errors import ConfigError, NonFiniteLossError
-from .fsdp import ResumableFSDPStrategy
 from .fused import fuse_optimizer
 from .hooks import BatchSizeHook, PerClassMetricsHook, SkippedSamplesHook
 from .match_batch import match_batch
@@ -18,7 +17,7 @@ from .sources import load_source
 __all__ = [
     'AtomicCheckpointHook', 'AutocastOptimWrapper', 'BatchSizeHook', 'CPURunner', 'CheckpointError', 'ConfigError',
     'LayerDecayOptimWrapperConstructor', 'NonFiniteLossError', 'NonFiniteLossHook', 'PerClassMetricsHook',
-    'ResumableFSDPStrategy', 'ResumableSampler', 'SkippedSamplesHook', 'UnsafeCheckpointError', 'build_runner',
+    'ResumableSampler', 'SkippedSamplesHook', 'UnsafeCheckpointError', 'build_runner',
     'check_autocast', 'check_segmentor', 'choose_checkpoint', 'embedded_config', 'end_processes', 'fuse_optimizer',
     'guarded_build', 'load_pretrained', 'load_source', 'match_batch', 'safe_checkpoints'
 ]

@@ -9,7 +9,7 @@ import re
 import stat
 import zipfile
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
@@ -23,7 +23,6 @@ from .safe_reading import CheckpointError, check_zip
 
 TEMPORARY = '.{name}.tmp'
 VALIDATED = 'last_validated_iter'  # in the message hub; names that begin with 'val' would be logged as metrics
-PARTS = ('rank*.pth', '*_model_states.pt', 'meta.pth')  # by FSDP, DeepSpeed and Colossal-AI
 NO_RENAME = {errno.EPERM, errno.EACCES, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBUSY}
 
 
@@ -130,7 +129,6 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def __init__(self, *args, backend_args: Optional[dict] = None, **kwargs) -> None:
         super().__init__(*args, backend_args=backend_args or dict(backend='atomic'), **kwargs)
-        self._place: Dict[str, int] = {}  # epoch and iteration, while a checkpoint is being saved
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
@@ -151,17 +149,13 @@ class AtomicCheckpointHook(CheckpointHook):
         if not self.by_epoch and not self._noted and self.last_ckpt == of_now:
             self._save_checkpoint_with_step(runner, runner.iter, dict(epoch=runner.epoch, iter=runner.iter))
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Puts right what MMEngine's FlexibleRunner says of a checkpoint after a validation: one iteration too many."""
-        checkpoint['meta'].update(self._place)
-
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         self._noted = True
         outdated = self._keep(runner, step)
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        with self._saving(self.last_ckpt, meta):
+        with self._saving(self.last_ckpt):
             runner.save_checkpoint(
                 self.out_dir, name, self.file_client_args, save_optimizer=self.save_optimizer,
                 save_param_scheduler=self.save_param_scheduler, meta=meta, by_epoch=self.by_epoch,
@@ -171,8 +165,6 @@ class AtomicCheckpointHook(CheckpointHook):
         if outdated is not None and is_main_process():
             if self.file_backend.isfile(outdated):
                 self.file_backend.remove(outdated)
-            elif self.file_backend.isdir(outdated):  # of several files, as sharded training writes them
-                self.file_backend.rmtree(outdated)
 
     def _keep(self, runner: Runner, step: int) -> Optional[str]:
         """Notes that a checkpoint is to be kept; returns the one that is then one too many."""
@@ -189,7 +181,7 @@ class AtomicCheckpointHook(CheckpointHook):
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         backend, self.file_backend = self.file_backend, _HeldRemovals(self.file_backend)
         try:
-            with self._saving('the best checkpoint', dict(epoch=runner.epoch, iter=runner.iter)):
+            with self._saving('the best checkpoint'):
                 super()._save_best_checkpoint(runner, metrics)
             self._say_what_cannot_be_best(runner, metrics)
             best = [getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()]
@@ -205,8 +197,7 @@ class AtomicCheckpointHook(CheckpointHook):
                           logger=runner.logger, level=logging.WARNING)
 
     @contextmanager
-    def _saving(self, what: str, place: Dict[str, int]) -> Iterator[None]:
-        self._place = dict(place)
+    def _saving(self, what: str) -> Iterator[None]:
         try:
             yield
         except (CheckpointError, NonFiniteLossError):
@@ -214,8 +205,6 @@ class AtomicCheckpointHook(CheckpointHook):
         except (OSError, RuntimeError) as error:
             raise CheckpointError(f'{what} could not be written: {error}. '
                                   f'{what_is_whole(str(self.out_dir), self.filename_tmpl)}') from error
-        finally:
-            self._place = {}
 
 
 def _is_only_copy(temporary: str) -> bool:
@@ -271,32 +260,20 @@ def checkpoints_in(folder: str, filename_tmpl: Optional[str] = None) -> List[str
 
 
 def why_broken(path: str) -> str:
-    """Why a checkpoint cannot be read whole; an empty string if it can. Every byte is compared with its checksum.
-
-    A folder is one that MMEngine's strategies for models in parts have written, see :data:`PARTS`; all other files in
-    it are left to their own reader.
-    """
-    if not osp.isdir(path):
-        return _why_file_broken(path, 'it')
-    parts = [part for name in PARTS for part in sorted(glob.glob(osp.join(glob.escape(path), name)))]
-    reasons = [_why_file_broken(part, f'{osp.basename(part)} in it') for part in parts]
-    return next(filter(None, reasons), '') if parts else 'it is a folder in which MMEngine saved nothing'
-
-
-def _why_file_broken(path: str, name: str) -> str:
+    """Why a checkpoint cannot be read whole; an empty string if it can. Every byte is compared with its checksum."""
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
-            return f'{name} is no file'
+            return 'it is no file'
         if status.st_size == 0:
-            return f'{name} is empty'
+            return 'it is empty'
         check_zip(path, whole=True)
     except CheckpointError as error:
-        return str(error).replace(path, name, 1)
+        return str(error).replace(path, 'it', 1)
     except OSError as error:
-        return f'{name} cannot be read ({error.strerror or error})'
+        return f'it cannot be read ({error.strerror or error})'
     except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError) as error:  # the latter two of wrong bits in headers
-        return f'{name} is cut off or no checkpoint ({error})'
+        return f'it is cut off or no checkpoint ({error})'
     return ''
 
 

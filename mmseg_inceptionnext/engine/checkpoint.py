@@ -4,7 +4,6 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Set, Tuple
 
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel, StateDictType
 
 from .safe_reading import CheckpointError
 
@@ -178,21 +177,13 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
-def whole_state(model: nn.Module) -> Dict[str, Tensor]:
-    """The tensors of a segmentor, wrapped or not; those that are shared out among processes are collected."""
-    if isinstance(model, FullyShardedDataParallel):
-        with FullyShardedDataParallel.state_dict_type(model, StateDictType.FULL_STATE_DICT):
-            return model.state_dict()
-    return unwrap(model).state_dict()
-
-
 def check_segmentor(model: nn.Module, checkpoint: dict, source: str) -> None:
     """Compares a checkpoint with a whole segmentor, wrapped or not.
 
     Raises:
         CheckpointError: unless every tensor is there with its shape, and no other.
     """
-    own, state = whole_state(model), segmentor_weights(checkpoint, source)
+    own, state = unwrap(model).state_dict(), segmentor_weights(checkpoint, source)
     result = compare(own, state)
     if not result.fits:
         raise CheckpointError(f'the weights in {source} do not fit the model of the config: {len(result.loaded)} of '

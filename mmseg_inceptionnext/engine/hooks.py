@@ -13,10 +13,9 @@ from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.utils.data import Dataset
 
-from .checkpoint import check_finite, check_segmentor, compare, describe, segmentor_weights, unwrap, whole_state
+from .checkpoint import check_finite, check_segmentor, compare, describe, segmentor_weights, unwrap
 from .fused import FUSABLE, keep_own_steps
 from .runner import unusable
 
@@ -122,7 +121,7 @@ class WholeCheckpointHook(Hook):
                 _drop_what_is_foreign(runner, checkpoint)
                 keep_own_steps(runner.optim_wrapper, checkpoint['optimizer'])
             return
-        own, state = whole_state(runner.model), segmentor_weights(checkpoint, source)
+        own, state = unwrap(runner.model).state_dict(), segmentor_weights(checkpoint, source)
         result = compare(own, state)
         if not {key for key in own if key.startswith('backbone.')} <= set(result.loaded):
             check_segmentor(runner.model, checkpoint, source)
@@ -154,9 +153,8 @@ def _skipped(dataset: Dataset) -> Counter:
 
 def _why_not_resumable(runner: Runner, checkpoint: dict) -> Iterator[str]:
     """What a run cannot go on from, or would only trip over in a later iteration."""
-    own = dict(meta={}, message_hub=dict(log_scalars={}, runtime_info={}, resumed_keys={}), optimizer={})
-    if not isinstance(runner.model, FullyShardedDataParallel):  # whose optimizer has a state of another form
-        own['optimizer'] = runner.optim_wrapper.state_dict()
+    own = dict(meta={}, message_hub=dict(log_scalars={}, runtime_info={}, resumed_keys={}),
+               optimizer=runner.optim_wrapper.state_dict())
     if isinstance(runner.param_schedulers, list) and runner.param_schedulers:
         own['param_schedulers'] = [scheduler.state_dict() for scheduler in runner.param_schedulers]
     yield from (f'it has no {key}' for key in own if key not in checkpoint)
@@ -174,8 +172,7 @@ def _why_not_resumable(runner: Runner, checkpoint: dict) -> Iterator[str]:
     for key, value in hub['runtime_info'].items():
         if key.startswith(('best_score', 'accumulated', 'images_per')) and not isinstance(value, Number):
             yield f'message_hub.runtime_info.{key} is {_say(value)}, not a number'
-    if own['optimizer']:
-        yield from _wrong_moments(getattr(runner.optim_wrapper, 'optimizer', None), checkpoint['optimizer'])
+    yield from _wrong_moments(getattr(runner.optim_wrapper, 'optimizer', None), checkpoint['optimizer'])
 
 
 def _unlike(theirs: Any, own: Any, name: str) -> Iterator[str]:

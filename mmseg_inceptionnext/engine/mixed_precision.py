@@ -7,7 +7,6 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmseg.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
-from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 
 from .errors import ConfigError
 
@@ -24,7 +23,6 @@ class AutocastOptimWrapper(OptimWrapper):
     Args:
         dtype: ``float16`` or ``bfloat16``, or PyTorch's own of that name.
         loss_scale: for float16: ``dynamic``, a number that stays as it is, or settings of ``GradScaler``.
-        use_fsdp: whether each process holds a shard of the gradients only, see ``ShardedGradScaler``.
         **kwargs: of ``OptimWrapper``.
 
     Raises:
@@ -34,7 +32,6 @@ class AutocastOptimWrapper(OptimWrapper):
     def __init__(self,
                  dtype: Union[str, torch.dtype] = 'float16',
                  loss_scale: Union[str, float, dict] = 'dynamic',
-                 use_fsdp: bool = False,
                  **kwargs) -> None:
         super().__init__(**kwargs)
         self.cast_dtype = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
@@ -45,7 +42,7 @@ class AutocastOptimWrapper(OptimWrapper):
         self._fixed_scale = float(loss_scale) if isinstance(loss_scale, (int, float)) else None
         self.loss_scaler = None
         if self.cast_dtype == torch.float16:
-            self.loss_scaler = _loss_scaler(device, loss_scale, use_fsdp)
+            self.loss_scaler = _loss_scaler(device, loss_scale)
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -100,7 +97,7 @@ def _casts(device: str, dtype: torch.dtype) -> bool:
             return False
 
 
-def _loss_scaler(device: str, loss_scale: Union[str, float, dict], use_fsdp: bool):
+def _loss_scaler(device: str, loss_scale: Union[str, float, dict]):
     settings: Optional[dict] = None
     if loss_scale == 'dynamic':
         settings = {}
@@ -112,5 +109,5 @@ def _loss_scaler(device: str, loss_scale: Union[str, float, dict], use_fsdp: boo
         raise ConfigError(f"optim_wrapper.loss_scale={loss_scale!r}: allowed are 'dynamic', a number, and a dict of "
                           "GradScaler's settings")
     if hasattr(torch.amp, 'GradScaler'):  # PyTorch 2.3 or newer: it scales on all devices, before on CUDA only
-        return (ShardedGradScaler if use_fsdp else torch.amp.GradScaler)(device=device, **settings)
-    return (ShardedGradScaler if use_fsdp else torch.cuda.amp.GradScaler)(**settings)
+        return torch.amp.GradScaler(device=device, **settings)
+    return torch.cuda.amp.GradScaler(**settings)

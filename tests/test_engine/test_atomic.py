@@ -201,23 +201,6 @@ def test_a_checkpoint_that_may_not_be_read_is_passed_over(tmp_path):
     assert path == str(tmp_path / 'iter_2.pth') and 'it cannot be read (Permission denied)' in line
 
 
-@pytest.mark.parametrize('names', [
-    ('rank0.pth', 'rank1.pth'), ('mp_rank_00_model_states.pt', 'zero_pp_rank_0_mp_rank_00_optim_states.pt'),
-    ('meta.pth', 'model/pytorch_model-00001.bin', 'optimizer/pytorch_optim-00001.bin'),
-], ids=['FSDP', 'DeepSpeed', 'Colossal-AI'])
-def test_checkpoints_of_several_files_are_taken(tmp_path, names):
-    """As MMEngine's strategies write them."""
-    for name in names:
-        path = tmp_path / 'iter_4.pth' / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = saved(path)
-    assert newest_whole_checkpoint(str(tmp_path)) == (str(tmp_path / 'iter_4.pth'), [])
-    saved(tmp_path / 'iter_2.pth')
-    (tmp_path / 'iter_4.pth' / names[0]).write_bytes(content[:-9])
-    path, (line,) = newest_whole_checkpoint(str(tmp_path))
-    assert path == str(tmp_path / 'iter_2.pth') and f'iter_4.pth was passed over: {names[0]} in it is cut off' in line
-
-
 def test_no_checkpoint_is_no_error(tmp_path):
     assert newest_whole_checkpoint(str(tmp_path)) == (None, [])
     assert newest_whole_checkpoint(str(tmp_path / 'missing')) == (None, [])

@@ -17,7 +17,7 @@ from utils import content, short_config
     ('cuda', {'optim_wrapper.optimizer': dict(type='SGD', lr=0.1, _delete_=True)}, None),
     ('cuda', {'optim_wrapper.optimizer.fused': False}, False),
     ('cuda', {'optim_wrapper.optimizer.foreach': True}, None),
-    ('cuda', {'runner_type': 'FlexibleRunner', 'strategy': dict(type='ResumableFSDPStrategy')}, None)])
+    ('cuda', {'runner_type': 'FlexibleRunner'}, None)])
 def test_the_optimizers_that_are_fused(monkeypatch, toy_root, tmp_path, device, options, expected):
     monkeypatch.setattr(fused, 'get_device', lambda: device)
     cfg = short_config(toy_root, tmp_path, **options)

@@ -186,14 +186,12 @@ def test_the_scaler_is_the_one_that_this_pytorch_has(monkeypatch):
     made = []
     monkeypatch.setattr(torch.amp, 'GradScaler', lambda **settings: made.append(settings), raising=False)
     monkeypatch.setattr(torch.cuda.amp, 'GradScaler', lambda **settings: made.append(settings))
-    monkeypatch.setattr(mixed_precision, 'ShardedGradScaler', lambda **settings: made.append(('sharded', settings)))
-    mixed_precision._loss_scaler('cuda', 8, use_fsdp=False)
-    mixed_precision._loss_scaler('cuda', 'dynamic', use_fsdp=True)
+    mixed_precision._loss_scaler('cuda', 8)
+    mixed_precision._loss_scaler('cuda', 'dynamic')
     monkeypatch.delattr(torch.amp, 'GradScaler')
-    mixed_precision._loss_scaler('cuda', 8, use_fsdp=False)
-    mixed_precision._loss_scaler('cuda', 'dynamic', use_fsdp=True)
-    assert made == [dict(device='cuda', init_scale=8.), ('sharded', dict(device='cuda')), dict(init_scale=8.),
-                    ('sharded', {})]
+    mixed_precision._loss_scaler('cuda', 8)
+    mixed_precision._loss_scaler('cuda', 'dynamic')
+    assert made == [dict(device='cuda', init_scale=8.), dict(device='cuda'), dict(init_scale=8.), {}]
 
 
 @pytest.mark.parametrize('amp,dtype', [('fp16', 'float16'), ('bf16', 'bfloat16')])
@@ -203,10 +201,6 @@ def test_the_option_changes_the_wrapper(monkeypatch, toy_root, tmp_path, amp, dt
         cfg = short_config(toy_root, tmp_path, **{'optim_wrapper.type': kind})
         run._mix_precision(cfg, amp)
         assert (cfg.optim_wrapper.type, cfg.optim_wrapper.dtype) == ('AutocastOptimWrapper', dtype)
-        assert 'use_fsdp' not in cfg.optim_wrapper
-    cfg.strategy = dict(type='ResumableFSDPStrategy')
-    run._mix_precision(cfg, amp)
-    assert cfg.optim_wrapper.use_fsdp
     cfg.optim_wrapper.type = 'ApexOptimWrapper'
     with pytest.raises(ConfigError, match='--amp replaces optim_wrapper.type OptimWrapper, but the config has Apex'):
         run._mix_precision(cfg, amp)
