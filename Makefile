@@ -46,6 +46,7 @@ demo: .venv/installed
 
 lint: .venv/installed
 	.venv/bin/ruff check .
+	.venv/bin/lint-imports --no-cache > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 
 test: lint
 	$(MAKE) --no-print-directory -j2 --output-sync=target PYTHON_OF_TESTS=$(RUN) test-first test-second

@@ -1,7 +1,7 @@
 """``python -m mmseg_inceptionnext``: versions, devices and whether they fit; exit code 1 if not."""
 import sys
 
-from .stack import report
+from mmseg_inceptionnext.stack import report
 
 
 def main() -> int:

@@ -13,8 +13,9 @@ from mmseg.registry import DATASETS, MODELS, PARAM_SCHEDULERS
 from mmseg.structures import SegDataSample
 from torch.nn.modules.batchnorm import SyncBatchNorm
 
-from mmseg_inceptionnext.apis import ConfigError, load_config
-from mmseg_inceptionnext.apis.config import check_datasets
+from mmseg_inceptionnext.config import load_config
+from mmseg_inceptionnext.engine.check_config import check_datasets
+from mmseg_inceptionnext.errors import ConfigError
 
 from utils import ROOT, TOY, randomise, total_loss
 

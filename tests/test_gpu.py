@@ -12,12 +12,13 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import distributed
 
-from mmseg_inceptionnext import Segmenter
-from mmseg_inceptionnext.apis import compare_stock, load_config, train
+from mmseg_inceptionnext import Segmenter, fuse
+from mmseg_inceptionnext.analysis import compare_stock
+from mmseg_inceptionnext.analysis.stock import stock_model_cfg
 from mmseg_inceptionnext.apis import test as evaluate
-from mmseg_inceptionnext.apis.stock import stock_model_cfg
+from mmseg_inceptionnext.apis import train
+from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.export.onnx_export import Settings, export_onnx
-from mmseg_inceptionnext.models import fuse
 from mmseg_inceptionnext.models.compiled import compile_model
 
 from utils import ROOT, content, narrow, randomise, short_config, total_loss

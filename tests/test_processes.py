@@ -11,8 +11,9 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import distributed, multiprocessing
 
-from mmseg_inceptionnext.apis import load_config, train
 from mmseg_inceptionnext.apis import test as evaluate
+from mmseg_inceptionnext.apis import train
+from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.engine import CPURunner, build_runner, end_processes
 from mmseg_inceptionnext.models import MemoryEfficientEncoderDecoder
 

@@ -1,9 +1,9 @@
 """docs/security.md lists what the code allows."""
 import re
 
-from mmseg_inceptionnext.engine.embedded_config import LEFT_OUT, MAX_NUMBER, MAX_PIXELS, PACKAGES, TRANSFORMS
-from mmseg_inceptionnext.engine.safe_reading import ALLOWED
-from mmseg_inceptionnext.engine.sources import MAX_CLASSES, MAX_NAME
+from mmseg_inceptionnext.checkpoints.embedded_config import LEFT_OUT, MAX_NUMBER, MAX_PIXELS, PACKAGES, TRANSFORMS
+from mmseg_inceptionnext.checkpoints.safe_reading import ALLOWED
+from mmseg_inceptionnext.checkpoints.sources import MAX_CLASSES, MAX_NAME
 
 from utils import ROOT
 

@@ -18,8 +18,8 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 from torch.nn import functional as F
 
-from mmseg_inceptionnext.apis import load_config
-from mmseg_inceptionnext.apis.compare_stock import randomise
+from mmseg_inceptionnext.analysis.compare_stock import randomise
+from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.models import InceptionNeXt
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,7 +29,7 @@ SHORT = ('train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.che
          'train_dataloader.persistent_workers=False', 'val_dataloader.persistent_workers=False')
 TIMEOUT = 600  # seconds
 _imported = multiprocessing.get_context('forkserver')
-_imported.set_forkserver_preload(['mmseg_inceptionnext.apis', 'mmseg_inceptionnext.visualization'])
+_imported.set_forkserver_preload(['mmseg_inceptionnext.apis', 'mmseg_inceptionnext.analysis'])
 
 
 def short_config(toy_root, work_dir, max_iters=3, val_interval=3, few_channels=True, **options):

@@ -2,11 +2,10 @@
 import argparse
 import os.path as osp
 import signal
-import sys
 import threading
 
 from mmseg_inceptionnext import Segmenter
-from mmseg_inceptionnext.engine import CheckpointError
+from mmseg_inceptionnext.cli import run_tool
 from mmseg_inceptionnext.inference.page import find_port, load_gradio, serve
 
 # Of service managers, of a terminal that is closed, and of Ctrl-\; Windows has only the first.
@@ -45,11 +44,9 @@ def main():
         with serve(segmenter, osp.basename(args.checkpoint), args.host, port, args.examples) as url:
             print(f'the page is at {url}; Ctrl-C ends it', flush=True)
             threading.Event().wait()
-    except (CheckpointError, ValueError, OSError) as error:
-        sys.exit(str(error))
     except KeyboardInterrupt:
         print('ended')
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

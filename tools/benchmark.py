@@ -7,11 +7,12 @@ import sys
 import torch
 from tqdm import tqdm
 
-from mmseg_inceptionnext.apis import ConfigError, benchmark_tables, classifiers, compare_stock, throughput
-from mmseg_inceptionnext.apis.machine import machine, peaks, set_tf32
-from mmseg_inceptionnext.apis.measure import PRECISIONS, half_precision
-from mmseg_inceptionnext.apis.paper import published_accuracy
-from mmseg_inceptionnext.export.compare_stock import compare_onnx_with_stock
+from mmseg_inceptionnext.analysis import benchmark_tables, classifiers, compare_stock, throughput
+from mmseg_inceptionnext.analysis.compare_stock_onnx import compare_onnx_with_stock
+from mmseg_inceptionnext.analysis.machine import machine, peaks, set_tf32
+from mmseg_inceptionnext.analysis.measure import PRECISIONS, half_precision
+from mmseg_inceptionnext.analysis.paper import published_accuracy
+from mmseg_inceptionnext.cli import run_tool
 
 GOES_WITH = dict(
     configs=('mode', 'runs', 'no_memory', 'json', 'markdown', 'amp', 'batch_size', 'compile', 'tf32', 'backbone_only',
@@ -132,16 +133,14 @@ def set_defaults(parser, args, kind):
 
 def main():
     args = parse_args()
-    run = dict(configs=compare_configs, compare_stock=compare_with_stock, classifiers=compare_classifiers,
-               onnx=compare_onnx)[args.kind]
+    compare = dict(configs=compare_configs, compare_stock=compare_with_stock, classifiers=compare_classifiers,
+                   onnx=compare_onnx)[args.kind]
     set_tf32(args.tf32)
     print(machine(args.amp or ['fp32']))
     try:
-        run(args)
+        compare(args)
     except torch.cuda.OutOfMemoryError as error:
         sys.exit(f'this does not fit into the memory of the GPU: give a smaller --batch-size. {error}')
-    except (ConfigError, ValueError, OSError) as error:
-        sys.exit(str(error))
 
 
 def compare_configs(args):
@@ -218,4 +217,4 @@ def compare_onnx(args):
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

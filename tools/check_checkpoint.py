@@ -2,8 +2,8 @@
 import argparse
 import sys
 
-from mmseg_inceptionnext.apis import ConfigError, check_checkpoint
-from mmseg_inceptionnext.engine import CheckpointError
+from mmseg_inceptionnext.apis import check_checkpoint
+from mmseg_inceptionnext.cli import run_tool
 
 
 def parse_args():
@@ -18,10 +18,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    try:
-        table, problem = check_checkpoint(args.checkpoint, args.config, args.trust_checkpoint)
-    except (CheckpointError, ConfigError) as error:
-        sys.exit(str(error))
+    table, problem = check_checkpoint(args.checkpoint, args.config, args.trust_checkpoint)
     print(table)
     if problem:
         sys.exit(f'would not load: {problem}')
@@ -29,4 +26,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -6,7 +6,8 @@ import sys
 
 from mmengine.config import DictAction
 
-from mmseg_inceptionnext.apis import ConfigError, load_config
+from mmseg_inceptionnext.cli import run_tool
+from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.datasets import check_dataset
 
 
@@ -29,10 +30,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    try:
-        reports = check_dataset(load_config(args.config, args.cfg_options), args.split, args.jobs)
-    except (ConfigError, ValueError, RuntimeError) as error:  # RuntimeError: a process was killed
-        sys.exit(str(error))
+    reports = check_dataset(load_config(args.config, args.cfg_options), args.split, args.jobs)
     if args.json:
         print(json.dumps([report.to_dict() for report in reports], indent=2))
     else:
@@ -41,4 +39,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

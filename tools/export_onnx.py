@@ -2,8 +2,7 @@
 import argparse
 import sys
 
-from mmseg_inceptionnext.apis import ConfigError
-from mmseg_inceptionnext.engine import CheckpointError
+from mmseg_inceptionnext.cli import run_tool
 from mmseg_inceptionnext.export import Settings, export_onnx
 from mmseg_inceptionnext.export.images import find_images
 from mmseg_inceptionnext.inference.inputs import list_images
@@ -34,18 +33,15 @@ def parse_args():
 
 def main():
     args = parse_args()
-    try:
-        with find_images(args.images, args.config) as (images, source):
-            settings = Settings(args.shape and tuple(args.shape), args.output,
-                                'int8' if args.quantize else 'float16' if args.half else 'float32',
-                                list_images(args.quantize or ()))
-            agreement = export_onnx(args.config, args.checkpoint, args.out, images, settings, args.trust_checkpoint)
-    except (CheckpointError, ConfigError, ValueError, OSError) as error:
-        sys.exit(str(error))
+    with find_images(args.images, args.config) as (images, source):
+        settings = Settings(args.shape and tuple(args.shape), args.output,
+                            'int8' if args.quantize else 'float16' if args.half else 'float32',
+                            list_images(args.quantize or ()))
+        agreement = export_onnx(args.config, args.checkpoint, args.out, images, settings, args.trust_checkpoint)
     print(f'{args.out}: {agreement}; compared on {source}')
     if not agreement.passed:
         sys.exit(f'{args.out} was not written, since it differs from PyTorch by more than is allowed')
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

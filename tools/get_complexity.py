@@ -1,11 +1,12 @@
 """Counts parameters and MACs: python tools/get_complexity.py configs/upernet_inceptionnext_t_ade20k.py"""
 import argparse
 import json
-import sys
 
 from prettytable import PrettyTable
 
-from mmseg_inceptionnext.apis import ConfigError, count_complexity, load_config
+from mmseg_inceptionnext.analysis import count_complexity
+from mmseg_inceptionnext.cli import run_tool
+from mmseg_inceptionnext.config import load_config
 
 
 def parse_args():
@@ -19,10 +20,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    try:
-        parts = count_complexity(load_config(args.config), tuple(args.shape), args.depth)
-    except (ConfigError, ValueError) as error:
-        sys.exit(str(error))
+    parts = count_complexity(load_config(args.config), tuple(args.shape), args.depth)
     if args.json:
         print(json.dumps(dict(shape=list(args.shape), parts=[part._asdict() for part in parts]), indent=2))
         return
@@ -37,4 +35,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

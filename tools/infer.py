@@ -4,6 +4,10 @@ import json
 import sys
 from contextlib import redirect_stdout
 
+from mmseg_inceptionnext import Segmenter
+from mmseg_inceptionnext.cli import run_tool
+from mmseg_inceptionnext.inference import Output, infer
+
 
 def parse_args():
     def names(text):
@@ -41,17 +45,11 @@ def parse_args():
 
 def main():
     args = parse_args()
-    # Imported here, where Ctrl-C is heard: it takes seconds.
-    from mmseg_inceptionnext.engine import CheckpointError
-    from mmseg_inceptionnext.inference import Output, Segmenter, infer
-    try:
-        output = Output(args.save, args.opacity, args.classes)
-        with redirect_stdout(sys.stderr):  # standard output is for the summary; MMEngine logs to it
-            segmenter = Segmenter(args.checkpoint, args.config, args.device, args.fuse, args.trust_checkpoint, args.amp,
-                                  args.tta, args.batch_size, output.needs_probabilities, args.compile)
-            summary = infer(segmenter, args.inputs, args.out_dir, output, args.skip_existing, sys.stdin)
-    except (CheckpointError, ValueError, OSError) as error:
-        sys.exit(str(error))
+    output = Output(args.save, args.opacity, args.classes)
+    with redirect_stdout(sys.stderr):  # standard output is for the summary; MMEngine logs to it
+        segmenter = Segmenter(args.checkpoint, args.config, args.device, args.fuse, args.trust_checkpoint, args.amp,
+                              args.tta, args.batch_size, output.needs_probabilities, args.compile)
+        summary = infer(segmenter, args.inputs, args.out_dir, output, args.skip_existing, sys.stdin)
     print(json.dumps(summary.as_dict()) if args.json else summary)
     if summary.interrupted:
         print('stopped; --skip-existing goes on from here', file=sys.stderr)
@@ -62,7 +60,4 @@ def main():
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except KeyboardInterrupt:  # before the first image
-        sys.exit(130)
+    run_tool(main)

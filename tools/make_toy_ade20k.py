@@ -1,7 +1,7 @@
 """Draws the demo's dataset: python tools/make_toy_ade20k.py --out data/toy_ade20k"""
 import argparse
-import sys
 
+from mmseg_inceptionnext.cli import run_tool
 from mmseg_inceptionnext.datasets import make_toy_ade20k
 
 
@@ -18,12 +18,9 @@ def parse_args():
 
 def main():
     args = parse_args()
-    try:
-        make_toy_ade20k(args.out, args.num_train, args.num_val, args.seed)
-    except OSError as error:
-        sys.exit(f'--out {args.out} cannot be written: {error}')
+    make_toy_ade20k(args.out, args.num_train, args.num_val, args.seed)
     print(f'{args.num_train} training and {args.num_val} validation scenes in {args.out}')
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -6,7 +6,8 @@ import sys
 from prettytable import PrettyTable
 from tqdm import tqdm
 
-from mmseg_inceptionnext.apis import paper_tables as paper
+from mmseg_inceptionnext.analysis import paper_tables as paper
+from mmseg_inceptionnext.cli import run_tool
 
 CONFIGS = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'configs')
 
@@ -40,4 +41,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -1,8 +1,8 @@
 """Draws the curves of training runs: python tools/plot_log.py work_dirs/a work_dirs/b --out curves.png"""
 import argparse
-import sys
 
-from mmseg_inceptionnext.visualization import describe, plot_log, read_runs
+from mmseg_inceptionnext.analysis import describe, plot_log, read_runs
+from mmseg_inceptionnext.cli import run_tool
 
 
 def parse_args():
@@ -16,15 +16,12 @@ def parse_args():
 
 def main():
     args = parse_args()
-    try:
-        runs = read_runs(args.work_dirs)
-        plot_log(runs, args.out)
-    except (ValueError, OSError) as error:
-        sys.exit(str(error))
+    runs = read_runs(args.work_dirs)
+    plot_log(runs, args.out)
     for run in runs:
         print(describe(run), *run.notes, sep='\n')
     print(args.out)
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -1,9 +1,8 @@
 """Writes a lean checkpoint for sharing: python tools/publish_checkpoint.py work_dirs/NAME/iter_160000.pth NAME.pth"""
 import argparse
-import sys
 
 from mmseg_inceptionnext.apis import publish_checkpoint
-from mmseg_inceptionnext.engine import CheckpointError
+from mmseg_inceptionnext.cli import run_tool
 
 
 def parse_args():
@@ -19,11 +18,8 @@ def parse_args():
 
 def main():
     args = parse_args()
-    try:
-        print(publish_checkpoint(args.checkpoint, args.out, args.ema, args.trust_checkpoint))
-    except (CheckpointError, ValueError, OSError) as error:
-        sys.exit(str(error))
+    print(publish_checkpoint(args.checkpoint, args.out, args.ema, args.trust_checkpoint))
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

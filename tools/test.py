@@ -1,14 +1,14 @@
 """Evaluates a checkpoint: python tools/test.py CONFIG CHECKPOINT [--protocol paper]"""
 import argparse
 import os
-import sys
 
 from mmengine.config import DictAction
 
-from mmseg_inceptionnext.apis import PROTOCOLS, ConfigError, load_config, test
-from mmseg_inceptionnext.datasets import MissingDatasetError, SampleError
-from mmseg_inceptionnext.engine import CheckpointError, end_processes
-from mmseg_inceptionnext.engine.runner import LostWorkerError
+from mmseg_inceptionnext.apis import test
+from mmseg_inceptionnext.cli import run_tool
+from mmseg_inceptionnext.config import load_config
+from mmseg_inceptionnext.engine import end_processes
+from mmseg_inceptionnext.evaluation import PROTOCOLS
 
 
 def parse_args():
@@ -46,16 +46,11 @@ def parse_args():
 
 def main():
     args = parse_args()
-    try:
-        cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-        test(cfg, args.checkpoint, args.out, args.show_dir, fuse_model=args.fuse, protocol=args.protocol,
-             no_gt=args.no_gt, trust_checkpoint=args.trust_checkpoint, compiles=args.compile)
-        end_processes()
-    except (CheckpointError, ConfigError, MissingDatasetError, SampleError, LostWorkerError) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:  # the log says so
-        sys.exit(130)
+    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+    test(cfg, args.checkpoint, args.out, args.show_dir, fuse_model=args.fuse, protocol=args.protocol,
+         no_gt=args.no_gt, trust_checkpoint=args.trust_checkpoint, compiles=args.compile)
+    end_processes()
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

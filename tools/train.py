@@ -1,15 +1,14 @@
 """Trains a segmentor: python tools/train.py configs/upernet_inceptionnext_t_ade20k.py"""
 import argparse
 import os
-import sys
 
 from mmengine.config import DictAction
 from mmengine.dist import is_main_process
 
-from mmseg_inceptionnext.apis import ConfigError, load_config, seeds_table, train, train_seeds
-from mmseg_inceptionnext.datasets import MissingDatasetError, SampleError
-from mmseg_inceptionnext.engine import CheckpointError, NonFiniteLossError, end_processes
-from mmseg_inceptionnext.engine.runner import LostWorkerError
+from mmseg_inceptionnext.apis import seeds_table, train, train_seeds
+from mmseg_inceptionnext.cli import run_tool
+from mmseg_inceptionnext.config import load_config
+from mmseg_inceptionnext.engine import end_processes
 
 
 def parse_seeds(text):
@@ -53,25 +52,19 @@ def parse_args():
 
 def main():
     args = parse_args()
-    try:
-        cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-        resume = args.resume and ((args.cfg_options or {}).get('load_from') or True)
-        options = dict(
-            resume=resume, amp=args.amp, auto_scale_lr=args.auto_scale_lr, trust_checkpoint=args.trust_checkpoint,
-            deterministic=args.deterministic, accumulate=args.match_batch, compiles=args.compile)
-        if args.seeds:
-            results = train_seeds(cfg, args.seeds, **options)
-            if is_main_process():
-                print(seeds_table(results))
-        else:
-            train(cfg, **options)
-        end_processes()
-    except (ConfigError, MissingDatasetError, SampleError, CheckpointError, NonFiniteLossError,
-            LostWorkerError) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:  # the log says where it stopped
-        sys.exit(130)
+    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+    resume = args.resume and ((args.cfg_options or {}).get('load_from') or True)
+    options = dict(
+        resume=resume, amp=args.amp, auto_scale_lr=args.auto_scale_lr, trust_checkpoint=args.trust_checkpoint,
+        deterministic=args.deterministic, accumulate=args.match_batch, compiles=args.compile)
+    if args.seeds:
+        results = train_seeds(cfg, args.seeds, **options)
+        if is_main_process():
+            print(seeds_table(results))
+    else:
+        train(cfg, **options)
+    end_processes()
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

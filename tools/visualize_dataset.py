@@ -1,11 +1,11 @@
 """Draws samples as the network sees them: python tools/visualize_dataset.py CONFIG --out-dir samples"""
 import argparse
-import sys
 
 from mmengine.config import DictAction
 
-from mmseg_inceptionnext.apis import load_config
-from mmseg_inceptionnext.visualization import Samples, draw_samples
+from mmseg_inceptionnext.analysis import Samples, draw_samples
+from mmseg_inceptionnext.cli import run_tool
+from mmseg_inceptionnext.config import load_config
 
 
 def parse_args():
@@ -29,12 +29,9 @@ def parse_args():
 
 def main():
     args = parse_args()
-    try:
-        samples = Samples(load_config(args.config, args.cfg_options), args.split)
-        print(*draw_samples(samples, args.num, args.out_dir), sep='\n')
-    except (ValueError, OSError) as error:
-        sys.exit(str(error))
+    samples = Samples(load_config(args.config, args.cfg_options), args.split)
+    print(*draw_samples(samples, args.num, args.out_dir), sep='\n')
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

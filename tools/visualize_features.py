@@ -2,9 +2,9 @@
 import argparse
 import sys
 
-from mmseg_inceptionnext.engine import CheckpointError
-from mmseg_inceptionnext.inference import Segmenter
-from mmseg_inceptionnext.visualization import visualize_features
+from mmseg_inceptionnext import Segmenter
+from mmseg_inceptionnext.analysis import visualize_features
+from mmseg_inceptionnext.cli import run_tool
 
 
 def parse_args():
@@ -25,15 +25,12 @@ def parse_args():
 
 def main():
     args = parse_args()
-    try:
-        segmenter = Segmenter(args.checkpoint, args.config, trust_checkpoint=args.trust_checkpoint)
-        features = visualize_features(segmenter, args.images, args.out_dir, args.stage, args.class_name)
-    except (CheckpointError, ValueError, OSError) as error:
-        sys.exit(str(error))
+    segmenter = Segmenter(args.checkpoint, args.config, trust_checkpoint=args.trust_checkpoint)
+    features = visualize_features(segmenter, args.images, args.out_dir, args.stage, args.class_name)
     print(*filter(None, [features.table, *features.written]), sep='\n')
     if features.failures:
         sys.exit('\n'.join([f'Grad-CAM failed for {len(features.failures)}:', *features.failures]))
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

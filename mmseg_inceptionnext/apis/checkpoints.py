@@ -14,29 +14,17 @@ from mmengine.config import Config
 from prettytable import PrettyTable
 from torch import Tensor, nn
 
-from mmseg_inceptionnext.engine import (
-    CheckpointError,
-    embedded_config,
-    guarded_build,
-    load_source,
-    safe_checkpoints,
-)
-from mmseg_inceptionnext.engine.atomic import make_folder
-from mmseg_inceptionnext.engine.checkpoint import (
-    AVERAGED,
-    check_segmentor,
-    extract_trunk,
-    recognise_arch,
-    segmentor_weights,
-)
-from mmseg_inceptionnext.engine.embedded_config import PUBLISHED, holds_config, inference_config, to_json
-from mmseg_inceptionnext.engine.pretrained import check_backbone
-from mmseg_inceptionnext.engine.sources import LoadedCheckpoint
+from mmseg_inceptionnext.checkpoints import embedded_config, guarded_build, load_source, safe_checkpoints
+from mmseg_inceptionnext.checkpoints.compare import AVERAGED, check_segmentor, segmentor_weights
+from mmseg_inceptionnext.checkpoints.embedded_config import PUBLISHED, holds_config, inference_config, to_json
+from mmseg_inceptionnext.checkpoints.files import make_folder
+from mmseg_inceptionnext.checkpoints.sources import LoadedCheckpoint
+from mmseg_inceptionnext.config import build_model, load_config
+from mmseg_inceptionnext.errors import CheckpointError, InputError
 from mmseg_inceptionnext.models import InceptionNeXt
 from mmseg_inceptionnext.models.backbones import MetaNeXtBase
+from mmseg_inceptionnext.models.backbones.pretrained import check_backbone, extract_trunk, recognise_arch
 from mmseg_inceptionnext.version import __version__
-
-from .config import build_model, load_config
 
 FORMATS = ('.pth', '.pt', '.safetensors')
 
@@ -140,7 +128,7 @@ def publish_checkpoint(source: str, out: str, ema: bool = False, trust_checkpoin
     """
     stem, suffix = osp.splitext(out)
     if suffix not in FORMATS:
-        raise ValueError(f'{out}: allowed are files that end in {", ".join(FORMATS)}')
+        raise InputError(f'{out}: allowed are files that end in {", ".join(FORMATS)}')
     with safe_checkpoints(trust_checkpoint):
         checkpoint = load_source(source)
         classes, palette = checkpoint.classes()

@@ -12,17 +12,19 @@ from mmengine.fileio import list_dir_or_file
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from mmseg_inceptionnext.checkpoints import safe_checkpoints
+from mmseg_inceptionnext.checkpoints.compare import unwrap
+from mmseg_inceptionnext.checkpoints.files import full_disk_explained
+from mmseg_inceptionnext.config import make_writable, metainfo_of
 from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
-from mmseg_inceptionnext.engine import build_runner, safe_checkpoints
-from mmseg_inceptionnext.engine.atomic import full_disk_explained
-from mmseg_inceptionnext.engine.checkpoint import unwrap
+from mmseg_inceptionnext.engine import build_runner
+from mmseg_inceptionnext.engine.check_config import check_datasets
 from mmseg_inceptionnext.engine.hooks import FuseHook, WholeCheckpointHook
 from mmseg_inceptionnext.engine.runner import lost_worker_explained
+from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.evaluation import write_report
+from mmseg_inceptionnext.evaluation.protocol import Protocol, apply_protocol, own_pipeline, without_labels
 from mmseg_inceptionnext.models.compiled import compile_model
-
-from .config import ConfigError, check_datasets, make_writable, metainfo_of
-from .protocol import Protocol, apply_protocol, own_pipeline, without_labels
 
 
 def test(cfg: Config,

@@ -14,23 +14,17 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from mmseg_inceptionnext.engine import (
-    NonFiniteLossHook,
-    build_runner,
-    check_autocast,
-    choose_checkpoint,
-    fuse_optimizer,
-    match_batch,
-    safe_checkpoints,
-)
-from mmseg_inceptionnext.engine.atomic import full_disk_explained, what_is_whole, what_resumes
-from mmseg_inceptionnext.engine.checkpoint import unwrap
+from mmseg_inceptionnext.checkpoints import choose_checkpoint, safe_checkpoints
+from mmseg_inceptionnext.checkpoints.compare import unwrap
+from mmseg_inceptionnext.checkpoints.files import full_disk_explained, what_is_whole, what_resumes
+from mmseg_inceptionnext.config import make_writable, metainfo_of
+from mmseg_inceptionnext.engine import NonFiniteLossHook, build_runner, check_autocast, fuse_optimizer, match_batch
+from mmseg_inceptionnext.engine.check_config import check_datasets
 from mmseg_inceptionnext.engine.hooks import WholeCheckpointHook
 from mmseg_inceptionnext.engine.reproducible import ReproducibleRunHook
 from mmseg_inceptionnext.engine.runner import lost_worker_explained
+from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.models.compiled import compile_model
-
-from .config import ConfigError, check_datasets, make_writable, metainfo_of
 
 SECONDS_TO_WAIT = 10  # for a lock: the workers of a training that was killed may hold it until they notice
 RANKS = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')  # by launcher, before processes meet

@@ -1,12 +1,7 @@
 from .ade20k import ADEChallengeDataset
 from .camvid import CamVidDataset
 from .check import check_dataset
-from .files import BrokenSampleError, LabelError, SampleError
-from .folders import MissingDatasetError
 from .toy_ade20k import make_toy_ade20k
 from .transforms import CheckLabels
 
-__all__ = [
-    'ADEChallengeDataset', 'BrokenSampleError', 'CamVidDataset', 'CheckLabels', 'LabelError', 'MissingDatasetError',
-    'SampleError', 'check_dataset', 'make_toy_ade20k'
-]
+__all__ = ['ADEChallengeDataset', 'CamVidDataset', 'CheckLabels', 'check_dataset', 'make_toy_ade20k']

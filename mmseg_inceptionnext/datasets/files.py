@@ -12,25 +12,11 @@ from mmcv.transforms import BaseTransform
 from mmengine import fileio
 from PIL import Image, UnidentifiedImageError
 
+from mmseg_inceptionnext.errors import BrokenSampleError, LabelError
+
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')  # of what is taken from a folder
 JPEG, PNG = b'\xff\xd8', b'\x89PNG\r\n\x1a\n'
 _MARKER = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')  # neither an FF of the coded data, a restart marker, nor a fill byte
-
-
-class SampleError(ValueError):
-    """An image or a label cannot be trained on; the message names the file, what is wrong, and what to do."""
-
-    def __str__(self) -> str:
-        # PyTorch hands an error of a worker process on as the text of its traceback. The message is the end of it.
-        return super().__str__().rpartition(f'{type(self).__name__}: ')[2].strip()
-
-
-class BrokenSampleError(SampleError):
-    """A file that is missing, cannot be read, or is damaged; ``on_error='skip'`` of the dataset goes on without it."""
-
-
-class LabelError(SampleError):
-    """A label that can be read, but does not fit the image or the settings of the dataset; never skipped."""
 
 
 def broken(path: str, problem: str, labelled: bool = True) -> BrokenSampleError:

@@ -10,15 +10,12 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 
-from mmseg_inceptionnext.engine.reproducible import Draw, seed_everything
+from mmseg_inceptionnext.errors import BrokenSampleError, InputError, MissingDatasetError, SampleError
 
-from .files import BrokenSampleError, SampleError, broken, check_file, why_unreadable
+from .files import broken, check_file, why_unreadable
+from .seeding import Draw, seed_everything
 
 MOST_REPLACEMENTS = 100  # broken samples in a row after which the data, and not a sample, is broken
-
-
-class MissingDatasetError(FileNotFoundError):
-    """A folder of the dataset is missing or empty; the message says where the data is published."""
 
 
 @DATASETS.register_module()
@@ -45,9 +42,9 @@ class FolderDataset(BaseSegDataset):
 
     def __init__(self, on_error: str = 'raise', **kwargs) -> None:
         if on_error not in ('raise', 'skip'):
-            raise ValueError(f"on_error={on_error!r}: allowed are 'raise' and 'skip'")
+            raise InputError(f"on_error={on_error!r}: allowed are 'raise' and 'skip'")
         if on_error == 'skip' and kwargs.get('test_mode'):
-            raise ValueError("on_error='skip' is for training: an evaluation must see each image once")
+            raise InputError("on_error='skip' is for training: an evaluation must see each image once")
         self.on_error = on_error
         super().__init__(**kwargs)
 

@@ -8,6 +8,8 @@ from mmengine.utils import mkdir_or_exist
 from mmseg.datasets import ADE20KDataset
 from tqdm import tqdm
 
+from mmseg_inceptionnext.errors import InputError
+
 CLASSES = ('sky', 'mountain', 'building', 'grass', 'sidewalk', 'road', 'tree', 'fence', 'streetlight', 'signboard',
            'car', 'person', 'water')
 OTHER = 0  # ADE20K's label for what is none of its 150 classes; training ignores it
@@ -32,7 +34,7 @@ def make_toy_ade20k(out: str, num_train: int = 200, num_val: int = 40, seed: int
         ValueError: if a count is negative.
     """
     if num_train < 0 or num_val < 0:
-        raise ValueError(f'num_train={num_train}, num_val={num_val}: counts of scenes cannot be negative')
+        raise InputError(f'num_train={num_train}, num_val={num_val}: counts of scenes cannot be negative')
     for split_index, (split, count) in enumerate((('training', num_train), ('validation', num_val))):
         image_dir, label_dir = osp.join(out, 'images', split), osp.join(out, 'annotations', split)
         mkdir_or_exist(image_dir)

@@ -15,7 +15,16 @@ from mmseg.registry import HOOKS
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from .checkpoint import check_finite, check_segmentor, compare, describe, segmentor_weights, unwrap
+from mmseg_inceptionnext.checkpoints.compare import (
+    check_finite,
+    check_segmentor,
+    compare,
+    describe,
+    segmentor_weights,
+    unwrap,
+)
+from mmseg_inceptionnext.models import fuse
+
 from .fused import FUSABLE, keep_own_steps
 from .runner import unusable
 
@@ -136,7 +145,6 @@ class FuseHook(Hook):
     """Fuses the model when its weights are there, before it is evaluated; see :func:`mmseg_inceptionnext.fuse`."""
 
     def before_test(self, runner: Runner) -> None:
-        from mmseg_inceptionnext.models import fuse  # which loads weights through this package
         # EMAHook would exchange parameters that are not there any more. The checkpoint's own are the averaged ones.
         runner._hooks = [hook for hook in runner.hooks if not isinstance(hook, EMAHook)]
         fuse(unwrap(runner.model), inplace=True)

@@ -6,7 +6,7 @@ from mmengine.hooks import ParamSchedulerHook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from .errors import ConfigError
+from mmseg_inceptionnext.errors import ConfigError
 
 WORLD_SIZES = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')  # set by each launcher
 

@@ -8,7 +8,7 @@ from mmengine.optim import OptimWrapper
 from mmseg.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 
-from .errors import ConfigError
+from mmseg_inceptionnext.errors import ConfigError
 
 DTYPES = dict(float16=torch.float16, bfloat16=torch.bfloat16)
 

@@ -15,7 +15,8 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import Tensor
 
-from .errors import NonFiniteLossError
+from mmseg_inceptionnext.errors import NonFiniteLossError
+
 from .fused import leaves_out_steps
 
 

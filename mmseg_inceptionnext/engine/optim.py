@@ -7,7 +7,8 @@ from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from prettytable import PrettyTable
 from torch import nn
 
-from .errors import ConfigError
+from mmseg_inceptionnext.errors import ConfigError
+from mmseg_inceptionnext.models import IsotropicMetaNeXt, MetaNeXt
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -84,7 +85,6 @@ def backbone_layers(backbone: Optional[nn.Module]) -> List[Dict[str, nn.Module]]
     Raises:
         ConfigError: if it is none of this package's backbones.
     """
-    from mmseg_inceptionnext.models.backbones import IsotropicMetaNeXt, MetaNeXt  # which load through this package
     if isinstance(backbone, IsotropicMetaNeXt):
         blocks = [{f'blocks.{j}': block} for j, block in enumerate(backbone.blocks)]
     elif isinstance(backbone, MetaNeXt):

@@ -1,11 +1,8 @@
 """Runs whose randomness is a function of the seed and of where they are, so that a resumed one goes on exactly."""
 import itertools
 import logging
-import random
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Dict, Iterator
 
-import numpy as np
-import torch
 from mmengine.dataset import ConcatDataset, InfiniteSampler, RepeatDataset
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
@@ -14,41 +11,10 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.registry import DATA_SAMPLERS
 from torch.utils.data import DataLoader, Dataset
 
-from .atomic import VALIDATED
-from .errors import ConfigError
+from mmseg_inceptionnext.datasets.seeding import Draw, derived_seed, seed_everything
+from mmseg_inceptionnext.errors import ConfigError
 
-
-def derived_seed(*numbers: int) -> int:
-    """One 32-bit seed from several numbers, all of which change it."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def seed_everything(seed: int) -> None:
-    """Seeds Python, NumPy and PyTorch on all devices."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-class Draw(int):
-    """The index of a sample, and the seed for what happens to it at this place of the run.
-
-    Datasets that join others or repeat one take the rest of a division, or a difference; the seed stays with these.
-    """
-
-    def __new__(cls, index: int, seed: int) -> 'Draw':
-        draw = super().__new__(cls, index)
-        draw.seed = seed
-        return draw
-
-    def __mod__(self, other: int) -> 'Draw':
-        return Draw(int(self) % other, self.seed)
-
-    def __sub__(self, other: int) -> 'Draw':
-        return Draw(int(self) - other, self.seed)
-
-    def __getnewargs__(self) -> Tuple[int, int]:
-        return int(self), self.seed
+from .checkpoint_hook import VALIDATED
 
 
 @DATA_SAMPLERS.register_module()

@@ -13,8 +13,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import distributed, nn
 
-from .errors import ConfigError
-from .safe_reading import CheckpointError
+from mmseg_inceptionnext.errors import CheckpointError, ConfigError, LostWorkerError
 
 NO_GPU = ('no GPU: the processes talk by gloo, and SyncBN is reverted to BatchNorm, whose statistics are those of one '
           'process')
@@ -98,10 +97,6 @@ def unusable(source: str, reason: str, resuming: bool = True) -> CheckpointError
     return CheckpointError(
         f'{source} cannot be resumed from: {reason}. Give another one with --cfg-options load_from=FILE beside '
         '--resume, or leave out --resume to start from the weights of load_from=FILE')
-
-
-class LostWorkerError(RuntimeError):
-    """A process that loads data has died; the message says what to do."""
 
 
 @contextmanager

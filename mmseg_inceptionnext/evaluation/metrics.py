@@ -11,7 +11,7 @@ from mmseg.registry import METRICS
 from prettytable import PrettyTable
 from torch import Tensor
 
-from mmseg_inceptionnext.datasets.files import LabelError
+from mmseg_inceptionnext.errors import LabelError
 
 from .report import ClassReport
 

@@ -8,6 +8,7 @@ from mmseg.models.utils import Upsample
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmseg_inceptionnext.errors import InputError
 from mmseg_inceptionnext.inference.onnx_backend import NOT_FINITE
 from mmseg_inceptionnext.models import fuse
 from mmseg_inceptionnext.models.fuse import convolve_by_winograd
@@ -103,16 +104,16 @@ class AveragePool(nn.Module):
 
 def _check(model: nn.Module) -> None:
     if not isinstance(model, EncoderDecoder) or isinstance(model.decode_head, nn.ModuleList):
-        raise ValueError(f'{type(model).__name__}: an EncoderDecoder with one decode head can be exported')
+        raise InputError(f'{type(model).__name__}: an EncoderDecoder with one decode head can be exported')
     head = type(model.decode_head)
     if head.predict is not BaseDecodeHead.predict or head.predict_by_feat is not BaseDecodeHead.predict_by_feat:
-        raise ValueError(f'{head.__name__} does more to its logits than to resize them, which is not exported; heads '
+        raise InputError(f'{head.__name__} does more to its logits than to resize them, which is not exported; heads '
                          'that predict as BaseDecodeHead does can be')
     if (model.test_cfg or {}).get('mode', 'whole') != 'whole':
-        raise ValueError("the config predicts by sliding windows, and an ONNX file takes whole images; if the model is "
+        raise InputError("the config predicts by sliding windows, and an ONNX file takes whole images; if the model is "
                          "good at that, give a config with model = dict(test_cfg=dict(mode='whole'))")
     if model.data_preprocessor.test_cfg:
-        raise ValueError('the data_preprocessor pads in its test_cfg, which is not exported; put '
+        raise InputError('the data_preprocessor pads in its test_cfg, which is not exported; put '
                          "dict(type='ResizeToMultiple', size_divisor=32) into the test pipeline in its place")
 
 

@@ -7,7 +7,7 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
-from mmseg_inceptionnext.apis import load_config
+from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.datasets import make_toy_ade20k
 from mmseg_inceptionnext.inference.inputs import list_images
 

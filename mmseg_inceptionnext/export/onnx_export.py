@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mmseg_inceptionnext.apis.protocol import without_labels
-from mmseg_inceptionnext.engine.atomic import make_folder
+from mmseg_inceptionnext.checkpoints.files import make_folder
+from mmseg_inceptionnext.errors import InputError
+from mmseg_inceptionnext.evaluation.protocol import without_labels
 from mmseg_inceptionnext.inference import Segmenter
 from mmseg_inceptionnext.inference.onnx_backend import LOADING, NOT_FINITE, RESIZING, to_pixels
 from mmseg_inceptionnext.version import __version__
@@ -120,18 +121,18 @@ def _check(out: str, images: Sequence[str], settings: Settings) -> None:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        raise ValueError(f"an export needs onnx and onnxruntime ({error}): pip install onnx onnxruntime") from error
+        raise InputError(f"an export needs onnx and onnxruntime ({error}): pip install onnx onnxruntime") from error
     if not out.endswith('.onnx') or osp.isdir(out):
-        raise ValueError(f'--out {out}: allowed is a file that ends in .onnx')
+        raise InputError(f'--out {out}: allowed is a file that ends in .onnx')
     if settings.precision not in TOLERANCES:
-        raise ValueError(f'precision {settings.precision}: allowed are {", ".join(TOLERANCES)}')
+        raise InputError(f'precision {settings.precision}: allowed are {", ".join(TOLERANCES)}')
     if (settings.precision == 'int8') != bool(settings.calibration):
-        raise ValueError(f'{len(settings.calibration)} images to calibrate {settings.precision}: int8 needs some, by '
+        raise InputError(f'{len(settings.calibration)} images to calibrate {settings.precision}: int8 needs some, by '
                          '--quantize, and the other precisions none')
     if settings.shape and min(settings.shape) < 32:
-        raise ValueError(f'--shape {settings.shape[0]} {settings.shape[1]}: each side needs at least 32 pixels')
+        raise InputError(f'--shape {settings.shape[0]} {settings.shape[1]}: each side needs at least 32 pixels')
     if not images:
-        raise ValueError('there is no image to compare on; give some by --images')
+        raise InputError('there is no image to compare on; give some by --images')
 
 
 def _with_steps(segmenter: Segmenter, steps: List[dict]) -> Segmenter:
@@ -151,7 +152,7 @@ def resize_steps(segmenter: Segmenter, shape: Optional[Tuple[int, int]] = None) 
     load, *others = without_labels(segmenter.cfg.test_dataloader.dataset.pipeline)
     changed = {key: load[key] for key, value in LOADING.items() if load.get(key, value) != value}
     if changed:
-        raise ValueError(f'the test pipeline loads images with {changed}, which is not exported: give a config whose '
+        raise InputError(f'the test pipeline loads images with {changed}, which is not exported: give a config whose '
                          f"test pipeline begins with dict(type='{LOADING['type']}')")
     if shape:
         return [dict(type='Resize', scale=(shape[1], shape[0]), keep_ratio=False)]
@@ -160,7 +161,7 @@ def resize_steps(segmenter: Segmenter, shape: Optional[Tuple[int, int]] = None) 
         if step['type'] in ('CheckLabels', 'PackSegInputs'):
             continue
         if step['type'] not in RESIZING or set(step) - {'type'} - RESIZING[step['type']]:
-            raise ValueError(f'the test pipeline has {dict(step)}, which is not exported: give --shape, or a config '
+            raise InputError(f'the test pipeline has {dict(step)}, which is not exported: give --shape, or a config '
                              f'with none but {" and ".join(RESIZING)} there, between loading and PackSegInputs')
         steps.append(dict(step))
     return steps
@@ -223,11 +224,11 @@ def compare(segmenter: Segmenter, original: Segmenter, path: str, images: Sequen
         taken = pixels_of(segmenter, image)
         expected = ExportableSegmentor.logits_of(segmenter.model, torch.from_numpy(taken))
         if not expected.isfinite().all():
-            raise ValueError(f'{image}: the logits of the checkpoint are NaN or infinite, also without an export')
+            raise InputError(f'{image}: the logits of the checkpoint are NaN or infinite, also without an export')
         try:
             output = exported.backend.run(taken)
         except RuntimeError as error:
-            raise ValueError(f'{image}: the {settings.precision} file was not written: {error}') from error
+            raise InputError(f'{image}: the {settings.precision} file was not written: {error}') from error
         if settings.output == 'logits':
             error = np.maximum(error, np.abs(output - expected.numpy()).max())  # NaN stays
             largest = max(largest, expected.abs().max().item())

@@ -1,5 +1,6 @@
 from .infer import Summary, infer
 from .outputs import Output
-from .segmenter import SegmentationResult, Segmenter
+from .result import SegmentationResult
+from .segmenter import Segmenter
 
 __all__ = ['Output', 'SegmentationResult', 'Segmenter', 'Summary', 'infer']

@@ -10,13 +10,14 @@ from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple, Union
 import numpy as np
 from tqdm import tqdm
 
-from mmseg_inceptionnext.engine.atomic import make_folder
+from mmseg_inceptionnext.checkpoints.files import make_folder
 
 from .inputs import is_video, plan_outputs
 from .outputs import ENDINGS, Output
 from .overlay import find_classes, percent
 from .read_ahead import read_ahead
-from .segmenter import Outcome, SegmentationResult, Segmenter
+from .result import SegmentationResult
+from .segmenter import Outcome, Segmenter
 from .video import Video, check_folder, is_segmented, segment_video, video_paths
 
 

@@ -7,6 +7,7 @@ import sys
 from typing import Collection, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
+from mmseg_inceptionnext.errors import InputError
 
 from .outputs import is_result
 
@@ -33,7 +34,7 @@ def plan_outputs(inputs: Sequence[str], out_dir: str, listed: Iterable[str] = ()
             each other or stand beside the inputs, where they could overwrite an image or its labels.
     """
     if osp.exists(out_dir) and not osp.isdir(out_dir):
-        raise ValueError(f'--out-dir {out_dir} is a file; give a folder')
+        raise InputError(f'--out-dir {out_dir} is a file; give a folder')
     targets: Dict[str, str] = {}
     seen = set()
     for source in inputs:
@@ -52,18 +53,18 @@ def _check(targets: Dict[str, str], endings: Collection[str], video_endings: Col
     taken: Dict[str, str] = {}
     for path, target in targets.items():
         if osp.realpath(osp.dirname(target)) in input_folders:
-            raise ValueError(f'the result of {path} would be written beside the input images and could overwrite '
+            raise InputError(f'the result of {path} would be written beside the input images and could overwrite '
                              'one of their files; nothing was done: choose another --out-dir')
         for file in (target + ending for ending in (video_endings if is_video(path) else endings)):
             if file in taken:
-                raise ValueError(f'{path} and {taken[file]} would both be written to {file}; nothing was done: '
+                raise InputError(f'{path} and {taken[file]} would both be written to {file}; nothing was done: '
                                  'choose another --out-dir for one of them or rename it')
             taken[file] = path
     for folder, path in taken.items():
         if is_video(path) and folder == targets[path]:  # of its frames
             for other in [*input_folders, *(file for file in taken if file != folder)]:
                 if osp.join(osp.realpath(other), '').startswith(osp.join(osp.realpath(folder), '')):
-                    raise ValueError(f'the frames of {path} would be written to the folder {folder}, where {other} is '
+                    raise InputError(f'the frames of {path} would be written to the folder {folder}, where {other} is '
                                      'or will be; nothing was done: choose another --out-dir or rename the video')
 
 
@@ -77,7 +78,7 @@ def list_images(inputs: Iterable[str]) -> List[str]:
     for source in inputs:
         found = [path for path in _search(source)[1] if not is_video(path)]
         if not found:
-            raise ValueError(f'{source}: no image, only videos; files that end in {" ".join(IMAGE_SUFFIXES)} are taken')
+            raise InputError(f'{source}: no image, only videos; files that end in {" ".join(IMAGE_SUFFIXES)} are taken')
         images += found
     return images
 
@@ -91,7 +92,7 @@ def require_file(path: str) -> None:
     if osp.isfile(path):
         return
     what = 'is a folder' if osp.isdir(path) else 'is no file, but a pipe, a socket or a device'
-    raise ValueError(f'{path}: {what if osp.exists(path) else "no such file"}')
+    raise InputError(f'{path}: {what if osp.exists(path) else "no such file"}')
 
 
 def _search(source: str, out_dir: Optional[str] = None) -> Tuple[str, List[str]]:
@@ -112,7 +113,7 @@ def _search(source: str, out_dir: Optional[str] = None) -> Tuple[str, List[str]]
               'name the files themselves', file=sys.stderr)
         paths = [path for path in paths if path not in ours]
     if not paths:
-        raise ValueError(f'no image or video in {source}; files that end in '
+        raise InputError(f'no image or video in {source}; files that end in '
                          f'{" ".join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)} are taken')
     return root, paths
 
@@ -133,7 +134,7 @@ def _matching(pattern: str) -> Set[str]:
 def _listed(lines: Iterable[str]) -> Tuple[str, List[str]]:
     paths = [line.rstrip('\r\n') for line in lines if line.strip()]
     if not paths:
-        raise ValueError('standard input, which - reads, names no file; one path a line is expected')
+        raise InputError('standard input, which - reads, names no file; one path a line is expected')
     return osp.commonpath([osp.dirname(osp.abspath(path)) for path in paths]), paths
 
 

@@ -6,8 +6,9 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 import numpy as np
 from mmcv.transforms import Compose
 
-from mmseg_inceptionnext.engine.embedded_config import MAX_FACTOR, MAX_PIXELS, SIZES, area
-from mmseg_inceptionnext.engine.sources import MAX_CLASSES, MAX_NAME
+from mmseg_inceptionnext.checkpoints.embedded_config import MAX_FACTOR, MAX_PIXELS, SIZES, area
+from mmseg_inceptionnext.checkpoints.sources import MAX_CLASSES, MAX_NAME
+from mmseg_inceptionnext.errors import InputError
 
 from .inputs import require_file
 
@@ -57,23 +58,23 @@ class OnnxBackend:
         meta = self._session.get_modelmeta().custom_metadata_map
         missing = [key for key in NEEDED if key not in meta]
         if missing:
-            raise ValueError(f'{path} lacks {", ".join(missing)} in its metadata: it was not written by '
+            raise InputError(f'{path} lacks {", ".join(missing)} in its metadata: it was not written by '
                              'tools/export_onnx.py, which says there how images enter and what comes out')
         try:
             if max(map(len, meta.values())) > MAX_TEXT:
-                raise ValueError(f'they have a text of more than {MAX_TEXT} characters')
+                raise InputError(f'they have a text of more than {MAX_TEXT} characters')
             self.classes, self.palette = _classes(json.loads(meta['classes']), json.loads(meta['palette']))
             self._pipeline = _build(json.loads(meta['pipeline']))
             self._align_corners = bool(json.loads(meta['align_corners']))
             self._threshold = float(meta.get('threshold', 0.5))
             if not 0 <= self._threshold <= 1:
-                raise ValueError(f'threshold {self._threshold}; allowed is 0 to 1')
+                raise InputError(f'threshold {self._threshold}; allowed is 0 to 1')
             self._gives_logits = ['classes', 'logits'].index(meta['output']) == 1
             shape = self._session.get_outputs()[0].shape
             if self._gives_logits and len(shape) == 4 and isinstance(shape[1], int) and not self._fits(shape[1]):
-                raise ValueError(f'{len(self.classes)} classes for a network with {shape[1]} outputs')
+                raise InputError(f'{len(self.classes)} classes for a network with {shape[1]} outputs')
         except Exception as error:  # they may be anything
-            raise ValueError(f'{path}: its metadata cannot be used: {_said(error)}') from error
+            raise InputError(f'{path}: its metadata cannot be used: {_said(error)}') from error
 
     def __reduce__(self) -> tuple:
         return type(self), (self.path, self.device)
@@ -96,7 +97,7 @@ class OnnxBackend:
             For each its mask (H, W) and its probabilities (classes, H, W), float32, or None.
         """
         if probabilities and not self._gives_logits:
-            raise ValueError('this file gives class ids and no probabilities; export it with --output logits')
+            raise InputError('this file gives class ids and no probabilities; export it with --output logits')
         outputs = self.run(np.concatenate([image.pixels for image in prepared]))
         return [self._finish(output, image, probabilities) for output, image in zip(outputs, prepared)]
 
@@ -167,13 +168,13 @@ def _open(path: str, device: Optional[str]):
     try:
         import onnxruntime
     except ImportError as error:
-        raise ValueError(f'{path} runs in ONNX Runtime, which cannot be imported ({error}): pip install onnxruntime, '
+        raise InputError(f'{path} runs in ONNX Runtime, which cannot be imported ({error}): pip install onnxruntime, '
                          'or onnxruntime-gpu') from error
     available = onnxruntime.get_available_providers()
     kind, _, number = (device or ('cuda' if 'CUDAExecutionProvider' in available else 'cpu')).partition(':')
     provider = dict(cpu='CPUExecutionProvider', cuda='CUDAExecutionProvider').get(kind)
     if provider not in available:
-        raise ValueError(f'--device {device} cannot be used here: this ONNX Runtime has {", ".join(available)}; for '
+        raise InputError(f'--device {device} cannot be used here: this ONNX Runtime has {", ".join(available)}; for '
                          'cuda install onnxruntime-gpu')
     _check_weights(path)
     options = onnxruntime.SessionOptions()
@@ -182,9 +183,9 @@ def _open(path: str, device: Optional[str]):
         session = onnxruntime.InferenceSession(path, options, providers=[
             (provider, {'device_id': number or '0'} if kind == 'cuda' else {})])
     except Exception as error:  # ONNX Runtime has its own
-        raise ValueError(f'{path} cannot be opened by ONNX Runtime: {_said(error)}') from error
+        raise InputError(f'{path} cannot be opened by ONNX Runtime: {_said(error)}') from error
     if session.get_providers()[0] != provider:
-        raise ValueError(f'--device {device or kind} cannot be used here: ONNX Runtime fell back to '
+        raise InputError(f'--device {device or kind} cannot be used here: ONNX Runtime fell back to '
                          f'{session.get_providers()[0]}; --device cpu takes that')
     return session
 
@@ -199,14 +200,14 @@ def _check_weights(path: str) -> None:
     try:
         weights = onnx.load(path, load_external_data=False).graph.initializer
         if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in weights):
-            raise ValueError('its weights are in other files, which are not read; save it as one file')
+            raise InputError('its weights are in other files, which are not read; save it as one file')
         wrong = [tensor.name for tensor in weights if tensor.data_type in floats
                  and not np.isfinite(onnx.numpy_helper.to_array(tensor)).all()]
         if wrong:
-            raise ValueError(f'{len(wrong)} of its {len(weights)} weights hold NaN or infinite numbers, the first is '
+            raise InputError(f'{len(wrong)} of its {len(weights)} weights hold NaN or infinite numbers, the first is '
                              f'{wrong[0]:.80}; export it anew from a checkpoint whose weights do not')
     except Exception as error:  # of a file that is no graph, the parser has its own
-        raise ValueError(f'{path} cannot be opened: {_said(error)}') from error
+        raise InputError(f'{path} cannot be opened: {_said(error)}') from error
 
 
 def _said(error: Exception) -> str:
@@ -219,13 +220,13 @@ def _classes(names: Any, palette: Any) -> Tuple[Tuple[str, ...], List[List[int]]
     """Names and colours of the classes, from an untrusted file."""
     if not (isinstance(names, list) and 0 < len(names) <= MAX_CLASSES and all(
             isinstance(name, str) and len(name) <= MAX_NAME and name.isprintable() for name in names)):
-        raise ValueError(f'the classes are no list of printable names: allowed are {MAX_CLASSES} of up to {MAX_NAME} '
+        raise InputError(f'the classes are no list of printable names: allowed are {MAX_CLASSES} of up to {MAX_NAME} '
                          'characters')
     if len(set(names)) < len(names):
-        raise ValueError('two classes have the same name')
+        raise InputError('two classes have the same name')
     if len(palette) != len(names) or not all(
             len(color) == 3 and all(type(value) is int and 0 <= value < 256 for value in color) for color in palette):
-        raise ValueError(f'the palette is no list of {len(names)} colours, each three whole numbers from 0 to 255')
+        raise InputError(f'the palette is no list of {len(names)} colours, each three whole numbers from 0 to 255')
     return tuple(names), palette
 
 
@@ -233,17 +234,17 @@ def _build(steps: Any) -> Compose:
     """The pipeline that an untrusted file names."""
     from mmseg.registry import TRANSFORMS
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
-        raise ValueError('the pipeline is no list of transforms')
+        raise InputError('the pipeline is no list of transforms')
     kinds = [step.get('type') for step in steps]
     for step in steps:
         if step.get('type') not in list(RESIZING) or set(step) - {'type'} - RESIZING[step['type']]:
-            raise ValueError(f'the pipeline names {step!r:.200}; allowed are {RESIZING}')
+            raise InputError(f'the pipeline names {step!r:.200}; allowed are {RESIZING}')
         sizes = {key: area(step[key]) for key in SIZES if key in step}
         if not sizes or not all(0 < size <= SIZES[key] for key, size in sizes.items()):
-            raise ValueError(f'the pipeline names {step!r:.200}; sizes are numbers above 0 for up to {MAX_PIXELS} '
+            raise InputError(f'the pipeline names {step!r:.200}; sizes are numbers above 0 for up to {MAX_PIXELS} '
                              f'pixels, factors up to {MAX_FACTOR} and divisors up to {math.isqrt(MAX_PIXELS)}')
         if kinds.count(step['type']) > 1:
-            raise ValueError(f'the pipeline names {step["type"]} more than once')
+            raise InputError(f'the pipeline names {step["type"]} more than once')
     return Compose([TRANSFORMS.build({key: tuple(value) if isinstance(value, list) else value
                                       for key, value in step.items()}) for step in steps])
 

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from mmseg_inceptionnext.engine.atomic import write_atomically
+from mmseg_inceptionnext.checkpoints.files import write_atomically
+from mmseg_inceptionnext.errors import InputError
 
 from .overlay import check_opacity, paint
 from .result import SegmentationResult
@@ -41,7 +42,7 @@ class Output:
         self.save = list(dict.fromkeys(kind.strip() for kind in self.save))
         unknown = [kind for kind in self.save if kind not in ENDINGS]
         if unknown or not self.save:
-            raise ValueError(f'--save {",".join(self.save)}: allowed are some of {",".join(ENDINGS)}')
+            raise InputError(f'--save {",".join(self.save)}: allowed are some of {",".join(ENDINGS)}')
         check_opacity(self.opacity)
 
     @property

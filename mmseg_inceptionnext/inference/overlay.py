@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from mmseg_inceptionnext.errors import InputError
+
 ROW_HEIGHT = 22  # pixels
 SWATCH = 16  # pixels
 MARGIN = 8  # pixels
@@ -21,7 +23,7 @@ def class_share(mask: np.ndarray, classes: Sequence[str]) -> Dict[str, float]:
 def check_opacity(opacity: float) -> None:
     """Raises a ValueError if it is not from 0 to 1."""
     if not 0 <= opacity <= 1:
-        raise ValueError(f'--opacity {opacity}: allowed is 0 (only the image) to 1 (only the classes)')
+        raise InputError(f'--opacity {opacity}: allowed is 0 (only the image) to 1 (only the classes)')
 
 
 def find_classes(names: Sequence[str], classes: Sequence[str]) -> List[str]:
@@ -35,7 +37,7 @@ def find_classes(names: Sequence[str], classes: Sequence[str]) -> List[str]:
         if name.strip() not in known:
             close = get_close_matches(name, known) or (list(known) if len(known) <= 20 else [])
             hint = f'; there is {", ".join(close)}' if close else ', and none is similar'
-            raise ValueError(f'--classes {name}: not among the {len(known)} classes of this model{hint}')
+            raise InputError(f'--classes {name}: not among the {len(known)} classes of this model{hint}')
     return [known[name.strip()] for name in names]
 
 

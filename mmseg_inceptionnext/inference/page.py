@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
 from mmseg_inceptionnext.datasets.toy_ade20k import draw_scene
+from mmseg_inceptionnext.errors import InputError
 
 from .segmenter import Segmenter
 from .viewer import draw_examples, draw_message, draw_result
@@ -53,7 +54,7 @@ def find_port(host: str, port: int) -> int:
         ValueError: if it is in use, or the host is none of this machine's.
     """
     if not 0 <= port <= 65535:
-        raise ValueError(f'--port {port}: allowed are 1 to 65535, and 0 for any that is free')
+        raise InputError(f'--port {port}: allowed are 1 to 65535, and 0 for any that is free')
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
@@ -61,7 +62,7 @@ def find_port(host: str, port: int) -> int:
             probe.bind(address)
             return probe.getsockname()[1]
     except OSError as error:
-        raise ValueError(f'--host {host} --port {port}: no page can be served there: {error.strerror or error}; give '
+        raise InputError(f'--host {host} --port {port}: no page can be served there: {error.strerror or error}; give '
                          'another --port, 0 for any that is free, or another --host, 127.0.0.1 for this machine alone'
                          ) from error
 
@@ -141,7 +142,7 @@ def _launch(page, host: str, port: int, theme, uploads: str) -> str:
             prevent_thread_lock=True, quiet=True, run_history=False, enable_monitoring=False, footer_links=[],
             css=read_text('page.css'), theme=theme, app_kwargs=dict(middleware=[guard]))[1]
     except OSError as error:
-        raise ValueError(f'--host {host} --port {port}: {error}') from error
+        raise InputError(f'--host {host} --port {port}: {error}') from error
 
 
 def load_gradio():
@@ -149,7 +150,7 @@ def load_gradio():
     try:
         import gradio
     except ImportError as error:
-        raise ValueError(f"the page is made by Gradio, which cannot be imported ({error}): pip install 'gradio>=6'; it "
+        raise InputError(f"the page is made by Gradio, which cannot be imported ({error}): pip install 'gradio>=6'; it "
                          'takes Python 3.10 or newer') from error
     return gradio
 
@@ -194,7 +195,7 @@ def _no_url(take):
     """Gradio's way to take a file for a component, without its downloads: a request may name a URL as the file."""
     async def take_file(path: Optional[str]) -> Optional[str]:
         if path and '://' in path:
-            raise ValueError(f'{path}: the page fetches nothing from other servers; upload a file')
+            raise InputError(f'{path}: the page fetches nothing from other servers; upload a file')
         return await take(path)
     return take_file
 
@@ -223,18 +224,18 @@ def check_size(path: str) -> None:
         ValueError: if the file is too large, has too many pixels or too long a side, or is no image.
     """
     if osp.getsize(path) > MAX_MEGABYTES << 20:
-        raise ValueError(f'{path}: has {osp.getsize(path) / (1 << 20):.1f} MB; at most {MAX_MEGABYTES} are taken')
+        raise InputError(f'{path}: has {osp.getsize(path) / (1 << 20):.1f} MB; at most {MAX_MEGABYTES} are taken')
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
     except Image.DecompressionBombError as error:
-        raise ValueError(f'{path}: has too many pixels; at most {MAX_MEGAPIXELS} million are taken') from error
+        raise InputError(f'{path}: has too many pixels; at most {MAX_MEGAPIXELS} million are taken') from error
     except OSError as error:  # Pillow's UnidentifiedImageError is one
-        raise ValueError(f'{path}: is no image that can be read here; {", ".join(FORMATS)} are taken') from error
+        raise InputError(f'{path}: is no image that can be read here; {", ".join(FORMATS)} are taken') from error
     if width * height > MAX_MEGAPIXELS * 1e6:
-        raise ValueError(f'{path}: has {width} x {height} pixels; at most {MAX_MEGAPIXELS} million are taken')
+        raise InputError(f'{path}: has {width} x {height} pixels; at most {MAX_MEGAPIXELS} million are taken')
     if max(width, height) > MAX_SIDE:
-        raise ValueError(f'{path}: has {width} x {height} pixels; at most {MAX_SIDE} a side are taken')
+        raise InputError(f'{path}: has {width} x {height} pixels; at most {MAX_SIDE} a side are taken')
 
 
 def list_examples(folder: str) -> List[str]:
@@ -246,7 +247,7 @@ def list_examples(folder: str) -> List[str]:
     names = sorted(os.listdir(folder)) if osp.isdir(folder) else []
     paths = [osp.join(folder, name) for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
     if not paths:
-        raise ValueError(f'--examples {folder}: holds no image; files that end in {" ".join(IMAGE_SUFFIXES)} are taken')
+        raise InputError(f'--examples {folder}: holds no image; files that end in {" ".join(IMAGE_SUFFIXES)} are taken')
     return paths[:NUM_EXAMPLES]
 
 

@@ -8,6 +8,7 @@ from PIL import Image, ImageOps
 
 from mmseg_inceptionnext.datasets.files import read, why_unreadable
 from mmseg_inceptionnext.datasets.folders import loaders
+from mmseg_inceptionnext.errors import InputError
 
 from .inputs import require_file
 from .onnx_backend import LOADING, OnnxBackend
@@ -86,12 +87,12 @@ class Segmenter:
         if not isinstance(checkpoint, (str, os.PathLike)):
             raise TypeError(f'{type(checkpoint).__name__} as checkpoint: allowed is the path of a file')
         if type(batch_size) is not int or batch_size < 1:
-            raise ValueError(f'--batch-size {batch_size!r}: allowed is a whole number from 1')
+            raise InputError(f'--batch-size {batch_size!r}: allowed is a whole number from 1')
         self.batch_size, self.probabilities = batch_size, probabilities
         checkpoint = os.fspath(checkpoint)
         if checkpoint.lower().endswith('.onnx'):
             if config or amp or tta or compile:
-                raise ValueError(f'{checkpoint} was exported with its config and precision, one view an image; leave '
+                raise InputError(f'{checkpoint} was exported with its config and precision, one view an image; leave '
                                  '--config, --amp, --tta and --compile out, or give the checkpoint in its place')
             self.backend = OnnxBackend(checkpoint, device)
             self._load = Compose([dict(LOADING)])
@@ -212,7 +213,7 @@ class Segmenter:
         if not isinstance(image, np.ndarray):
             raise _unknown(image)
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3, )) or not image.size:
-            raise ValueError(f'an array of shape {image.shape} and {image.dtype}: allowed are height x width x 3, RGB, '
+            raise InputError(f'an array of shape {image.shape} and {image.dtype}: allowed are height x width x 3, RGB, '
                              'and height x width, both uint8, of at least one pixel')
         bgr = image[..., ::-1] if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
         dtype = np.float32 if getattr(self._load.transforms[0], 'to_float32', False) else np.uint8
@@ -225,11 +226,11 @@ class Segmenter:
             read(path)  # what is cut off or damaged would be made up
             return self._load(dict(img_path=path))
         except ValueError as error:
-            raise ValueError(f'{path}: cannot be read as an image: it {error}') from error
+            raise InputError(f'{path}: cannot be read as an image: it {error}') from error
         except Exception as error:  # OpenCV, mmcv and the file system each have their own errors for a bad file
             loader = loaders(self._load).get('img_path')
             reason = loader and why_unreadable(path, loader)
-            raise ValueError(f'{path}: cannot be read as an image: '
+            raise InputError(f'{path}: cannot be read as an image: '
                              f'{f"it {reason}" if reason else type(error).__name__}') from error
 
 
@@ -258,12 +259,12 @@ def _rgb(image: Image.Image) -> np.ndarray:
     """
     image = ImageOps.exif_transpose(image)
     if image.mode == 'F':
-        raise ValueError('a PIL image of mode F (floating point), whose range nothing tells: bring it to 0 to 255 and '
+        raise InputError('a PIL image of mode F (floating point), whose range nothing tells: bring it to 0 to 255 and '
                          'convert it to mode L or RGB')
     if image.mode != 'I' and not image.mode.startswith('I;16'):
         return np.asarray(image.convert('RGB'))
     values = np.asarray(image)  # Pillow would clip these
     if values.min() < 0 or values.max() >= 1 << 16:
-        raise ValueError(f'a PIL image of mode I with values from {values.min()} to {values.max()}: allowed are 0 to '
+        raise InputError(f'a PIL image of mode I with values from {values.min()} to {values.max()}: allowed are 0 to '
                          '65535, of which the upper 8 of 16 bits count; convert others to mode L or RGB')
     return (values.astype(np.uint16) >> 8).astype(np.uint8)

@@ -12,17 +12,18 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_inceptionnext.apis.config import build_model, load_config, metainfo_of
-from mmseg_inceptionnext.apis.protocol import apply_protocol, without_labels
-from mmseg_inceptionnext.engine import (
+from mmseg_inceptionnext.checkpoints import (
     check_segmentor,
     embedded_config,
     guarded_build,
     load_source,
     safe_checkpoints,
 )
-from mmseg_inceptionnext.engine.checkpoint import segmentor_weights
-from mmseg_inceptionnext.engine.sources import LoadedCheckpoint
+from mmseg_inceptionnext.checkpoints.compare import segmentor_weights
+from mmseg_inceptionnext.checkpoints.sources import LoadedCheckpoint
+from mmseg_inceptionnext.config import build_model, load_config, metainfo_of
+from mmseg_inceptionnext.errors import InputError
+from mmseg_inceptionnext.evaluation.protocol import apply_protocol, without_labels
 from mmseg_inceptionnext.models import fuse
 from mmseg_inceptionnext.models.compiled import compile_model
 from mmseg_inceptionnext.models.fuse import cast_convolutions
@@ -44,7 +45,7 @@ class TorchBackend:
     def __init__(self, checkpoint: str, config: Optional[str], device: Optional[str], fuse_model: bool,
                  amp: Optional[str], tta: bool, trust_checkpoint: bool, compiles: bool = False) -> None:
         if amp not in (None, *AMP_DTYPES):
-            raise ValueError(f'--amp {amp}: allowed are {", ".join(AMP_DTYPES)}')
+            raise InputError(f'--amp {amp}: allowed are {", ".join(AMP_DTYPES)}')
         self.amp = amp
         own_cfg = load_config(config) if config else None
         source = config or f'the config inside {checkpoint}'
@@ -58,7 +59,7 @@ class TorchBackend:
         check_segmentor(self.model, loaded, checkpoint)
         self.model.load_state_dict(weights)
         if len(self.classes) != self.model.num_classes:
-            raise ValueError(f'{checkpoint} names {len(self.classes)} classes, but its model predicts '
+            raise InputError(f'{checkpoint} names {len(self.classes)} classes, but its model predicts '
                              f'{self.model.num_classes}; give the config it was trained with by --config')
         try:
             self.model.to(device or get_device()).eval()
@@ -70,7 +71,7 @@ class TorchBackend:
                 compile_model(self.model)
             self.model.data_preprocessor._non_blocking = self._is_on_gpu  # whose images are in pinned memory
         except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch built without CUDA
-            raise ValueError(f'--device {device} cannot be used here: {error}') from error
+            raise InputError(f'--device {device} cannot be used here: {error}') from error
         self._predictor = self.model
         if tta:
             self._predictor = MODELS.build(dict(self.cfg.tta_model, module=self.model)).eval()
@@ -78,7 +79,7 @@ class TorchBackend:
     def _build_pipeline(self, loaded: LoadedCheckpoint, source: str, tta: bool) -> None:
         cfg = self.cfg
         if 'test_dataloader' not in cfg:
-            raise ValueError(f'{source} has no test_dataloader, whose pipeline reads the images; give the config that '
+            raise InputError(f'{source} has no test_dataloader, whose pipeline reads the images; give the config that '
                              'the model was trained with by --config')
         self.classes, self.palette = self._classes_of(loaded)
         if tta:
@@ -106,10 +107,10 @@ class TorchBackend:
             of_config = metainfo_of(self.cfg, dataset) if 'type' in dataset else dataset.metainfo  # see embedded_config
             classes, palette = loaded.classes(of_config)
         if not classes:
-            raise ValueError('neither the checkpoint nor the dataset of the config names the classes; add '
+            raise InputError('neither the checkpoint nor the dataset of the config names the classes; add '
                              'metainfo=dict(classes=(...), palette=[...]) to the dataset of the config')
         if len(palette) != len(classes):
-            raise ValueError(f'{len(classes)} classes are named and {len(palette)} colours; give each class one in '
+            raise InputError(f'{len(classes)} classes are named and {len(palette)} colours; give each class one in '
                              'metainfo=dict(classes=(...), palette=[...]) of the dataset, and the config by --config')
         return classes, palette
 
@@ -142,7 +143,7 @@ class TorchBackend:
             For each its mask (H, W) and its probabilities (classes, H, W), float32, or None.
         """
         if probabilities and self._predictor is not self.model and not getattr(self._predictor, 'keeps_one_sum', False):
-            raise ValueError(f'{type(self._predictor).__name__} over {type(self.model).__name__} gives no mean '
+            raise InputError(f'{type(self._predictor).__name__} over {type(self.model).__name__} gives no mean '
                              "probabilities; take tta_model=dict(type='RunningSumTTAModel') and "
                              "model.type='MemoryEfficientEncoderDecoder' in the config, or predict without --tta")
         self.model.test_cfg = ConfigDict(self.model.test_cfg or {}, return_logits=probabilities)

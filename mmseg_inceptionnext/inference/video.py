@@ -10,10 +10,13 @@ import cv2
 import numpy as np
 from mmengine.utils import mkdir_or_exist
 
+from mmseg_inceptionnext.errors import InputError
+
 from .inputs import STREAMED, require_file
 from .outputs import ENDINGS, VIDEO_ENDINGS, Output
 from .read_ahead import read_ahead
-from .segmenter import SegmentationResult, Segmenter
+from .result import SegmentationResult
+from .segmenter import Segmenter
 
 INCOMPLETE = 'incomplete_'  # before the names of what was made of a video that is cut off
 _FRAME = re.compile(rf'\d{{6,}}({"|".join(map(re.escape, ENDINGS.values()))})')
@@ -38,7 +41,7 @@ class Video:
         _check_name(path)
         self.path, self._capture = path, cv2.VideoCapture(path)
         if not self._capture.isOpened():
-            raise ValueError(f'{path}: cannot be read as a video by this OpenCV')
+            raise InputError(f'{path}: cannot be read as a video by this OpenCV')
         self.rate = self._capture.get(cv2.CAP_PROP_FPS) or DEFAULT_RATE
         self.frames = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
         self.read = 0
@@ -99,7 +102,7 @@ class VideoWriter:
             size = frame.shape[1], frame.shape[0]
             writer = cv2.VideoWriter(self._partial, cv2.VideoWriter_fourcc(*'mp4v'), self.rate, size)
             if not writer.isOpened():
-                raise ValueError(f'{self.path}: this OpenCV cannot write MPEG-4 of {size[0]} x {size[1]} here')
+                raise InputError(f'{self.path}: this OpenCV cannot write MPEG-4 of {size[0]} x {size[1]} here')
             self._writer = writer
         self._writer.write(np.ascontiguousarray(frame[..., ::-1]))
         self._count += 1
@@ -117,7 +120,7 @@ class VideoWriter:
         there = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.isOpened() else 0
         written.release()
         if there != self._count:
-            raise ValueError(f'{self.path}: {there} of {self._count} frames could be written; is the disk full?')
+            raise InputError(f'{self.path}: {there} of {self._count} frames could be written; is the disk full?')
         os.replace(self._partial, path)
 
     def __enter__(self) -> 'VideoWriter':
@@ -134,7 +137,7 @@ def _check_name(path: str) -> None:
     try:
         path.encode()
     except UnicodeEncodeError as error:  # would crash OpenCV, and the process with it
-        raise ValueError(f'{path}: OpenCV takes no video whose path is not UTF-8; rename it') from error
+        raise InputError(f'{path}: OpenCV takes no video whose path is not UTF-8; rename it') from error
 
 
 def video_paths(output: Output, target: str) -> List[str]:
@@ -221,7 +224,7 @@ def check_folder(path: str) -> None:
         ValueError: if a folder holds anything but the files of frames, or its name is taken by a file.
     """
     if osp.lexists(path) and not (osp.isdir(path) and all(map(_FRAME.fullmatch, os.listdir(path)))):
-        raise ValueError(f'{path} is there and is no folder of frames; nothing in it was touched: choose another '
+        raise InputError(f'{path} is there and is no folder of frames; nothing in it was touched: choose another '
                          '--out-dir')
 
 

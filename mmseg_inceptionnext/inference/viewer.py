@@ -14,7 +14,7 @@ from PIL import Image
 
 from .outputs import encode_index
 from .overlay import percent
-from .segmenter import SegmentationResult
+from .result import SegmentationResult
 
 SHOWN = 2048  # pixels, the longer side of the photo on the page at most; the classes are not reduced
 

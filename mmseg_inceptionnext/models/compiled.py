@@ -4,7 +4,7 @@ from typing import List
 import torch
 from torch import nn
 
-from mmseg_inceptionnext.engine.errors import ConfigError
+from mmseg_inceptionnext.errors import ConfigError
 
 # Inductor (PyTorch 2.14) adds a block's branch to its input in place, also where parts of the input, as the token mixer
 # splits it, are kept for the backward pass: the gradients of the depthwise convolutions would be wrong, without a word.

@@ -11,8 +11,9 @@ from mmseg.models.segmentors import BaseSegmentor
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmseg_inceptionnext.models.backbones.metanext import MetaNeXtStage
+
 from .backbones import MetaNeXtBase, MetaNeXtBlock
-from .backbones.metanext import MetaNeXtStage
 from .compat import is_compiling
 from .decode_heads import FastUPerHead
 from .device_plan import plan_of

@@ -18,9 +18,8 @@ import torch
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from mmseg_inceptionnext.apis import load_config
-from mmseg_inceptionnext.apis.compare_stock import randomise
-from mmseg_inceptionnext.apis.config import build_model
+from mmseg_inceptionnext.analysis.compare_stock import randomise
+from mmseg_inceptionnext.config import build_model, load_config
 from mmseg_inceptionnext.datasets import make_toy_ade20k
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'

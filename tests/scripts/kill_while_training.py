@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 from tqdm import trange
 
+from mmseg_inceptionnext.checkpoints import load_source
+from mmseg_inceptionnext.checkpoints.files import checkpoints_in, why_broken
 from mmseg_inceptionnext.datasets import make_toy_ade20k
-from mmseg_inceptionnext.engine import load_source
-from mmseg_inceptionnext.engine.atomic import checkpoints_in, why_broken
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,10 +14,13 @@ from mmengine.optim import OptimWrapper
 from mmengine.visualization import LocalVisBackend
 from mmseg.registry import HOOKS
 
-from mmseg_inceptionnext.apis import ConfigError, seeds_table, train, train_seeds
+from mmseg_inceptionnext.apis import seeds_table, train, train_seeds
+from mmseg_inceptionnext.checkpoints import choose_checkpoint
+from mmseg_inceptionnext.checkpoints.files import checkpoints_in, why_broken
 from mmseg_inceptionnext.datasets import ADEChallengeDataset
-from mmseg_inceptionnext.engine import CheckpointError, atomic, build_runner, choose_checkpoint
-from mmseg_inceptionnext.engine.atomic import checkpoints_in, why_broken
+from mmseg_inceptionnext.engine import build_runner
+from mmseg_inceptionnext.engine import checkpoint_hook as atomic
+from mmseg_inceptionnext.errors import CheckpointError, ConfigError
 from mmseg_inceptionnext.evaluation import ExactIoUMetric
 
 from utils import content, short_config

@@ -6,7 +6,7 @@ import torch
 from mmengine.runner import ValLoop
 
 from mmseg_inceptionnext.apis import train, train_seeds
-from mmseg_inceptionnext.engine import CheckpointError
+from mmseg_inceptionnext.errors import CheckpointError
 from mmseg_inceptionnext.evaluation import ExactIoUMetric
 
 from utils import content, short_config

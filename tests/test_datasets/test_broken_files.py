@@ -11,8 +11,9 @@ from mmengine.fileio.backends import LocalBackend
 from mmseg.registry import DATASETS
 
 from mmseg_inceptionnext import Segmenter
-from mmseg_inceptionnext.datasets import BrokenSampleError, LabelError, check_dataset
+from mmseg_inceptionnext.datasets import check_dataset
 from mmseg_inceptionnext.datasets.files import PNG, find_damage
+from mmseg_inceptionnext.errors import BrokenSampleError, LabelError
 
 from broken_files import IMAGES, LABELS, is_locked, put_good_files, resolved, table
 from utils import ROOT, TOY, save_checkpoint

@@ -15,8 +15,8 @@ from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
 from mmseg_inceptionnext.datasets import check_dataset, make_toy_ade20k
-from mmseg_inceptionnext.datasets.check_report import MOST_EXAMPLES
-from mmseg_inceptionnext.datasets.check_samples import mapped_values
+from mmseg_inceptionnext.datasets.check.report import MOST_EXAMPLES
+from mmseg_inceptionnext.datasets.check.samples import mapped_values
 
 from utils import ROOT, TOY
 

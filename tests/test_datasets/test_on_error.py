@@ -13,9 +13,10 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from mmseg_inceptionnext.datasets import BrokenSampleError, LabelError, SampleError, folders
+from mmseg_inceptionnext.datasets import folders
 from mmseg_inceptionnext.engine import hooks
 from mmseg_inceptionnext.engine.hooks import SkippedSamplesHook, _skipped
+from mmseg_inceptionnext.errors import BrokenSampleError, LabelError, SampleError
 
 from utils import ROOT, TOY, run_tool
 

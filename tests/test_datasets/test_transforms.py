@@ -4,8 +4,9 @@ from mmengine.config import Config
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
-from mmseg_inceptionnext.apis import load_config
-from mmseg_inceptionnext.datasets import CamVidDataset, CheckLabels, LabelError
+from mmseg_inceptionnext.config import load_config
+from mmseg_inceptionnext.datasets import CamVidDataset, CheckLabels
+from mmseg_inceptionnext.errors import LabelError
 
 from utils import ROOT
 

@@ -11,14 +11,16 @@ import zipfile
 import pytest
 import torch
 
-from mmseg_inceptionnext.engine import AtomicCheckpointHook, CheckpointError, atomic
-from mmseg_inceptionnext.engine.atomic import (
+from mmseg_inceptionnext.checkpoints.files import (
     AtomicBackend,
     checkpoints_in,
     newest_whole_checkpoint,
     why_broken,
     write_atomically,
 )
+from mmseg_inceptionnext.engine import AtomicCheckpointHook
+from mmseg_inceptionnext.engine import checkpoint_hook as atomic
+from mmseg_inceptionnext.errors import CheckpointError
 
 from utils import SHORT, TOY, run_tool
 

@@ -5,8 +5,9 @@ from mmengine.device import get_device
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 
-from mmseg_inceptionnext.apis import ConfigError, train
+from mmseg_inceptionnext.apis import train
 from mmseg_inceptionnext.engine import check_autocast, fuse_optimizer, fused
+from mmseg_inceptionnext.errors import ConfigError
 
 from utils import content, short_config
 

@@ -9,8 +9,9 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.optim import ConstantLR, OptimWrapper, PolyLR
 
-from mmseg_inceptionnext.engine import BatchSizeHook, CheckpointError
+from mmseg_inceptionnext.engine import BatchSizeHook
 from mmseg_inceptionnext.engine.hooks import WholeCheckpointHook
+from mmseg_inceptionnext.errors import CheckpointError
 
 
 def line_of(recipe, batch_size, world_size=1, accumulated=1, norm=torch.nn.BatchNorm2d):

@@ -2,7 +2,8 @@
 import pytest
 from mmengine.config import Config
 
-from mmseg_inceptionnext.engine import ConfigError, match_batch
+from mmseg_inceptionnext.engine import match_batch
+from mmseg_inceptionnext.errors import ConfigError
 
 
 def recipe(batch_size=2, base=16, **kwargs):

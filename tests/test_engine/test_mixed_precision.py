@@ -8,8 +8,9 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmseg.registry import HOOKS
 
-from mmseg_inceptionnext.apis import ConfigError, run, train
+from mmseg_inceptionnext.apis import run, train
 from mmseg_inceptionnext.engine import AutocastOptimWrapper, check_autocast, mixed_precision
+from mmseg_inceptionnext.errors import ConfigError
 
 from utils import content, short_config
 

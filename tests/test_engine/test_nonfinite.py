@@ -13,17 +13,12 @@ from mmseg.registry import HOOKS
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmseg_inceptionnext.apis import ConfigError, train
-from mmseg_inceptionnext.engine import (
-    AutocastOptimWrapper,
-    NonFiniteLossError,
-    NonFiniteLossHook,
-    check_autocast,
-    nonfinite,
-)
-from mmseg_inceptionnext.engine.atomic import checkpoints_in
+from mmseg_inceptionnext.apis import train
+from mmseg_inceptionnext.checkpoints.files import checkpoints_in
+from mmseg_inceptionnext.engine import AutocastOptimWrapper, NonFiniteLossHook, check_autocast, nonfinite
 from mmseg_inceptionnext.engine.fused import leaves_out_steps
 from mmseg_inceptionnext.engine.nonfinite import _way_to_leave_out
+from mmseg_inceptionnext.errors import ConfigError, NonFiniteLossError
 from mmseg_inceptionnext.models import MemoryEfficientEncoderDecoder
 
 from utils import content, short_config

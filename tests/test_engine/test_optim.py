@@ -8,7 +8,7 @@ from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from mmseg_inceptionnext.engine import ConfigError
+from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.models import InceptionNeXt, IsotropicMetaNeXt
 
 BN = dict(norm_cfg=dict(type='BN'), out_norm_cfg=dict(type='BN'))

@@ -5,8 +5,8 @@ import pickle
 import pytest
 from mmengine.dataset import BaseDataset, ConcatDataset, InfiniteSampler, RepeatDataset
 
+from mmseg_inceptionnext.datasets.seeding import Draw, derived_seed
 from mmseg_inceptionnext.engine import ResumableSampler
-from mmseg_inceptionnext.engine.reproducible import Draw, derived_seed
 
 
 def first(sampler, count):

@@ -5,8 +5,8 @@ import pytest
 import torch
 from mmengine.model import BaseDataPreprocessor
 
-from mmseg_inceptionnext.apis import protocol
 from mmseg_inceptionnext.engine import build_runner, runner
+from mmseg_inceptionnext.evaluation import protocol
 
 from utils import short_config
 

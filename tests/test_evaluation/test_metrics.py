@@ -12,7 +12,7 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 from torch import distributed
 
-from mmseg_inceptionnext.datasets.files import LabelError
+from mmseg_inceptionnext.errors import LabelError
 from mmseg_inceptionnext.evaluation import ClassReport, ExactIoUMetric, write_report
 
 CLASSES = ('a', 'b', 'c', 'd', 'never')

@@ -12,11 +12,10 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from mmseg_inceptionnext import Segmenter
+from mmseg_inceptionnext import Segmenter, fuse
 from mmseg_inceptionnext.apis import evaluate, run
-from mmseg_inceptionnext.engine import ConfigError
+from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.inference import torch_backend
-from mmseg_inceptionnext.models import fuse
 from mmseg_inceptionnext.models.compiled import compile_model
 
 from utils import ROOT, narrow, randomise, short_config, total_loss

@@ -12,10 +12,11 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from mmseg_inceptionnext.apis.compare_stock import build_pair
-from mmseg_inceptionnext.apis.config import load_config
-from mmseg_inceptionnext.apis.stock import stock_model_cfg
-from mmseg_inceptionnext.models import device_plan, fuse, interpolation
+from mmseg_inceptionnext import fuse
+from mmseg_inceptionnext.analysis.compare_stock import build_pair
+from mmseg_inceptionnext.analysis.stock import stock_model_cfg
+from mmseg_inceptionnext.config import load_config
+from mmseg_inceptionnext.models import device_plan, interpolation
 from mmseg_inceptionnext.models.decode_heads import fast_uper_head, upsampled_conv
 from mmseg_inceptionnext.models.fuse import cast_convolutions
 from mmseg_inceptionnext.models.segmentors import slide, tiled_loss

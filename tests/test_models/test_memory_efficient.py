@@ -12,7 +12,7 @@ from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from mmseg_inceptionnext.apis.stock import stock_model_cfg
+from mmseg_inceptionnext.analysis.stock import stock_model_cfg
 from mmseg_inceptionnext.models import MemoryEfficientEncoderDecoder, RunningSumTTAModel, device_plan
 from mmseg_inceptionnext.models.segmentors.tiled_loss import tiled_loss
 

@@ -5,7 +5,7 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from mmseg_inceptionnext import fuse
-from mmseg_inceptionnext.apis import load_config
+from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.models import winograd
 from mmseg_inceptionnext.models.winograd import WinogradConv2d
 

@@ -4,9 +4,10 @@ from typing import Optional, Sequence, Tuple
 from mmengine.model import BaseModule, PretrainedInit, initialize
 from torch import Tensor, nn
 
-from mmseg_inceptionnext.engine import CheckpointError, load_pretrained
+from mmseg_inceptionnext.errors import CheckpointError
 
 from .norms import build_norm
+from .pretrained import load_pretrained
 
 # Cut at 5 std: at the default cut of +-2, which is 100 std, the single-precision sampling of PyTorch draws about one
 # weight in 17 million at the cut itself, and one weight of -2 among values of 0.02 is a bad start.

@@ -10,9 +10,9 @@ from mmseg.registry import MODELS
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..compat import is_compiling
-from ..device_plan import plan_of
-from ..interpolation import (
+from mmseg_inceptionnext.models.compat import is_compiling
+from mmseg_inceptionnext.models.device_plan import plan_of
+from mmseg_inceptionnext.models.interpolation import (
     Size,
     average_matrix,
     blocks,
@@ -20,7 +20,8 @@ from ..interpolation import (
     resample,
     resizing,
 )
-from ..winograd import WinogradConv2d
+from mmseg_inceptionnext.models.winograd import WinogradConv2d
+
 from .upsampled_conv import conv3x3_of_upsampled
 
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..compat import is_compiling
-from ..device_plan import DevicePlan, plan_of
-from ..interpolation import add_product, parts, resized, shifted_matrix
-from ..once_differentiable import once_differentiable
+from mmseg_inceptionnext.models.compat import is_compiling
+from mmseg_inceptionnext.models.device_plan import DevicePlan, plan_of
+from mmseg_inceptionnext.models.interpolation import add_product, parts, resized, shifted_matrix
+from mmseg_inceptionnext.models.once_differentiable import once_differentiable
 
 
 def conv3x3_of_upsampled(base: Tensor, maps: Sequence[Tensor], weights: Sequence[Tensor], align_corners: bool

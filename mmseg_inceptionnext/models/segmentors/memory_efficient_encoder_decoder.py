@@ -12,8 +12,9 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import OptSampleList, SampleList, add_prefix
 from torch import Tensor, nn
 
-from ..device_plan import DevicePlan, plan_of
-from ..interpolation import Resampling, resized, resizing, window
+from mmseg_inceptionnext.models.device_plan import DevicePlan, plan_of
+from mmseg_inceptionnext.models.interpolation import Resampling, resized, resizing, window
+
 from .slide import slide_tiles
 from .tiled_loss import tiled_loss, why_not_tiled
 

@@ -5,8 +5,8 @@ from typing import Callable, Iterator, List, Tuple
 import torch
 from torch import Tensor
 
-from ..device_plan import plan_of
-from ..interpolation import Resampling, resample, resizing
+from mmseg_inceptionnext.models.device_plan import plan_of
+from mmseg_inceptionnext.models.interpolation import Resampling, resample, resizing
 
 
 def slide_tiles(logits_of: Callable[[Tensor], Tensor], num_logits: int, image: Tensor, post: Resampling, test_cfg: dict,

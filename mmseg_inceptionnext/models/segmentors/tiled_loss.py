@@ -7,8 +7,8 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss
 from torch import Tensor, nn
 
-from ..device_plan import plan_of
-from ..interpolation import (
+from mmseg_inceptionnext.models.device_plan import plan_of
+from mmseg_inceptionnext.models.interpolation import (
     Resampling,
     add_transposed_columns,
     add_transposed_rows,
@@ -17,7 +17,7 @@ from ..interpolation import (
     resample_rows,
     resizing,
 )
-from ..once_differentiable import once_differentiable
+from mmseg_inceptionnext.models.once_differentiable import once_differentiable
 
 
 def why_not_tiled(head: nn.Module) -> str:

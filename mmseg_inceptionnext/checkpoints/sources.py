@@ -1,0 +1,132 @@
+"""Where checkpoints come from: a path, ``file://``, ``http(s)://`` or ``timm://``."""
+import os.path as osp
+from typing import Any, Callable, List, Optional, Tuple
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import mmengine.runner.checkpoint as mmengine_checkpoint
+import numpy as np
+import timm
+from mmengine.runner import CheckpointLoader
+from timm.models import get_pretrained_cfg, load_state_dict_from_hf
+
+from mmseg_inceptionnext.errors import CheckpointError
+
+from .download import download
+from .safe_reading import is_guarding, is_trusting, read_checkpoint
+
+TIMM = 'timm://'
+MAX_CLASSES = 2**16
+MAX_NAME = 200  # characters of a class
+
+
+def load_source(source: str) -> 'LoadedCheckpoint':
+    """Reads a checkpoint from wherever it is, as data, into the CPU's memory.
+
+    Args:
+        source: a path, ``file://PATH``, ``http(s)://...``, or ``timm://TAG`` such as
+            ``timm://inception_next_tiny.sail_in1k``, which goes through timm's own hub code, cache and settings.
+
+    Raises:
+        CheckpointError: if the file cannot be had, is damaged, or holds more than data.
+    """
+    if source.startswith(TIMM):
+        state = _load_from_timm(source[len(TIMM):])
+        return LoadedCheckpoint(dict(state_dict=state), source)
+    path = source
+    if source.lower().startswith(('http://', 'https://')):
+        path = download(source)
+    elif source.startswith('file://'):
+        path = url2pathname(urlsplit(source).netloc + urlsplit(source).path)
+    checkpoint = read_checkpoint(osp.expanduser(path))
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f'{source} is no checkpoint: it holds {type(checkpoint).__name__}, not a dict')
+    return LoadedCheckpoint(checkpoint, source)
+
+
+class LoadedCheckpoint(dict):
+    """A checkpoint as it was saved.
+
+    Attributes:
+        source: where it came from.
+        meta: what it says of itself.
+    """
+
+    def __init__(self, checkpoint: dict, source: str) -> None:
+        super().__init__(checkpoint)
+        self.source, self.meta = source, checkpoint.get('meta') or {}
+        if not isinstance(self.meta, dict) or not isinstance(self.meta.get('dataset_meta') or {}, dict):
+            raise CheckpointError(f'{source} is no checkpoint: its meta, or the dataset_meta in it, is no dict')
+
+    def classes(self, metainfo: Optional[dict] = None) -> Tuple[Tuple[str, ...], List[List[int]]]:
+        """Names of the classes, printable, and their colours; none if they are not named.
+
+        Args:
+            metainfo: takes the place of the checkpoint's ``dataset_meta``.
+
+        Raises:
+            CheckpointError: if they are something else.
+        """
+        metainfo = self.meta.get('dataset_meta') or {} if metainfo is None else metainfo
+        names, colors = (value.tolist() if isinstance(value, np.ndarray) else value or ()
+                         for value in (metainfo.get('classes'), metainfo.get('palette')))
+        if not isinstance(names, (list, tuple)) or len(names) > MAX_CLASSES or not all(
+                isinstance(name, str) and len(name) <= MAX_NAME for name in names):
+            raise CheckpointError(f'{self.source}: its classes are no list of up to {MAX_CLASSES} names, each a text '
+                                  f'of up to {MAX_NAME} characters')
+        if not isinstance(colors, (list, tuple)) or not all(map(_is_color, colors)):
+            raise CheckpointError(f'{self.source}: its palette is no list of colours, each three whole numbers from 0 '
+                                  'to 255')
+        return (tuple(''.join(c if c.isprintable() else '?' for c in name) for name in names),
+                [[int(value) for value in color] for color in colors])
+
+
+def _is_color(color: Any) -> bool:
+    return isinstance(color, (list, tuple, np.ndarray)) and len(color) == 3 and all(
+        isinstance(value, (int, np.integer)) and 0 <= value <= 255 for value in color)
+
+
+def _load_from_timm(tag: str) -> dict:
+    try:
+        hub_id = get_pretrained_cfg(tag, allow_unregistered=False).hf_hub_id
+    except (RuntimeError, AttributeError) as error:  # a name without that tag, a name that timm has not (None)
+        known = ', '.join(timm.list_models('inception_next*', pretrained=True))
+        raise CheckpointError(f'{TIMM}{tag} is not known to timm {timm.__version__}; it has {known}') from error
+    try:
+        return load_state_dict_from_hf(hub_id, weights_only=True)
+    except Exception as error:  # the hub's client has dozens of errors: network, offline, gated, missing
+        raise CheckpointError(
+            f'{TIMM}{tag} cannot be had from the hub: {error}\nDownload model.safetensors of {hub_id} elsewhere and '
+            'give its path: --cfg-options model.backbone.init_cfg.checkpoint=model.safetensors') from error
+
+
+def _loader_of(path: str, find=CheckpointLoader._get_checkpoint_loader) -> Callable:
+    """MMEngine's loader for a path or URL, within :func:`safe_checkpoints` ours."""
+    scheme = path.partition('://')[0].lower() if '://' in path else 'file'
+    if not is_guarding():
+        return find(path)
+    if scheme in ('file', 'http', 'https', 'timm'):
+        return load_from_source
+    return _refuse if any(word in scheme for word in ('s3', 'petrel', 'pavi')) else find(path)
+
+
+def _load_from_http(url: str, *args, load=mmengine_checkpoint.load_from_http, **kwargs) -> dict:
+    """What ``torchvision://`` and ``open-mmlab://`` come down to."""
+    return load_from_source(url) if is_guarding() else load(url, *args, **kwargs)
+
+
+# Once for the process: they ask where they were called from.
+CheckpointLoader._get_checkpoint_loader = _loader_of
+mmengine_checkpoint.load_from_http = _load_from_http
+
+
+def load_from_source(filename: str, map_location=None, **kwargs) -> 'LoadedCheckpoint':
+    """:func:`load_source` as one of MMEngine's loaders, which it names in its log by what follows ``load_from_``."""
+    checkpoint = load_source(filename)
+    if not is_trusting():
+        checkpoint.get('meta', {}).pop('config', None)  # MMEngine would run it
+    return checkpoint
+
+
+def _refuse(filename: str, map_location=None, **kwargs) -> dict:
+    raise CheckpointError(f'{filename}: this storage is not read here; copy the file to a disk and give its path')

@@ -1,0 +1,188 @@
+"""Test protocols: which views of an image are averaged. The same weights differ by points between them."""
+import copy
+import math
+from typing import Any, Dict, List, NamedTuple, Optional
+
+from mmengine.config import Config
+
+from mmseg_inceptionnext.errors import ConfigError
+
+PROTOCOLS = ('ss', 'ms', 'paper')
+RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+PAPER_SCALE = (2048, 512)
+FLIPS = [dict(type='RandomFlip', prob=0., direction='horizontal'),
+         dict(type='RandomFlip', prob=1., direction='horizontal')]
+
+
+class Protocol(NamedTuple):
+    """How images were predicted, for a result to state.
+
+    Attributes:
+        name: ``ss``, ``ms`` or ``paper``.
+        mode: ``whole``, or ``slide`` with its window and stride.
+        scales: factors of the original size, or the long and the short side that the image is fitted into. Empty: the
+            original size.
+        flip: whether each scale was predicted mirrored, too.
+        alignment: how sizes were made multiples of a number, or ``none``.
+        views: number of predictions that were averaged.
+    """
+    name: str
+    mode: str
+    scales: List[Any]
+    flip: bool
+    alignment: str
+    views: int
+
+    def __str__(self) -> str:
+        scales = ', '.join(f'{scale[0]} x {scale[1]}' if isinstance(scale, list) else f'{scale:g} x original'
+                           for scale in self.scales)
+        return (f'{self.name} (mode {self.mode}; scales {scales or "1 x original"}; {"with" if self.flip else "no"} '
+                f'flip; alignment {self.alignment}; {self.views} view{"s" * (self.views > 1)} of an image)')
+
+
+def apply_protocol(cfg: Config, name: str) -> Protocol:
+    """Makes a config predict by a protocol.
+
+    - ``ss``: single scale, the config's own test pipeline.
+    - ``ms``: the config's ``tta_pipeline``. Those of MMSegmentation 1.x rescale the original image.
+    - ``paper``: multi-scale with flip as MMSegmentation 0.x has it, whose numbers the papers report: the original image
+      fitted into each of 0.5, 0.75, 1, 1.25, 1.5 and 1.75 times 2048 x 512, each also mirrored, whole images, the
+      softmax averaged at the original size.
+
+    A ``ResizeToMultiple`` of the test pipeline is kept in all of them, after the resize.
+
+    Args:
+        cfg: a full config, changed in place.
+        name: one of the three.
+
+    Returns:
+        What will run.
+
+    Raises:
+        ConfigError: if there is no such protocol, or the config cannot serve it.
+    """
+    if name not in PROTOCOLS:
+        raise ConfigError(f'--protocol {name}: allowed are {", ".join(PROTOCOLS)}')
+    if name == 'ms' and not ('tta_pipeline' in cfg and 'tta_model' in cfg):
+        raise ConfigError('--tta needs a tta_pipeline and a tta_model in the config, and so does --protocol ms, which '
+                          'is the same; configs/_base_ has both, in datasets/ade20k.py and default_runtime.py')
+    if 'test_dataloader' not in cfg:
+        raise ConfigError('the config has no test_dataloader; configs/_base_ has some, in datasets/')
+    dataset, model = cfg.test_dataloader.dataset, cfg.model
+    if name == 'ss':
+        return _describe(name, _find_pipeline(dataset), model)
+    pipeline = own_pipeline(cfg, f'--protocol {name}')
+    if name == 'paper':
+        dataset.pipeline = paper_pipeline(pipeline)
+        model.test_cfg = dict(model.get('test_cfg') or {}, mode='whole')
+    else:
+        aligning = [step for step in pipeline if _kind(step) == 'ResizeToMultiple']
+        dataset.pipeline = _with_alignment(cfg.tta_pipeline, aligning)
+    cfg.model = dict(cfg.get('tta_model') or dict(type='RunningSumTTAModel'), module=model)
+    return _describe(name, dataset.pipeline, model)
+
+
+def own_pipeline(cfg: Config, option: str) -> List[dict]:
+    """The pipeline of the test set, if it is one dataset; ``option`` is what would change it."""
+    dataset = cfg.test_dataloader.dataset
+    if not dataset.get('pipeline'):
+        raise ConfigError(f'{option} changes test_dataloader.dataset.pipeline, and {dataset.type} has none; name one '
+                          'dataset there, with its pipeline')
+    return dataset.pipeline
+
+
+def paper_pipeline(pipeline: List[dict]) -> List[dict]:
+    """The test pipeline with the twelve views of MMSegmentation 0.x in place of its resize.
+
+    Args:
+        pipeline: of the config's test set; the first step loads the image.
+    """
+    load, *rest = copy.deepcopy(list(pipeline))
+    if any(_kind(step) == 'TestTimeAug' for step in rest):
+        raise ConfigError('--protocol paper puts its views into a pipeline of one view, and that of the test set has '
+                          'TestTimeAug already; take it out of test_dataloader.dataset.pipeline')
+    fit = [dict(type='Resize', scale=tuple(int(side * ratio) for side in PAPER_SCALE), keep_ratio=True)
+           for ratio in RATIOS]
+    aligning = [[step] for step in rest if _kind(step) == 'ResizeToMultiple']
+    others = [[step] for step in rest if 'Resize' not in _kind(step) and _kind(step) != 'RandomFlip']
+    return [load, dict(type='TestTimeAug', transforms=[fit, *aligning, copy.deepcopy(FLIPS), *others])]
+
+
+def _with_alignment(pipeline: List[dict], aligning: List[dict]) -> List[dict]:
+    """A pipeline with ``TestTimeAug`` in which each view is aligned after its resize, unless it is already."""
+    pipeline = copy.deepcopy(list(pipeline))
+    for step in pipeline:
+        if _kind(step) == 'TestTimeAug' and not any(_kind(choice) == 'ResizeToMultiple' for choice in _choices(step)):
+            resizes = [i for i, choices in enumerate(step['transforms']) if 'Resize' in _kind(choices[0])]
+            place = max(resizes, default=-1) + 1
+            step['transforms'] = [*step['transforms'][:place], *([aligner] for aligner in aligning),
+                                  *step['transforms'][place:]]
+    return pipeline
+
+
+def without_labels(pipeline: List[dict]) -> List[dict]:
+    """The pipeline without the steps that load annotations, also inside ``TestTimeAug``."""
+    kept = [copy.deepcopy(step) for step in pipeline if _kind(step) != 'LoadAnnotations']
+    for step in kept:
+        if _kind(step) == 'TestTimeAug':
+            lists = [[choice for choice in choices if _kind(choice) != 'LoadAnnotations']
+                     for choices in step['transforms']]
+            step['transforms'] = [choices for choices in lists if choices]
+    return kept
+
+
+def _describe(name: str, pipeline: List[dict], model: dict) -> Protocol:
+    steps, views = [], 1
+    for step in pipeline:
+        if _kind(step) == 'TestTimeAug':
+            steps += _choices(step)
+            views *= math.prod(len(choices) for choices in step['transforms'])
+        else:
+            steps.append(step)
+    resizes = [step for step in steps if 'Resize' in _kind(step) and _kind(step) != 'ResizeToMultiple']
+    flip = any(_kind(step) == 'RandomFlip' and step.get('prob') for step in steps)
+    return Protocol(name, _mode(model.get('test_cfg') or {}), [_scale(step) for step in resizes], flip,
+                    _alignment(steps, model), views)
+
+
+def _find_pipeline(dataset: dict) -> List[dict]:
+    """The pipeline of a dataset, or of the first that it wraps."""
+    if dataset.get('pipeline'):
+        return dataset['pipeline']
+    wrapped = dataset.get('dataset') or (dataset.get('datasets') or [None])[0]
+    return _find_pipeline(wrapped) if wrapped else []
+
+
+def _scale(resize: dict) -> Any:
+    """A factor, or a list of the long and the short side."""
+    scale = resize.get('scale')
+    if scale is None:
+        return resize.get('scale_factor')
+    return [scale, scale] if isinstance(scale, int) else list(scale)
+
+
+def _mode(test_cfg: Dict[str, Any]) -> str:
+    if test_cfg.get('mode', 'whole') != 'slide':
+        return 'whole'
+    (height, width), (down, right) = test_cfg['crop_size'], test_cfg['stride']
+    return f'slide, windows {height} x {width}, stride {down} x {right}'
+
+
+def _alignment(steps: List[dict], model: dict) -> str:
+    for step in steps:
+        if _kind(step) == 'ResizeToMultiple':
+            return f'resized to multiples of {step.get("size_divisor", 32)}'
+    padding: Optional[dict] = (model.get('data_preprocessor') or {}).get('test_cfg')
+    if padding and padding.get('size_divisor'):
+        return f'padded to multiples of {padding["size_divisor"]}'
+    return 'none'
+
+
+def _choices(step: dict) -> List[dict]:
+    return [choice for choices in step['transforms'] for choice in choices]
+
+
+def _kind(step: dict) -> str:
+    """The name of a transform's class, without a scope such as ``mmseg.``"""
+    kind = step['type']
+    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
