@@ -25,10 +25,10 @@ def compile_model(model: nn.Module, backend: str = 'inductor') -> nn.Module:
         The same model.
 
     Raises:
-        ConfigError: if this PyTorch cannot, as before version 2.2.
+        ConfigError: if this PyTorch cannot, as before version 2.3.
     """
-    if not hasattr(nn.Module, 'compile'):
-        raise ConfigError(f'--compile needs PyTorch 2.2 or newer, and this is {torch.__version__}: leave it out')
+    if not hasattr(torch.compiler, 'is_compiling'):  # PyTorch 2.1 would break graphs, and fail on free sizes
+        raise ConfigError(f'--compile needs PyTorch 2.3 or newer, and this is {torch.__version__}: leave it out')
     for part in _parts(model):
         part.compile(backend=backend, options=OPTIONS if backend == 'inductor' else None)
     return model

@@ -94,8 +94,11 @@ def test_half_precision_is_as_good_as_the_stock_way(dtype, plan):
     base, *others = (x.detach().to(dtype) for x in tensors((32, 48), [(16, 24), (8, 12), (4, 6)], 1))
     maps, weights = others[:3], others[3:]
     exact = expected_of(base.double(), [x.double() for x in maps], [w.double() for w in weights], False)
-    resized = [F.interpolate(x, size=base.shape[2:], mode='bilinear') for x in maps]
-    stock = base + F.conv2d(torch.cat(resized, 1), torch.cat(weights, 1), padding=1)
+    try:
+        resized = [F.interpolate(x, size=base.shape[2:], mode='bilinear') for x in maps]
+        stock = base + F.conv2d(torch.cat(resized, 1), torch.cat(weights, 1), padding=1)
+    except RuntimeError as error:
+        pytest.skip(f'this PyTorch has no stock way on a CPU: {error}')
     with device_plan.using_plan(plan):
         result = result_of(base, maps, weights, False)
     assert result.dtype == dtype

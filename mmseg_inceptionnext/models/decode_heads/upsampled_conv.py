@@ -37,7 +37,8 @@ def conv3x3_of_upsampled(base: Tensor, maps: Sequence[Tensor], weights: Sequence
     if not maps:
         return base
     dtype = base.dtype  # autocast gives the convolution's result a dtype of its own
-    maps, weights = [x.to(dtype) for x in maps], [weight.to(dtype) for weight in weights]
+    # Without a cast where there is none: the exporter of PyTorch 2.1 would no longer know a kernel's shape.
+    maps, weights = ([x if x.dtype == dtype else x.to(dtype) for x in tensors] for tensors in (maps, weights))
     if torch.onnx.is_in_onnx_export() or is_compiling():
         return _traceable(base, maps, weights, align_corners)
     if dtype in (torch.float16, torch.bfloat16):
