@@ -6,8 +6,10 @@ import sys
 from inspect import signature
 
 import pytest
+import yaml
 from mmseg.registry import DATASETS
 
+from mmseg_inceptionnext import __version__
 from mmseg_inceptionnext.config import load_config
 
 from utils import ROOT
@@ -99,6 +101,12 @@ def test_every_page_is_linked_from_the_readme_which_is_short():
     readme = TEXT[ROOT / 'README.md']
     assert all(f'(docs/{page.name})' in readme for page in (ROOT / 'docs').glob('*.md'))
     assert len(readme.splitlines()) <= 170
+
+
+def test_the_citation_names_this_version_and_the_paper():
+    cited = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    assert cited['version'] == __version__ and cited['cff-version'] == '1.2.0'
+    assert cited['preferred-citation']['title'] in TEXT[ROOT / 'README.md'].replace('{', '').replace('}', '')
 
 
 @pytest.mark.parametrize('tool', sorted((ROOT / 'tools').glob('*.py')), ids=lambda path: path.name)
