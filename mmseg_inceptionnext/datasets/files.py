@@ -66,7 +66,9 @@ def decode(data: bytes, flag: str, backend: str) -> np.ndarray:
         reason = ' '.join(str(error).split()).rpartition('error: ')[2]  # OpenCV names its source file first
         raise ValueError(f'cannot be decoded by {backend}: {reason or type(error).__name__}') from error
     if array is None:
-        raise ValueError(f'is cut off, damaged or no image that {backend} can decode; it begins with {data[:8]!r}')
+        if backend != 'pillow':
+            decode(data, flag, 'pillow')  # which says why, and OpenCV does not
+        raise ValueError(f'is no image that {backend} can decode; it begins with {data[:8]!r}')
     return array
 
 
