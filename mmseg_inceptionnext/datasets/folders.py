@@ -23,7 +23,7 @@ MOST_REPLACEMENTS = 100  # broken samples in a row after which the data, and not
 
 @DATASETS.register_module()
 class FolderDataset(BaseSegDataset):
-    """``BaseSegDataset`` that says in one clear message what is missing or broken.
+    """``BaseSegDataset`` that says what is missing or broken in one clear message.
 
     Missing folders and empty lists raise :class:`MissingDatasetError`. A file that is missing, cut off or damaged
     raises :class:`BrokenSampleError`, also where a decoder would make up the rest of it; MMSegmentation's own
@@ -32,7 +32,7 @@ class FolderDataset(BaseSegDataset):
     out.
 
     Args:
-        on_error: ``raise``, or ``skip``: a sample with a broken file is replaced by the next one that is whole, so that
+        on_error: ``raise``, or ``skip``: a sample with a broken file is replaced by the next good one, so that
             the same index always gives the same sample. It is logged, and counted for ``SkippedSamplesHook``. For
             training only: an evaluation would count the next image twice.
         **kwargs: the arguments of ``BaseSegDataset``.
@@ -95,7 +95,7 @@ class FolderDataset(BaseSegDataset):
                     ignore_index=self.ignore_index)
 
     def prepare_data(self, idx: int) -> Any:
-        """A sample after the pipeline, or with ``on_error='skip'`` the next one that is whole.
+        """A sample after the pipeline, or with ``on_error='skip'`` the next good one.
 
         If ``ResumableSampler`` drew it, its randomness is that of the place in the run.
 
@@ -113,7 +113,9 @@ class FolderDataset(BaseSegDataset):
             except BrokenSampleError as error:
                 if self.on_error == 'raise':
                     raise
-                self._note(candidate, error)
+                if not self._skipped[candidate]:
+                    print_log(f'skipped: {error}', logger='current', level=logging.WARNING)
+                self._skipped[candidate] += 1
         raise BrokenSampleError(f'{tries} samples in a row are broken, the last of them '
                                 f'{self.get_data_info(candidate)["img_path"]}: python tools/check_dataset.py CONFIG '
                                 'says what is wrong with each')
@@ -130,11 +132,6 @@ class FolderDataset(BaseSegDataset):
                 if problem:
                     raise broken(info[key], problem) from error
             raise
-
-    def _note(self, idx: int, error: BrokenSampleError) -> None:
-        if not self._skipped[idx]:
-            print_log(f'skipped: {error}', logger='current', level=logging.WARNING)
-        self._skipped[idx] += 1
 
     def skipped_samples(self) -> Dict[str, int]:
         """How often each broken sample was replaced in this process and its workers, by the path of its image."""

@@ -1,3 +1,5 @@
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -6,6 +8,8 @@ from mmseg.registry import DATASETS
 
 from mmseg_inceptionnext.datasets import CamVidDataset, make_toy_ade20k
 from mmseg_inceptionnext.datasets.toy_ade20k import CLASSES, label_of
+
+from utils import ROOT
 
 PREFIX = dict(img_path='images/train', seg_map_path='annotations/train')
 
@@ -65,6 +69,12 @@ def test_ade20k_keeps_the_stock_classes_and_ignores_zero(toy_root):
     raw = cv2.imread(item['seg_map_path'], cv2.IMREAD_UNCHANGED)
     expected = np.where(raw == 0, 255, raw.astype(int) - 1)
     np.testing.assert_array_equal(item['gt_seg_map'], expected)
+
+
+def test_every_module_is_imported():
+    """So that the file of a new data set is all that registers it."""
+    names = {path.stem for path in (ROOT / 'mmseg_inceptionnext/datasets').glob('*.py')} - {'__init__'}
+    assert {f'mmseg_inceptionnext.datasets.{name}' for name in names} <= set(sys.modules)
 
 
 def files_of(root):

@@ -1,7 +1,8 @@
 """Checks the data that a config names, file by file, before a long run does."""
 import os.path as osp
-from typing import Dict, Iterator, List, Sequence, Tuple
+from typing import Dict, Iterator, List, Sequence
 
+import cv2
 import numpy as np
 from mmengine import fileio
 from mmengine.config import Config
@@ -22,8 +23,6 @@ from .settings import SPLITS, compare_classes, compare_ignore_index, find_datase
 
 def check_dataset(cfg: Config, splits: Sequence[str] = ('train', 'val'), jobs: int = 1) -> List[Report]:
     """Reads every image and label of a config, with a progress bar.
-
-    Memory is that of the list of files and of the files in work, whatever their number.
 
     Args:
         cfg: a full config, see :func:`mmseg_inceptionnext.config.load_config`.
@@ -95,7 +94,8 @@ def _check_one(dataset: BaseSegDataset, split: str, jobs: int) -> Report:
         report.add(Problem('error', 'no data', root, str(error)))
         return report
     samples = Samples(dataset)
-    loader = DataLoader(samples, batch_size=None, num_workers=jobs if jobs > 1 else 0, collate_fn=tuple)
+    loader = DataLoader(samples, batch_size=None, num_workers=jobs if jobs > 1 else 0, collate_fn=tuple,
+                        worker_init_fn=_one_thread)
     for problems, counts in tqdm(loader, desc=split, unit='sample'):
         report.samples += 1
         report.add(*problems)
@@ -103,8 +103,12 @@ def _check_one(dataset: BaseSegDataset, split: str, jobs: int) -> Report:
             report.add_label(counts, samples.values)
     if not report.samples:
         report.add(Problem('error', 'no data', root, f'no file ends in {dataset.img_suffix}, which is img_suffix'))
-    report.add(*(Problem(level, kind, root, message) for level, kind, message in _questions(report, dataset)))
+    report.add(*_questions(report, dataset, root))
     return report
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)
 
 
 def _labels_without_image(dataset: BaseSegDataset) -> Iterator[Problem]:
@@ -118,24 +122,26 @@ def _labels_without_image(dataset: BaseSegDataset) -> Iterator[Problem]:
             yield Problem('error', 'label without image', osp.join(folder, name), f'its image {image} is not there')
 
 
-def _questions(report: Report, dataset: BaseSegDataset) -> Iterator[Tuple[str, str, str]]:
-    """What all labels together tell about the settings: level, kind and message."""
+def _questions(report: Report, dataset: BaseSegDataset, root: str) -> Iterator[Problem]:
+    """What all labels together tell about the settings."""
     counts, names, total = report.counts, report.classes, report.counts.sum()
     if not total:
         return
     zero = f'the value 0 ({100 * counts[0] / total:.1f} % of the pixels)'
     last = int(np.flatnonzero(counts[:255]).max(initial=-1))
     if not report.mapped[:len(names)].any():
-        yield 'error', 'nothing labelled', ('no pixel of any label is of a class; the files hold the values '
-                                            f'{listed(np.flatnonzero(counts))}')
+        yield Problem('error', 'nothing labelled', root, 'no pixel of any label is of a class; the files hold the '
+                      f'values {listed(np.flatnonzero(counts))}')
     if last == 0 and counts[255] and dataset.ignore_index == 255:
-        yield 'warning', '0 and 255', ('the labels hold 0 and 255 only, and 255 is ignored: if 255 is a class, change '
-                                       'it to 1 in the files')
-    elif dataset.label_map is None and dataset.reduce_zero_label and counts[0] and last == len(names) - 1:
-        yield 'warning', 'reduce_zero_label', (
+        yield Problem('warning', '0 and 255', root, 'the labels hold 0 and 255 only, and 255 is ignored: if 255 is a '
+                      'class, change it to 1 in the files')
+    elif dataset.label_map is not None:  # the number of classes says nothing about the values of the files
+        return
+    elif dataset.reduce_zero_label and counts[0] and last == len(names) - 1:
+        yield Problem('warning', 'reduce_zero_label', root, (
             f'{zero} is ignored, and the last class, {names[-1]}, never occurs: the labels look like 0 to {last}. If '
-            f'0 is the class {names[0]}, set reduce_zero_label=False in the dataset')
-    elif dataset.label_map is None and not dataset.reduce_zero_label and isinstance(dataset, ADE20KDataset):
-        yield 'warning', 'reduce_zero_label', (
+            f'0 is the class {names[0]}, set reduce_zero_label=False in the dataset'))
+    elif not dataset.reduce_zero_label and isinstance(dataset, ADE20KDataset):
+        yield Problem('warning', 'reduce_zero_label', root, (
             f'{zero} is taken for the class {names[0]}, but the files of ADE20K count classes from 1: unless these '
-            'were made otherwise, set reduce_zero_label=True in the dataset')
+            'were made otherwise, set reduce_zero_label=True in the dataset'))
