@@ -219,6 +219,7 @@ def test_errors_keep_their_sentence_through_a_traceback(error):
     assert issubclass(error, SampleError)
 
 
+@pytest.mark.slow
 def test_the_command_line_ends_with_the_sentence(root, tmp_path):
     label = root / f'annotations/training/{STEM}0.png'
     with Image.open(label) as image:
