@@ -14,8 +14,7 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 from torch import Tensor
 
-from mmseg_inceptionnext.datasets.files import misfit
-from mmseg_inceptionnext.datasets.transforms import range_problem
+from mmseg_inceptionnext.datasets.labels import label_error, range_problem
 from mmseg_inceptionnext.errors import InputError
 from mmseg_inceptionnext.inference.overlay import draw_overlay
 
@@ -91,7 +90,7 @@ class Samples:
         label = sample.gt_sem_seg.data.squeeze(0).cpu().numpy().astype(np.uint8)
         problem = range_problem(label, len(self.classes), self.ignore_index, sample.get('reduce_zero_label', False))
         if problem:
-            raise misfit(sample.get('seg_map_path', sample.img_path), problem)
+            raise label_error(sample.get('seg_map_path', sample.img_path), problem)
         if label.shape == shape:
             return label
         return self._fit(label, sample, shape)

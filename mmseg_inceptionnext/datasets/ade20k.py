@@ -8,6 +8,7 @@ from mmseg.registry import DATASETS
 
 from .folders import FolderDataset
 
+# What the releases of the full ADE20K hold: the first two of 2021, the others of 2016.
 FULL_ARCHIVE = ('images/ADE', 'index_ade20k.pkl', 'images/training/*/*_seg.png', 'images/training/*/*/*_seg.png')
 
 
@@ -28,14 +29,7 @@ class ADEChallengeDataset(FolderDataset, ADE20KDataset):
 
 
 def find_full_archive(data_root: Optional[str]) -> Optional[str]:
-    """Says that a folder holds the full ADE20K, whose labels are pictures in colours beside the images, or None.
-
-    Known by :data:`FULL_ARCHIVE`, the layouts of its releases: the first two of 2021, the others of 2016.
-
-    Args:
-        data_root: the folder that should hold the challenge's archive; the folders beside and inside it are looked at
-            too.
-    """
+    """Says that ``data_root``, or a folder in it or beside it, is the full ADE20K, whose labels are in colours."""
     root = osp.abspath(data_root or '.')
     near = [glob(osp.join(escape(folder), 'ADE20K_20*')) for folder in (root, osp.dirname(root))]
     for folder in (root, *sorted(sum(near, []))):

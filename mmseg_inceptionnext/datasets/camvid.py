@@ -8,7 +8,7 @@ from .folders import FolderDataset
 class CamVidDataset(FolderDataset):
     """CamVid in the eleven classes that papers report, ids 0 to 10, void 255.
 
-    The data goes round in several layouts, so the suffixes are arguments.
+    The data circulates in several layouts, so the suffixes are arguments.
 
     Args:
         img_suffix: how image names end.

@@ -1,43 +1,40 @@
-"""Reads files of images and labels, and finds those that are cut off or damaged, which decoders may not mention."""
+"""Reads files of images and labels, and names those that are missing, cut off or damaged."""
 import io
 import os
 import os.path as osp
-import re
-import zlib
 from typing import Optional
 
 import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
-from PIL import Image, UnidentifiedImageError
+from mmengine.fileio.backends import BaseStorageBackend, register_backend
+from PIL import UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
-from mmseg_inceptionnext.errors import BrokenSampleError, LabelError
+from mmseg_inceptionnext.errors import BrokenSampleError
+
+from .labels import label_error, wide_problem
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')  # of what is taken from a folder
-JPEG, PNG = b'\xff\xd8', b'\x89PNG\r\n\x1a\n'
-_MARKER = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')  # neither an FF of the coded data, a restart marker, nor a fill byte
+PNG = b'\x89PNG\r\n\x1a\n'
+CHECKED = 'mmseg_inceptionnext.checked'
 
 
-def broken(path: str, problem: str, labelled: bool = True) -> BrokenSampleError:
-    """The error of one file; ``labelled``: of a dataset with labels."""
-    if not labelled:
-        return BrokenSampleError(f'{path}: {problem}. Replace the file, or take it out of the folder')
+def broken(path: str, problem: str) -> BrokenSampleError:
+    """The error of one file."""
     return BrokenSampleError(
         f'{path}: {problem}. Replace the file, or take image and label out; of a config, python tools/check_dataset.py '
         'CONFIG lists every such file, and --cfg-options train_dataloader.dataset.on_error=skip trains without them')
 
 
-def misfit(path: str, problem: str) -> LabelError:
-    """The error of one label."""
-    return LabelError(f'{path}: {problem}; python tools/check_dataset.py CONFIG lists every such label')
-
-
 def read(path: str, backend_args: Optional[dict] = None) -> bytes:
-    """The content of a whole file.
+    """The content of a file that is there, and not empty; of a PNG the checksums are right.
+
+    Decoders find other damage themselves: Pillow, and OpenCV from 4.11 on.
 
     Raises:
-        ValueError: if the file is missing, cannot be read, is cut off or damaged; the message says which.
+        ValueError: otherwise; the message says why.
     """
     try:
         data = fileio.get(path, backend_args=backend_args)
@@ -45,77 +42,18 @@ def read(path: str, backend_args: Optional[dict] = None) -> bytes:
         if osp.islink(path) and not osp.exists(path):
             raise ValueError(f'is a link to {os.readlink(path)}, which is not there') from error
         raise ValueError(f'cannot be opened: {getattr(error, "strerror", None) or error}') from error
-    damage = find_damage(data)
-    if damage:
-        raise ValueError(damage)
+    if not data:
+        raise ValueError('is empty')
+    if data.startswith(PNG):
+        try:
+            PngImageFile(io.BytesIO(data)).verify()  # Pillow's decoder does not look at the checksums
+        except Exception as error:  # OSError, SyntaxError and others
+            raise ValueError(f'is cut off or damaged: {error}') from error
     return data
 
 
-def find_damage(data: bytes) -> Optional[str]:
-    """Says what is wrong with the file of an image, or None.
-
-    OpenCV, and for some formats Pillow, decode what there is of a file that was cut off and make the rest up. So JPEG
-    and PNG are read here from part to part until their end: for JPEG the end-of-image marker, for PNG the last chunk,
-    with the checksum of each chunk. Other formats are decoded by Pillow, if it knows them.
-
-    Args:
-        data: the whole file. Bytes after the end of the image are fine, as cameras write them.
-    """
-    if not data:
-        return 'is empty'
-    if data.startswith(JPEG):
-        return _jpeg_damage(data)
-    if data.startswith(PNG):
-        return _png_damage(data)
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-    except UnidentifiedImageError:
-        return None  # the decoder that is meant for it will say
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and others
-        return f'is damaged: {error}'
-    return None
-
-
-def _jpeg_damage(data: bytes) -> Optional[str]:
-    """Walks the segments of a JPEG (ITU-T T.81, annex B); a thumbnail inside one of them has an end of its own."""
-    position = len(JPEG)
-    while True:
-        marker = _MARKER.search(data, position)
-        if marker is None:
-            return 'is cut off: the JPEG has no end-of-image marker'
-        position = marker.end()
-        if marker[0] == b'\xff\xd9':
-            return None
-        if marker[0] != b'\xff\x01':  # the one marker without a length
-            position += int.from_bytes(data[position:position + 2], 'big')
-
-
-def _png_damage(data: bytes) -> Optional[str]:
-    """Walks the chunks of a PNG: length, type, content, checksum of type and content."""
-    view, position = memoryview(data), len(PNG)
-    if data[12:16] != b'IHDR':
-        return 'is damaged: the PNG does not begin with an IHDR chunk'
-    while position + 12 <= len(data):
-        kind = data[position + 4:position + 8]
-        end = position + 8 + int.from_bytes(data[position:position + 4], 'big')
-        if end + 4 > len(data):
-            break
-        if zlib.crc32(view[position + 4:end]) != int.from_bytes(data[end:end + 4], 'big'):
-            return f'is damaged: the checksum of the PNG chunk {kind.decode("latin-1")} is wrong'
-        if kind == b'IEND':
-            return None
-        position = end + 4
-    return 'is cut off: the PNG has no IEND chunk'
-
-
 def decode(data: bytes, flag: str, backend: str) -> np.ndarray:
-    """Decodes an image as MMSegmentation's loaders do.
-
-    Args:
-        data: the whole file.
-        flag: ``color``, ``unchanged`` or what else :func:`mmcv.imfrombytes` takes.
-        backend: ``cv2``, ``pillow``, or another of it.
+    """Decodes a file as MMSegmentation's loaders do; ``flag`` and ``backend`` as :func:`mmcv.imfrombytes` takes them.
 
     Raises:
         ValueError: if it cannot be decoded; the message says why.
@@ -128,57 +66,62 @@ def decode(data: bytes, flag: str, backend: str) -> np.ndarray:
         reason = ' '.join(str(error).split()).rpartition('error: ')[2]  # OpenCV names its source file first
         raise ValueError(f'cannot be decoded by {backend}: {reason or type(error).__name__}') from error
     if array is None:
+        if backend != 'pillow':
+            decode(data, flag, 'pillow')  # which says why, and OpenCV does not
         raise ValueError(f'is no image that {backend} can decode; it begins with {data[:8]!r}')
     return array
 
 
-def why_unreadable(path: str, loader: BaseTransform, backend_args: Optional[dict] = None) -> Optional[str]:
-    """Says why ``LoadImageFromFile`` or ``LoadAnnotations`` cannot read a file, or None if it can."""
+def load(path: str, loader: BaseTransform) -> np.ndarray:
+    """Reads and decodes a file as ``LoadImageFromFile`` or ``LoadAnnotations`` does.
+
+    Raises:
+        ValueError: if that cannot be done; the message says why.
+    """
+    backend_args = loader.backend_args or {}
+    if backend_args.get('backend') == CHECKED:
+        backend_args = backend_args['backend_args']
+    return decode(read(path, backend_args), getattr(loader, 'color_type', 'unchanged'), loader.imdecode_backend)
+
+
+def why_unreadable(path: str, loader: BaseTransform) -> Optional[str]:
+    """Says why :func:`load` cannot read a file, or None if it can."""
     try:
-        decode(read(path, backend_args), getattr(loader, 'color_type', 'unchanged'), loader.imdecode_backend)
+        load(path, loader)
     except ValueError as error:
         return str(error)
     return None
 
 
-def find_wide_values(data: bytes) -> Optional[str]:
-    """Says which values of a label do not survive MMSegmentation's loader, which keeps eight bits, or None.
+@register_backend(CHECKED)
+class CheckedBackend(BaseStorageBackend):
+    """Reads by another storage backend, and checks what it read, so that no file is read twice.
 
-    The files that can hold such values are decoded once more; most are known by their first bytes to hold none.
+    Args:
+        backend_args: of the other backend.
+        is_label: find values that do not fit in eight bits, too.
     """
-    if data.startswith(JPEG) or (data.startswith(PNG) and data[24] <= 8):  # the bit depth in a PNG's first chunk
-        return None
-    return wide_values(decode(data, 'unchanged', 'pillow'))
 
+    def __init__(self, backend_args: Optional[dict], is_label: bool) -> None:
+        self.backend_args, self.is_label = backend_args, is_label
 
-def wide_values(values: np.ndarray) -> Optional[str]:
-    """Says which values of a decoded label do not survive the cast to uint8, or None."""
-    if values.dtype in (np.bool_, np.uint8):
-        return None
-    with np.errstate(invalid='ignore'):
-        wrong = np.unique(values[values != values.astype(np.uint8)])
-    if not len(wrong):
-        return None
-    return (f'the label has values, {shown(wrong)}, that are no 8-bit integers, as which MMSegmentation reads them: '
-            'save it as 8-bit class ids')
+    def get(self, filepath: str) -> bytes:
+        """The content of a file.
 
+        Raises:
+            BrokenSampleError: if it is missing, cannot be read, or is damaged.
+            LabelError: if it is a label whose values do not fit in eight bits.
+        """
+        problem = None
+        try:
+            data = read(filepath, self.backend_args)
+            if self.is_label and not (data.startswith(PNG) and data[24] <= 8):  # the bit depth
+                problem = wide_problem(decode(data, 'unchanged', 'pillow'))
+        except ValueError as error:
+            raise broken(filepath, str(error)) from error
+        if problem:
+            raise label_error(filepath, problem)
+        return data
 
-def shown(values, limit: int = 8) -> str:
-    """The first of a list of values, as text."""
-    return ', '.join(f'{value:g}' for value in values[:limit]) + ' ...' * (len(values) > limit)
-
-
-def check_file(path: str, is_label: bool = False, backend_args: Optional[dict] = None, labelled: bool = True) -> None:
-    """Reads a file and stops where a decoder would go on with what it made up.
-
-    Raises:
-        BrokenSampleError: if the file is missing, cut off or damaged.
-        LabelError: if it is a label whose values do not fit in eight bits.
-    """
-    try:
-        data = read(path, backend_args)
-        problem = find_wide_values(data) if is_label else None
-    except ValueError as error:
-        raise broken(path, str(error), labelled) from error
-    if problem:
-        raise misfit(path, problem)
+    def get_text(self, filepath: str) -> str:
+        return self.get(filepath).decode()

@@ -1,10 +1,12 @@
 """A dataset that names what is missing or broken in it."""
 import logging
-from typing import Any, Dict, List
+import os.path as osp
+from collections import Counter
+from typing import Any, Dict, Iterator, List, Tuple
 
 import torch
 from mmcv.transforms import BaseTransform, LoadImageFromFile
-from mmengine.fileio import isdir
+from mmengine.fileio import isdir, list_dir_or_file
 from mmengine.logging import print_log
 from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
@@ -12,23 +14,25 @@ from mmseg.registry import DATASETS
 
 from mmseg_inceptionnext.errors import BrokenSampleError, InputError, MissingDatasetError, SampleError
 
-from .files import broken, check_file, why_unreadable
+from .files import CHECKED, broken, why_unreadable
 from .seeding import Draw, seed_everything
 
+LOADERS = {LoadImageFromFile: 'img_path', LoadAnnotations: 'seg_map_path'}
 MOST_REPLACEMENTS = 100  # broken samples in a row after which the data, and not a sample, is broken
 
 
 @DATASETS.register_module()
 class FolderDataset(BaseSegDataset):
-    """``BaseSegDataset`` that says in one clear message what is missing or broken.
+    """``BaseSegDataset`` that says what is missing or broken in one clear message.
 
     Missing folders and empty lists raise :class:`MissingDatasetError`. A file that is missing, cut off or damaged
-    raises :class:`BrokenSampleError`, also where a decoder would make up the rest of it. Samples carry ``num_classes``
-    and ``ignore_index`` for ``CheckLabels``. Subclasses say in ``SOURCE`` where the data is published and how it is
-    laid out.
+    raises :class:`BrokenSampleError`, also where a decoder would make up the rest of it; MMSegmentation's own
+    ``LoadImageFromFile`` and ``LoadAnnotations`` check what they read. Samples carry ``num_classes`` and
+    ``ignore_index`` for ``CheckLabels``. Subclasses say in ``SOURCE`` where the data is published and how it is laid
+    out.
 
     Args:
-        on_error: ``raise``, or ``skip``: a sample with a broken file is replaced by the next one that is whole, so that
+        on_error: ``raise``, or ``skip``: a sample with a broken file is replaced by the next good one, so that
             the same index always gives the same sample. It is logged, and counted for ``SkippedSamplesHook``. For
             training only: an evaluation would count the next image twice.
         **kwargs: the arguments of ``BaseSegDataset``.
@@ -47,6 +51,10 @@ class FolderDataset(BaseSegDataset):
             raise InputError("on_error='skip' is for training: an evaluation must see each image once")
         self.on_error = on_error
         super().__init__(**kwargs)
+        for key, loader in _loaders(self.pipeline):
+            if not getattr(loader, 'file_client_args', None) and (loader.backend_args or {}).get('backend') != CHECKED:
+                loader.backend_args = dict(
+                    backend=CHECKED, backend_args=loader.backend_args, is_label=key == 'seg_map_path')
 
     def full_init(self) -> None:
         """Lists the samples; see ``BaseDataset``."""
@@ -68,9 +76,17 @@ class FolderDataset(BaseSegDataset):
                 raise MissingDatasetError(self._message(f'{folder} is not a folder'))
         data_list = super().load_data_list()
         if not data_list:
-            raise MissingDatasetError(
-                self._message(f'{self.data_prefix["img_path"]} holds no file that ends in {self.img_suffix}'))
+            raise MissingDatasetError(self._message(self._why_empty()))
         return data_list
+
+    def _why_empty(self) -> str:
+        if self.ann_file:
+            return f'{self.ann_file} names no image'
+        folder = self.data_prefix['img_path']
+        ends = Counter(osp.splitext(name)[1] or 'no suffix' for name in list_dir_or_file(
+            folder, list_dir=False, recursive=True, backend_args=self.backend_args))
+        there = ', '.join(f'{count} in {end}' for end, count in ends.most_common(5)) or 'no files'
+        return f'{folder} holds no file that ends in {self.img_suffix}, which is img_suffix; there are {there}'
 
     def get_data_info(self, idx: int) -> dict:
         """The paths of a sample and what ``CheckLabels`` must know about it."""
@@ -79,7 +95,7 @@ class FolderDataset(BaseSegDataset):
                     ignore_index=self.ignore_index)
 
     def prepare_data(self, idx: int) -> Any:
-        """A sample after the pipeline, or with ``on_error='skip'`` the next one that is whole.
+        """A sample after the pipeline, or with ``on_error='skip'`` the next good one.
 
         If ``ResumableSampler`` drew it, its randomness is that of the place in the run.
 
@@ -97,32 +113,25 @@ class FolderDataset(BaseSegDataset):
             except BrokenSampleError as error:
                 if self.on_error == 'raise':
                     raise
-                self._note(candidate, error)
+                if not self._skipped[candidate]:
+                    print_log(f'skipped: {error}', logger='current', level=logging.WARNING)
+                self._skipped[candidate] += 1
         raise BrokenSampleError(f'{tries} samples in a row are broken, the last of them '
                                 f'{self.get_data_info(candidate)["img_path"]}: python tools/check_dataset.py CONFIG '
                                 'says what is wrong with each')
 
     def _load(self, idx: int) -> Any:
         info = self.get_data_info(idx)
-        read_by = loaders(self.pipeline)
-        labelled = 'seg_map_path' in read_by
-        for key in read_by:
-            check_file(info[key], key == 'seg_map_path', self.backend_args, labelled)
         try:
             return self.pipeline(info)
         except SampleError:
             raise
-        except Exception:
-            for key, loader in read_by.items():
-                problem = why_unreadable(info[key], loader, self.backend_args)
+        except Exception as error:  # decoders have errors of all kinds, and name no file
+            for key, loader in _loaders(self.pipeline):
+                problem = why_unreadable(info[key], loader)
                 if problem:
-                    raise broken(info[key], problem, labelled) from None
+                    raise broken(info[key], problem) from error
             raise
-
-    def _note(self, idx: int, error: BrokenSampleError) -> None:
-        if not self._skipped[idx]:
-            print_log(f'skipped: {error}', logger='current', level=logging.WARNING)
-        self._skipped[idx] += 1
 
     def skipped_samples(self) -> Dict[str, int]:
         """How often each broken sample was replaced in this process and its workers, by the path of its image."""
@@ -141,9 +150,12 @@ class FolderDataset(BaseSegDataset):
 
 def loaders(pipeline: Any) -> Dict[str, BaseTransform]:
     """The steps of a pipeline that read files in MMSegmentation's own way, by the key of the path that they read."""
-    kinds = {LoadImageFromFile: 'img_path', LoadAnnotations: 'seg_map_path'}
-    found = {kinds[type(pipeline)]: pipeline} if type(pipeline) in kinds else {}
+    return dict(_loaders(pipeline))
+
+
+def _loaders(pipeline: Any) -> Iterator[Tuple[str, BaseTransform]]:
+    if type(pipeline) in LOADERS:
+        yield LOADERS[type(pipeline)], pipeline
     for name in ('transforms', 'subroutines'):  # of Compose and of the wrappers of transforms, as TestTimeAug
         for step in getattr(pipeline, name, None) or ():
-            found.update(loaders(step))
-    return found
+            yield from _loaders(step)

@@ -1,10 +1,10 @@
 """Draws street scenes with labels, in the layout and the label convention of ADE20K."""
+import os
 import os.path as osp
-from typing import Callable, List, Sequence, Tuple
+from typing import List, Sequence, Tuple
 
 import cv2
 import numpy as np
-from mmengine.utils import mkdir_or_exist
 from mmseg.datasets import ADE20KDataset
 from tqdm import tqdm
 
@@ -16,19 +16,15 @@ OTHER = 0  # ADE20K's label for what is none of its 150 classes; training ignore
 JPEG_QUALITY = 92
 
 Color = Tuple[int, int, int]  # red, green, blue
+Point = Tuple[float, float]  # x, y
 
 
 def make_toy_ade20k(out: str, num_train: int = 200, num_val: int = 40, seed: int = 0) -> None:
     """Writes a small drawn dataset: ``images/{training,validation}/*.jpg``, ``annotations/.../*.png``.
 
     Each annotation is a single-channel PNG of the image's size: 0 other, 1 to 150 the classes of ADE20K, of which
-    :data:`CLASSES` occur. The same arguments give the same bytes.
-
-    Args:
-        out: folder to write to, made if it is not there; files of the same names are overwritten.
-        num_train: number of training scenes.
-        num_val: number of validation scenes.
-        seed: the scenes' seed; every scene has its own stream, so the first n are the same for every count.
+    :data:`CLASSES` occur. The same seed gives the same bytes, and every scene has its own stream, so the first n are
+    the same for every count.
 
     Raises:
         ValueError: if a count is negative.
@@ -36,9 +32,9 @@ def make_toy_ade20k(out: str, num_train: int = 200, num_val: int = 40, seed: int
     if num_train < 0 or num_val < 0:
         raise InputError(f'num_train={num_train}, num_val={num_val}: counts of scenes cannot be negative')
     for split_index, (split, count) in enumerate((('training', num_train), ('validation', num_val))):
-        image_dir, label_dir = osp.join(out, 'images', split), osp.join(out, 'annotations', split)
-        mkdir_or_exist(image_dir)
-        mkdir_or_exist(label_dir)
+        image_dir, label_dir = (osp.join(out, kind, split) for kind in ('images', 'annotations'))
+        os.makedirs(image_dir, exist_ok=True)
+        os.makedirs(label_dir, exist_ok=True)
         for i in tqdm(range(count), desc=split, unit='scene'):
             image, label = draw_scene(np.random.default_rng((seed, split_index, i)))
             name = f'toy_{split}_{i:05d}'
@@ -57,13 +53,9 @@ def draw_scene(rng: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:
     scene.backdrop()
     for draw, at_most in ((scene.building, 4), (scene.tree, 4), (scene.fence, 1), (scene.streetlight, 2),
                           (scene.signboard, 2), (scene.car, 3), (scene.person, 4), (scene.barrel, 1)):
-        _draw_some(rng, draw, at_most)
-    return scene.finish(), scene.label
-
-
-def _draw_some(rng: np.random.Generator, draw: Callable[[], None], at_most: int) -> None:
-    for _ in range(rng.integers(0, at_most + 1)):
-        draw()
+        for _ in range(rng.integers(0, at_most + 1)):
+            draw()
+    return scene.photo(), scene.label
 
 
 class Scene:
@@ -79,24 +71,20 @@ class Scene:
         self.image = np.zeros((self.h, self.w, 3), np.float32)
         self.label = np.full((self.h, self.w), OTHER, np.uint8)
 
-    def paint(self, polygons: Sequence[Sequence[Tuple[float, float]]], color: Color, name: str,
-              grain: float = 8.) -> None:
-        """Fills polygons of (x, y) points with a textured colour and the label of class ``name``."""
+    def paint(self, polygons: Sequence[Sequence[Point]], color: Color, name: str, grain: float = 8.) -> None:
+        """Fills polygons with a textured colour and the label of class ``name``."""
         mask = np.zeros((self.h, self.w), np.uint8)
         cv2.fillPoly(mask, [np.round(points).astype(np.int32) for points in polygons], 1)
-        self.fill(mask.astype(bool), color, name, grain)
-
-    def fill(self, mask: np.ndarray, color: Color, name: str, grain: float = 8.) -> None:
-        """Gives the pixels of ``mask`` a textured colour and the label of class ``name``."""
         coarse = self.rng.normal(0, grain, (self.h // 8 + 1, self.w // 8 + 1)).astype(np.float32)
         texture = cv2.resize(coarse, (self.w, self.h), interpolation=cv2.INTER_CUBIC)
         tint = self.rng.normal(0, 10, 3)
-        self.image[mask] = (np.array(color) + tint + texture[..., None])[mask]
-        self.label[mask] = label_of(name)
+        self.image[mask > 0] = (np.array(color) + tint + texture[..., None])[mask > 0]
+        self.label[mask > 0] = label_of(name)
 
     def box(self, x: float, y: float, width: float, height: float, color: Color, name: str, grain: float = 4.) -> None:
         """Paints an upright rectangle whose lower edge is centred on (x, y)."""
-        self.paint([_box(x, y, width, height)], color, name, grain)
+        left, right = x - width / 2, x + width / 2
+        self.paint([[(left, y), (right, y), (right, y - height), (left, y - height)]], color, name, grain)
 
     def stand(self, nearest: float = 1.) -> Tuple[float, float, float]:
         """A random place on the ground: x, y and the scale of what stands there."""
@@ -109,26 +97,23 @@ class Scene:
     def backdrop(self) -> None:
         """Sky, mountains, and the ground with a road (or a river) between sidewalks."""
         rng, w, h, top = self.rng, self.w, self.h, self.horizon
-        self.paint([_box(w / 2, top, w, top)], self.pick((120, 170, 230), (170, 190, 210), (235, 180, 130)), 'sky', 14)
+        self.box(w / 2, top, w, top, self.pick((120, 170, 230), (170, 190, 210), (235, 180, 130)), 'sky', 14)
         if rng.random() < 0.5:
             xs = np.linspace(0, w, 8)
             ridge = [(x, top - rng.uniform(0.1, 0.55) * top) for x in xs]
             self.paint([[(0, top), *ridge, (w, top)]], self.pick((110, 110, 130), (95, 85, 80)), 'mountain')
-        self.paint([_box(w / 2, h, w, h - top)], self.pick((80, 140, 50), (120, 150, 60), (60, 110, 50)), 'grass', 16)
+        self.box(w / 2, h, w, h - top, self.pick((80, 140, 50), (120, 150, 60), (60, 110, 50)), 'grass', 16)
         far, near = rng.uniform(0.3, 0.7, 2) * w
         width = rng.uniform(0.25, 0.45) * w
         for half, color, name in ((1.35 * width, (170, 160, 150), 'sidewalk'), (width, (75, 75, 80), 'road')):
-            self.paint([[(far - 0.1 * half, top), (far + 0.1 * half, top), (near + half, h), (near - half, h)]], color,
-                       name)
-        self._lane_marks(far, near, width)
+            lane = [(far - 0.1 * half, top), (far + 0.1 * half, top), (near + half, h), (near - half, h)]
+            self.paint([lane], color, name)
+        for depth in np.arange(0.15, 1, 0.18):  # the lane marks
+            y, x = top + depth * (h - top), far + depth * (near - far)
+            self.box(x, y, max(1., 0.05 * depth * width), 0.06 * depth * h, (225, 225, 215), 'road')
         if rng.random() < 0.3:
             y = top + rng.uniform(0.05, 0.2) * (h - top)
             self.box(w / 2, y, w, 0.08 * h, (60, 110, 150), 'water', 12)
-
-    def _lane_marks(self, far: float, near: float, width: float) -> None:
-        for depth in np.arange(0.15, 1, 0.18):
-            y, x = self.horizon + depth * (self.h - self.horizon), far + depth * (near - far)
-            self.box(x, y, max(1., 0.05 * depth * width), 0.06 * depth * self.h, (225, 225, 215), 'road')
 
     def building(self) -> None:
         x, y = self.rng.uniform(0, self.w), self.horizon + self.rng.uniform(0, 0.12) * self.h
@@ -146,7 +131,7 @@ class Scene:
         leaves = [_ellipse(x + self.rng.normal(0, 0.12) * height, y - self.rng.uniform(0.45, 0.85) * height,
                            self.rng.uniform(0.14, 0.22) * height, self.rng.uniform(0.12, 0.2) * height)
                   for _ in range(6)]
-        for leaf in leaves:
+        for leaf in leaves:  # after all random places
             self.paint([leaf], self.pick((40, 95, 35), (60, 120, 45), (150, 110, 40)), 'tree', 18)
 
     def fence(self) -> None:
@@ -197,8 +182,8 @@ class Scene:
         x, y, scale = self.stand()
         self.box(x, y, (0.03 + 0.06 * scale) * self.w, (0.05 + 0.12 * scale) * self.h, (235, 120, 20), 'other')
 
-    def finish(self) -> np.ndarray:
-        """The image with the camera's part: brightness, blur and noise."""
+    def photo(self) -> np.ndarray:
+        """The image as a camera sees it: brightness, blur and noise."""
         image = cv2.GaussianBlur(self.image, (0, 0), 0.6) * self.rng.uniform(0.75, 1.15)
         image += self.rng.normal(0, 6, image.shape)
         return np.clip(image, 0, 255).astype(np.uint8)
@@ -209,11 +194,6 @@ def label_of(name: str) -> int:
     return OTHER if name == 'other' else ADE20KDataset.METAINFO['classes'].index(name) + 1
 
 
-def _box(x: float, y: float, width: float, height: float) -> List[Tuple[float, float]]:
-    left, right = x - width / 2, x + width / 2
-    return [(left, y), (right, y), (right, y - height), (left, y - height)]
-
-
-def _ellipse(x: float, y: float, rx: float, ry: float) -> List[Tuple[float, float]]:
+def _ellipse(x: float, y: float, rx: float, ry: float) -> List[Point]:
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     return [(x + rx * np.cos(a), y + ry * np.sin(a)) for a in angles]

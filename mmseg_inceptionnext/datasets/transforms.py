@@ -1,20 +1,18 @@
 """Transforms of the data pipelines."""
 from typing import Optional
 
-import cv2
-import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
-from .files import misfit, shown
+from .labels import label_error, range_problem, shape_problem
 
 
 @TRANSFORMS.register_module()
 class CheckLabels(BaseTransform):
-    """Stops at a label that does not fit, with its name, before a loss on a GPU dies of it or a metric leaves it out.
+    """Stops at a label that does not fit, with its name, before a loss on a GPU or a metric fails without one.
 
     Belongs right behind ``LoadAnnotations``. The datasets of this package say how many classes they have; behind
-    another one give ``num_classes``, or the values are not looked at. Without a label, as when images are only
+    another one give ``num_classes``, or the values are not checked. Without a label, as when images are only
     segmented, it does nothing.
 
     Args:
@@ -27,7 +25,7 @@ class CheckLabels(BaseTransform):
         self.ignore_index = ignore_index
 
     def transform(self, results: dict) -> dict:
-        """Looks at ``gt_seg_map`` of ``results`` and hands ``results`` on.
+        """Checks ``gt_seg_map`` of ``results`` and returns ``results``.
 
         Raises:
             LabelError: if the label has more than one channel, another size than the image, or values that are neither
@@ -42,64 +40,8 @@ class CheckLabels(BaseTransform):
         if not problem and num_classes:
             problem = range_problem(label, num_classes, ignore_index, results.get('reduce_zero_label', False))
         if problem:
-            raise misfit(results.get('seg_map_path', 'a label'), problem)
+            raise label_error(results.get('seg_map_path', 'a label'), problem)
         return results
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(num_classes={self.num_classes}, ignore_index={self.ignore_index})'
-
-
-def shape_problem(label: np.ndarray, image_shape: Optional[tuple]) -> Optional[str]:
-    """Says why a label cannot belong to an image, or None.
-
-    Args:
-        label: as loaded, H x W if it is right; sides of length 1 are gone, which is how MMSegmentation loads labels.
-        image_shape: height and width of the image, or None if it is not known.
-    """
-    if label.ndim > 2:
-        grey = bool((label == label[..., :1]).all())
-        return (f'the label has {label.shape[-1]} channels, as of a picture in colours: save a single channel of class '
-                'ids' + ' (here all channels are equal: save one of them)' * grey)
-    if label.ndim < 2:
-        return 'the label has a side of one pixel, which MMSegmentation cannot load: take image and label out'
-    if image_shape is not None and label.shape != tuple(image_shape[:2]):
-        turned = label.shape == tuple(image_shape[1::-1])
-        return (f'the label has {_size(label.shape)} pixels (H x W), its image {_size(image_shape)}' +
-                ' as it is read: an EXIF orientation may have turned it' * turned)
-    return None
-
-
-def range_problem(label: np.ndarray, num_classes: int, ignore_index: int, reduce_zero_label: bool) -> Optional[str]:
-    """Says which values of a label are neither a class nor ignored, or None.
-
-    Args:
-        label: H x W, uint8, as loaded: after ``reduce_zero_label`` and ``label_map``.
-        num_classes: ids from 0 to ``num_classes - 1`` are classes.
-        ignore_index: allowed too.
-        reduce_zero_label: the dataset's setting, for the message.
-    """
-    wrong = np.ones(256, np.uint8)
-    wrong[:num_classes] = 0
-    if 0 <= ignore_index < 256:
-        wrong[ignore_index] = 0
-    if not cv2.LUT(label, wrong).any():
-        return None
-    counts = np.bincount(label.ravel(), minlength=256) * wrong
-    return out_of_range(counts, num_classes, ignore_index, reduce_zero_label)
-
-
-def out_of_range(counts: np.ndarray, num_classes: int, ignore_index: int, reduce_zero_label: bool) -> str:
-    """The sentence for values out of range.
-
-    Args:
-        counts: pixels of each value that is neither a class nor ignored, 256 numbers.
-    """
-    how = ('the value 0 of the file is ignored and every other counts one less' if reduce_zero_label else
-           'the values of the file are taken as they are')
-    return (f'the label values {shown(np.flatnonzero(counts))} ({counts.sum()} pixels) are out of range: allowed are 0 '
-            f'to {num_classes - 1}, and {ignore_index} for pixels to ignore. Look at two settings of the dataset: '
-            f'num_classes={num_classes} (how many classes it names) and reduce_zero_label={reduce_zero_label} ({how})')
-
-
-def _size(shape: tuple) -> str:
-    return f'{shape[0]} x {shape[1]}'

@@ -167,9 +167,9 @@ def test_the_command_line(toy_root, tmp_path):
     broken = tmp_path / 'broken'
     (broken / 'images/training').mkdir(parents=True)
     (broken / 'annotations/training').mkdir(parents=True)
-    (broken / 'images/training/a.jpg').write_bytes(b'no label beside it')
+    (broken / 'images/training/a.jpg').write_bytes(b'no image')
     result = run_tool(*arguments, f'data_root={broken}', check=False)
-    assert result.returncode == 1 and 'training/a.png: cannot be opened' in result.stdout
+    assert result.returncode == 1 and 'training/a.jpg: is no image' in result.stdout
     assert 'Traceback' not in result.stdout
     result = run_tool('tools/visualize_dataset.py', ROOT / TOY, '--num', '0', '--out-dir', tmp_path, check=False)
     assert result.returncode == 2 and '--num 0: give 1 or more' in result.stdout

@@ -14,6 +14,7 @@ from mmseg.datasets import ADE20KDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
+from mmseg_inceptionnext.cli import run_tool
 from mmseg_inceptionnext.datasets import check_dataset, make_toy_ade20k
 from mmseg_inceptionnext.datasets.check.report import MOST_EXAMPLES
 from mmseg_inceptionnext.datasets.check.samples import mapped_values
@@ -65,8 +66,8 @@ def test_classes_are_counted_as_by_numpy(toy_root):
     classes = ADE20KDataset.METAINFO['classes']
     expected = [(i, name, sum(int((label == i + 1).sum()) for label in labels),
                  sum(bool((label == i + 1).any()) for label in labels)) for i, name in enumerate(classes)]
-    assert report.class_rows() == expected
     data = report.to_dict()
+    assert [tuple(row.values()) for row in data['classes']] == expected
     never = [name for _, name, pixels, _ in expected if not pixels]
     assert data['never'] == never and len(never) >= 137
     text = report.to_text()
@@ -107,8 +108,6 @@ def test_memory_does_not_grow_with_the_dataset(tmp_path):
 
 @pytest.mark.parametrize('labels,reduce_zero_label,words', [
     ([[0, 1, 2, 3]], True, 'the value 0 (25.0 % of the pixels) is ignored, and the last class, d, never occurs'),
-    ([[0, 0, 0, 1, 4]], True, 'the value 0 (60.0 % of the pixels) is ignored. If it is a class'),
-    ([[0, 1, 2, 3, 4]], False, 'the values reach 4, one more than the last class'),
     ([[0, 255], [0, 0]], False, 'if 255 is a class, change it to 1'),
     ([[0, 255], [0, 0]], True, 'no pixel of any label is of a class; the files hold the values 0, 255'),
     ([[0, 1, 2, 3, 4]], True, None),  # as it should be
@@ -138,7 +137,8 @@ def test_labels_of_ade20k_that_are_taken_as_they_are_are_a_question(tmp_path):
 def test_a_subset_of_the_classes_asks_nothing(tmp_path):
     write(tmp_path, [[0, 1, 2, 3, 10, 255]])
     report = check(tmp_path, 'CamVidDataset', metainfo=dict(classes=('building', 'pole')))
-    assert not report.problems and [row[2:] for row in report.class_rows()] == [(2, 1), (2, 1)]
+    rows = report.to_dict()['classes']
+    assert not report.problems and [(row['pixels'], row['images']) for row in rows] == [(2, 1), (2, 1)]
 
 
 def test_suffixes_that_match_nothing_are_answered_with_those_there(tmp_path):
@@ -146,11 +146,11 @@ def test_suffixes_that_match_nothing_are_answered_with_those_there(tmp_path):
     write(tmp_path, [[1]], suffixes=('.webp', '.png'))
     report = check(tmp_path)
     problem, = report.problems
-    assert problem.path.endswith('images/training') and report.count('error') == 1 and report.samples == 0
-    assert problem.message == ('no file ends in .jpg, which is img_suffix; '
-                               'there are 2 that end in .JPG, 1 that end in .webp')
+    assert kinds(report) == {('error', 'no data')} and report.samples == 0
+    assert '.jpg, which is img_suffix; there are 2 in .JPG, 1 in .webp' in problem.message
+    assert 'no file ends in .jpg, which is img_suffix' in check(tmp_path, 'ADE20KDataset').to_text()
     report = check(tmp_path, 'CamVidDataset', img_suffix='.JPG', seg_map_suffix='_L.png')
-    assert 'no file ends in _L.png, which is seg_map_suffix; there are 2 that end in .png' in report.to_text()
+    assert kinds(report) == {('error', 'image without label')} and report.count('error') == 2
 
 
 def test_images_and_labels_may_share_a_folder(tmp_path):
@@ -161,7 +161,7 @@ def test_images_and_labels_may_share_a_folder(tmp_path):
     assert report.samples == 1 and not report.problems
     (tmp_path / 'images/training/0_L.png').unlink()
     report = check(tmp_path, 'CamVidDataset', seg_map_suffix='_L.png', data_prefix=prefix)
-    assert 'no file ends in _L.png, which is seg_map_suffix; there are no other files' in report.to_text()
+    assert kinds(report) == {('error', 'image without label')}
 
 
 def full_archive(root, name):
@@ -177,11 +177,10 @@ def full_archive(root, name):
 
 
 @pytest.mark.parametrize('name', ['ADE20K_2021_17_01', 'ADE20K_2016_07_26'])
-@pytest.mark.parametrize('kind', ['ADEChallengeDataset', 'ADE20KDataset'])
-def test_the_full_ade20k_is_told_from_that_of_the_challenge(tmp_path, name, kind):
+def test_the_full_ade20k_is_told_from_that_of_the_challenge(tmp_path, name):
     root = full_archive(tmp_path, name)
     for given in (root, tmp_path, tmp_path / 'ADEChallengeData2016'):
-        report = check(given, kind)
+        report = check(given)
         assert report.count('error') and f'{root} is the full ADE20K' in report.to_text()
         assert 'ADEChallengeData2016.zip' in report.to_text()
 
@@ -241,9 +240,8 @@ def test_what_the_dataset_ignores_the_heads_must_ignore(tmp_path, model, names):
     report, = check_dataset(cfg, ['train'])
     assert [problem.path for problem in report.problems] == [f'{name}.ignore_index' for name in names]
     for problem in report.problems:
-        assert problem[:2] == ('error', 'ignore_index') and problem.message.startswith(
-            'is 255, but train_dataloader.dataset.ignore_index is 199')
-        assert 'set both, and model.data_preprocessor.seg_pad_val, to' in problem.message
+        assert problem[:2] == ('error', 'ignore_index') and 'is 255, but train_dataloader.dataset' in problem.message
+        assert 'seg_pad_val' in problem.message
 
 
 def test_what_a_joined_dataset_ignores_is_named(tmp_path):
@@ -283,26 +281,23 @@ def splits_config(root, **values):
     return Config(cfg)
 
 
-@pytest.mark.parametrize('values,setting,words', [
-    (dict(train=[False], val=[None], test=[True]), 'train_dataloader.dataset.reduce_zero_label',
-     'is False, but val_dataloader.dataset.reduce_zero_label is True, test_dataloader.dataset.reduce_zero_label is '
-     'True: '),
-    (dict(train=[None], val=[True], test=[False]), 'train_dataloader.dataset.reduce_zero_label',
-     'is True, but test_dataloader.dataset.reduce_zero_label is False: '),
-    (dict(train=[True], val=[False, False]), 'train_dataloader.dataset.reduce_zero_label',
-     'val_dataloader.dataset.datasets.1.reduce_zero_label is False'),
-    (dict(train=[True], val=[None]), None, None),
-    (dict(train=[True, False], val=[True], test=[False]), None, None),  # data of two kinds are joined
-    (dict(train=[False]), None, None),
+@pytest.mark.parametrize('values,others', [
+    (dict(train=[False], val=[None], test=[True]), ['val_dataloader.dataset', 'test_dataloader.dataset']),
+    (dict(train=[None], val=[True], test=[False]), ['test_dataloader.dataset']),
+    (dict(train=[True], val=[False, False]), ['val_dataloader.dataset.datasets.1']),
+    (dict(train=[True], val=[None]), []),
+    (dict(train=[True, False], val=[True], test=[False]), []),  # data of two kinds are joined
+    (dict(train=[False]), []),
 ])
-def test_a_reduce_zero_label_of_one_split_only_is_a_question(tmp_path, values, setting, words):
+def test_a_reduce_zero_label_of_one_split_only_is_a_question(tmp_path, values, others):
     write(tmp_path, [[1, 2, 150]])
     cfg = splits_config(tmp_path, **values)
     for splits in (['train'], list(values)):
         problems = [problem for report in check_dataset(cfg, splits) for problem in report.problems
                     if problem.path.endswith('.reduce_zero_label')]
-        assert [(problem.level, problem.path) for problem in problems] == [('warning', setting)] * bool(setting)
-        assert all(words in problem.message for problem in problems)
+        assert [(problem.level, problem.path) for problem in problems] == [
+            ('warning', 'train_dataloader.dataset.reduce_zero_label')] * len(others)
+        assert all(f'{other}.reduce_zero_label is ' in problem.message for problem, other in zip(problems, others))
 
 
 def test_a_split_that_is_not_asked_for_may_be_of_any_kind(tmp_path):
@@ -353,7 +348,7 @@ def tool(monkeypatch, capsys):
     def call(*args):
         monkeypatch.setattr('sys.argv', ['check_dataset.py', *map(str, args)])
         with pytest.raises(SystemExit) as end:
-            module.main()
+            run_tool(module.main)
         captured = capsys.readouterr()
         return end.value.code, captured.out, captured.err
     return call
@@ -365,9 +360,8 @@ def test_the_command_line(tool, toy_root, tmp_path):
     code, text, progress = tool(ROOT / TOY, *options)
     assert not code and 'train: ADEChallengeDataset' in text and 'val: ADEChallengeDataset' in text
     assert '0 errors, 0 warnings' in text and '6/6' in progress and '3/3' in progress
-    (tmp_path / 'data/images/training/unused.JPG').write_bytes(b'')
     code, text, _ = tool(ROOT / TOY, '--split', 'train', *options)
-    assert not code and '0 errors, 1 warnings' in text and 'val' not in text
+    assert not code and 'val: ' not in text
     (tmp_path / 'data/images/validation/toy_validation_00000.jpg').write_bytes(b'')
     code, text, _ = tool(ROOT / TOY, '--json', *options)
     assert code == 1
@@ -385,8 +379,7 @@ def test_a_setting_of_one_split_is_compared_with_the_others_by_the_command_line(
         return tool(ROOT / TOY, '--split', 'train', '--jobs', 1, '--cfg-options', f'data_root={toy_root}', *settings)
 
     code, text, _ = run('train_dataloader.dataset.reduce_zero_label=False')
-    assert not code and '0 errors, 2 warnings' in text  # the other: the files count from 1
-    assert 'train_dataloader.dataset.reduce_zero_label: is False, but val_dataloader' in text
+    assert not code and 'train_dataloader.dataset.reduce_zero_label: is False, but val_dataloader' in text
     code, text, _ = run('train_dataloader.dataset.ignore_index=199')
     assert code == 1 and 'model.decode_head.ignore_index: is 255, but train_dataloader.dataset.ignore_index' in text
 
@@ -403,8 +396,10 @@ def test_a_config_that_is_none_gets_a_sentence(tool, tmp_path, name, content, wo
     assert isinstance(code, str) and words in code and '\n' not in code and not text  # exit code 1
 
 
+@pytest.mark.slow
 def test_json_is_all_there_is_on_standard_output(toy_root):
-    command = [sys.executable, 'tools/check_dataset.py', TOY, '--json', '--cfg-options', f'data_root={toy_root}']
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    options = ['--json', '--jobs', '2', '--cfg-options', f'data_root={toy_root}']
+    result = subprocess.run([sys.executable, 'tools/check_dataset.py', TOY, *options], cwd=ROOT, capture_output=True,
+                            text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
     assert [report['samples'] for report in json.loads(result.stdout)] == [6, 3]

@@ -1,4 +1,4 @@
-# ADE20K, crop 512, tested at the size of the image with its shorter side resized to 512.
+# ADE20K, crop 512, tested with the shorter side resized to 512, scored at the original size. Others build on this file.
 dataset_type = 'ADEChallengeDataset'
 data_root = 'data/ade/ADEChallengeData2016'
 train_pipeline = [

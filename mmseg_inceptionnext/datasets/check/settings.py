@@ -1,20 +1,16 @@
-"""Checks that the settings of a config agree: of its datasets, its model and its metrics; see ``check.py``."""
-from typing import Dict, Iterator, List, Optional, Tuple, Union
+"""Checks that the settings of a config agree: of its datasets, its model and its metrics."""
+from typing import Iterator, List, Optional, Tuple, Union
 
 from mmseg_inceptionnext.errors import ConfigError
 
-from .samples import Problem
+from .report import Problem
 
 SPLITS = ('train', 'val', 'test')
 IOU_METRICS = ('IoUMetric', 'ExactIoUMetric')  # those that compare labels with classes, and ignore 255 by default
 
 
 def find_datasets(cfg: dict, split: str) -> Iterator[Tuple[str, dict]]:
-    """The configs of the datasets that read files, within those that join or repeat them.
-
-    Args:
-        cfg: a full config.
-        split: ``train``, ``val`` or ``test``.
+    """The datasets of a split that read files, within those that join or repeat them.
 
     Yields:
         The name of each, as ``--cfg-options`` takes it, and its config.
@@ -34,8 +30,8 @@ def _leaves(name: str, cfg: dict) -> Iterator[Tuple[str, dict]]:
     if not isinstance(cfg, dict):
         raise ConfigError(f'{name} is {cfg!r}: give the settings of a dataset, dict(type=..., data_root=...)')
     if cfg.get('datasets'):
-        yield from (leaf for part, inner in _numbered(f'{name}.datasets', cfg['datasets'])
-                    for leaf in _leaves(part, inner))
+        for part, inner in _numbered(f'{name}.datasets', cfg['datasets']):
+            yield from _leaves(part, inner)
     elif 'dataset' in cfg:
         yield from _leaves(f'{name}.dataset', cfg['dataset'])
     else:
@@ -64,23 +60,14 @@ def compare_classes(cfg: dict, num_classes: Optional[int]) -> Iterator[Problem]:
 
 
 def compare_ignore_index(cfg: dict, split: str, name: str, ignore_index: int) -> Iterator[Problem]:
-    """Compares what a dataset ignores with what those ignore that get its labels.
-
-    For training these are the heads, for the other splits the metrics.
-
-    Args:
-        cfg: a full config.
-        split: of the dataset.
-        name: of the dataset, see :func:`find_datasets`.
-        ignore_index: of the dataset.
-    """
+    """Compares what a dataset ignores with what those ignore that get its labels: in training heads, else metrics."""
     readers = _heads(cfg) if split == 'train' else [
         (metric, settings) for metric, settings in _numbered(f'{split}_evaluator', cfg.get(f'{split}_evaluator'))
         if settings.get('type') in IOU_METRICS]
     padding = ', and model.data_preprocessor.seg_pad_val,' if split == 'train' else ''
     for reader, settings in readers:
         found = settings.get('ignore_index', 255)
-        if found not in (ignore_index, None):  # None: the masked binary cross-entropy, which looks at no index
+        if found not in (ignore_index, None):  # None: the masked binary cross-entropy, which has no such value
             yield Problem('error', 'ignore_index', f'{reader}.ignore_index', (
                 f'is {found}, but {name}.ignore_index is {ignore_index}, so a pixel that the dataset ignores is taken '
                 f'for a class: set both{padding} to the value of such pixels after reduce_zero_label and label_map '
@@ -92,21 +79,3 @@ def refuse_skipping(split: str, name: str, dataset: dict) -> Iterator[Problem]:
     if split != 'train' and dataset.get('on_error') == 'skip':
         yield Problem('error', 'on_error', f'{name}.on_error',
                       "is 'skip', which is for training: an evaluation must see each image once; set it to 'raise'")
-
-
-def compare_reduce_zero_label(found: Dict[str, Dict[str, bool]]) -> Iterator[Problem]:
-    """Compares ``reduce_zero_label`` of the first split with that of the others.
-
-    A split may join data of several kinds, so that only a split without any value of the first one is told.
-
-    Args:
-        found: by split, the setting of each of its datasets, by the name of the dataset.
-    """
-    first, *others = found.values()
-    differing = [other for other in others if not set(first.values()) & set(other.values())]
-    if differing:
-        yield Problem(
-            'warning', 'reduce_zero_label', ', '.join(f'{name}.reduce_zero_label' for name in first),
-            f'is {next(iter(first.values()))}, but ' + ', '.join(
-                f'{name}.reduce_zero_label is {value}' for other in differing for name, value in other.items()) +
-            ': the same value of a label is another class in each. If the labels are of one kind, set all to the same')
