@@ -16,7 +16,7 @@ from mmseg.registry import HOOKS
 
 from mmseg_inceptionnext.apis import seeds_table, train, train_seeds
 from mmseg_inceptionnext.checkpoints import choose_checkpoint
-from mmseg_inceptionnext.checkpoints.files import checkpoints_in, why_broken
+from mmseg_inceptionnext.checkpoints.files import checkpoints_in, find_damage
 from mmseg_inceptionnext.datasets import ADEChallengeDataset
 from mmseg_inceptionnext.engine import build_runner
 from mmseg_inceptionnext.engine import checkpoint_hook as atomic
@@ -149,9 +149,9 @@ def test_a_full_disk_leaves_what_was_there(toy_root, tmp_path):
             train(cfg)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert 'iter_3.pth could not be written' in str(error.value) and 'Whole are iter_2.pth' in str(error.value)
+    assert 'iter_3.pth could not be written' in str(error.value) and 'iter_2.pth is complete' in str(error.value)
     path, = checkpoints_in(str(tmp_path))
-    assert path.endswith('iter_2.pth') and not why_broken(path) and not list(tmp_path.glob('.*'))
+    assert path.endswith('iter_2.pth') and not find_damage(path) and not list(tmp_path.glob('.*'))
     assert (tmp_path / 'last_checkpoint').read_text() == path
     (tmp_path / '.iter_3.pth.tmp').write_bytes(b'of a run that was killed')
     cfg = short_config(toy_root, tmp_path, max_iters=3)
@@ -168,7 +168,7 @@ def test_a_disk_that_is_full_for_the_log_is_explained_too(toy_root, tmp_path, mo
 
     monkeypatch.setattr(LocalVisBackend, 'add_scalars', fail)
     with pytest.raises(CheckpointError, match=f'a file in {tmp_path} could not be written: No space left on device. '
-                                              'Whole are iter_1.pth in .* go on with --resume'):
+                                              'Make room. .*iter_1.pth is complete, and --resume'):
         train(short_config(toy_root, tmp_path))
 
 

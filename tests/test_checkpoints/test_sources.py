@@ -59,7 +59,7 @@ def test_timms_cache_is_used_offline(tmp_path, weights):
     shutil.copy(tmp_path / 'model.safetensors', folder / 'snapshots' / COMMIT)
     result = load_through_hub(tmp_path, HF_HUB_OFFLINE='1')
     assert result.returncode == 0, result.stdout
-    assert 'tensors from timm://inception_next_atto.sail_in1k; ignored head.* (6); new: norm0..norm3' in result.stdout
+    assert 'tensors from timm://inception_next_atto.sail_in1k; ignored head.* (6); new: norm0, norm1, norm2, norm3' in result.stdout
     assert_loaded(tmp_path, weights)
 
 

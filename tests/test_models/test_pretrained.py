@@ -103,7 +103,7 @@ def test_the_log_says_what_was_loaded(tmp_path, classifier, log):
     backbone(tmp_path / 'weights.pth')
     trunk = sum(not key.startswith('head.') for key in classifier.state_dict())
     assert log[-1] == (f'INFO pretrained: {trunk}/{trunk} tensors from {tmp_path}/weights.pth; '
-                       'ignored head.* (6); new: norm0..norm3')
+                       'ignored head.* (6); new: norm0, norm1, norm2, norm3')
     backbone(tmp_path / 'weights.pth', out_indices=(0, 2))
     assert log[-1].endswith('new: norm0, norm2')
     backbone(tmp_path / 'weights.pth', out_norm_cfg=None)
