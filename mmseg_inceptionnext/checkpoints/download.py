@@ -91,7 +91,8 @@ def _fetch(url: str, part: Path) -> None:
 
 def _fetch_once(url: str, part: Path) -> None:
     """One request; appends to ``part`` if the server still has the version of the file that was begun."""
-    have, version = part.stat().st_size if part.exists() else 0, _version_file(part)
+    have = part.stat().st_size if part.exists() else 0
+    version = part.with_suffix('.version')  # the server's name for the version of the file that was begun
     known, headers = version.read_text() if version.exists() else '', {'User-Agent': 'mmseg_inceptionnext'}
     if have and known:
         headers.update({'Range': f'bytes={have}-', 'If-Range': known})
@@ -113,11 +114,6 @@ def _fetch_once(url: str, part: Path) -> None:
         raise ConnectionError(f'the connection ended after {part.stat().st_size} of {total} bytes')
 
 
-def _version_file(part: Path) -> Path:
-    """Holds the server's name for the version of the file that ``part`` is of, so that no other is appended to it."""
-    return part.with_name(f'{part.name}.version')
-
-
 def _check_content(part: Path, name: str) -> None:
     """Raises and removes ``part`` if it is not the file that ``name`` promises, or no checkpoint."""
     try:
@@ -130,5 +126,5 @@ def _check_content(part: Path, name: str) -> None:
             read_checkpoint(str(part))
     except (CheckpointError, OSError) as error:
         part.unlink()
-        raise CheckpointError(f'what came is not the file: {error}') from error
-    _version_file(part).unlink(missing_ok=True)
+        raise CheckpointError(f'what came is not the file, so it was removed: {error}') from error
+    part.with_suffix('.version').unlink(missing_ok=True)

@@ -7,11 +7,11 @@ import re
 import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import timm
-from mmengine import registry as mmengine_registry
 from mmengine.config import Config
+from mmengine.registry import MODELS, TASK_UTILS, Registry
 from mmseg.registry import DATASETS
 from torch import Tensor
 
@@ -48,19 +48,15 @@ _budget: ContextVar[Optional[list]] = ContextVar('budget', default=None)
 
 
 def embedded_config(meta: dict, source: str) -> Config:
-    """What inference needs of the config inside a checkpoint, without running any of it.
+    """What inference needs of the config in a checkpoint's ``meta``, without running any of it.
 
     That is ``model``, ``test_dataloader.dataset`` with the pipeline and what it says of the classes, ``tta_model`` and
     ``tta_pipeline``. Build from it in :func:`guarded_build`. In a ``safe_checkpoints(trust=True)`` the whole config is
     run as MMEngine does.
 
-    Args:
-        meta: the checkpoint's, with the config as MMEngine writes it or as JSON, as in published files.
-        source: name of the file for messages.
-
     Raises:
         CheckpointError: if there is none.
-        UnsafeCheckpointError: if it holds anything else.
+        UnsafeCheckpointError: if it holds anything but plain data.
     """
     if not holds_config(meta):
         raise CheckpointError(f'{source} holds no config; give the one it was trained with by --config')
@@ -77,11 +73,11 @@ def inference_config(cfg: Any, source: str, read: Callable[[Any], dict] = dict) 
         return Config(_select(read(cfg)))
     except (NotData, SyntaxError, TypeError, ValueError, LookupError, AttributeError, RecursionError,
             MemoryError) as error:
+        found = error if isinstance(error, NotData) else repr(error)[:160]
         raise UnsafeCheckpointError(
-            f'the config inside {source} is not plain data of the packages here: '
-            f'{str(error) or type(error).__name__}; nothing of it was run. Give the config that it was trained with by '
-            '--config, or, if you trust whoever made the file, add --trust-checkpoint (in Python: '
-            'trust_checkpoint=True)') from error
+            f'the config inside {source} is not plain data of the packages here: {found}; nothing of it was run. Give '
+            'the config that it was trained with by --config, or, if you trust whoever made the file, add '
+            '--trust-checkpoint (in Python: trust_checkpoint=True)') from error
 
 
 def holds_config(meta: dict) -> bool:
@@ -132,13 +128,13 @@ def count_part(module, name: str, part: Any) -> None:
 
 
 def find_registered(name: str) -> Any:
-    """What a module has under a name, as configs in MMEngine's newer style name a class; never imported.
+    """A part of models by its module and name, as MMEngine's newer style of configs has it; None if none is registered.
 
-    None if it is not among the parts of models that MMEngine's registries hold.
+    Nothing is imported.
     """
     module, _, attribute = name.rpartition('.')
     found = vars(sys.modules.get(module, object)).get(attribute)
-    return found if any(found is thing for _, thing in _registered()[0]) else None
+    return found if any(found is item for registry in _registries() for item in registry.module_dict.values()) else None
 
 
 def _parse(text: str) -> dict:
@@ -284,18 +280,17 @@ def _plain(value: Any, name: str) -> Any:
 
 
 def _is_registered(kind: str) -> bool:
-    registered, scopes = _registered()
     scope, _, name = kind.rpartition('.')
-    return scope in scopes and name in dict(registered) or find_registered(kind) is not None
+    registries = _registries()
+    is_named = any(name in registry.module_dict for registry in registries)
+    return is_named and scope in ('', *PACKAGES, *(registry.scope for registry in registries)) or (
+        find_registered(kind) is not None)
 
 
-def _registered() -> Tuple[List[Tuple[str, Any]], Set[str]]:
-    """Names and classes in the registries of model parts of the packages that are imported, and their scopes."""
-    roots, registered, scopes = [mmengine_registry.MODELS, mmengine_registry.TASK_UTILS], [], {'', *PACKAGES}
-    while roots:
-        registry = roots.pop()
+def _registries() -> List[Registry]:
+    """MMEngine's registries of model parts, of all packages that are imported."""
+    registries = [MODELS, TASK_UTILS]
+    for registry in registries:  # which grow meanwhile
         registry.import_from_location()
-        roots += registry.children.values()
-        scopes.add(registry.scope)
-        registered += registry.module_dict.items()
-    return registered, scopes
+        registries += registry.children.values()
+    return registries

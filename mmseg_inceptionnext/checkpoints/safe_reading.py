@@ -87,13 +87,15 @@ def read_checkpoint(path: str) -> dict:
             return _read_zip(file) if is_zip else _read_legacy(file)
     except CheckpointError:
         raise
+    except (MemoryError, OSError) as error:  # of this machine rather than of the file
+        raise CheckpointError(f'{path} cannot be read here: {type(error).__name__}: {error}') from error
     except NotData as error:
         raise UnsafeCheckpointError(
             f'{path} holds {error}, which is not among the data that MMEngine saves and may be code to run; nothing of '
             'it was run or loaded. If you trust whoever made the file, add --trust-checkpoint (in Python: '
             'trust_checkpoint=True)') from error
     except Exception as error:  # a file of garbage can raise anything, from struct.error to UnicodeDecodeError
-        reason = f'{type(error).__name__}: {(str(error).strip().splitlines() or [""])[0][:160]}'
+        reason = f'{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:160]}'
         if isinstance(error, (pickle.UnpicklingError, LookupError, EOFError)):
             reason = 'no file that torch.save wrote, or not all of it'
         raise CheckpointError(f'{path} is damaged or no checkpoint ({reason})') from error
@@ -175,9 +177,7 @@ def _read_legacy(file: BinaryIO) -> Any:
 class _Unpickler(pickle._Unpickler):  # the one in Python: its steps can be overridden
     """Finds the allowed names only, calls and fills what is ours only, and knows the steps that torch.save writes.
 
-    Args:
-        file: the pickle.
-        read_storage: gives a tensor's numbers from its key, dtype and count.
+    ``read_storage`` gives a tensor's numbers from its key, dtype and count.
     """
 
     def __init__(self, file: BinaryIO, read_storage: Optional[Callable] = None) -> None:

@@ -132,14 +132,14 @@ def put_nothing_good(path, kind):
         content[content.index(b'PK\1\2') + 8] |= 1
         path.write_bytes(content)
         return 'it is cut off or no checkpoint'
-    if kind == 'pipe':
-        os.mkfifo(path)
+    if kind in ('pipe', 'folder'):
+        os.mkfifo(path) if kind == 'pipe' else path.mkdir()
         return 'it is no file'
     path.symlink_to(path if kind == 'loop' else path.parent / 'gone')
     return f'it cannot be read ({os.strerror(errno.ELOOP if kind == "loop" else errno.ENOENT)})'
 
 
-@pytest.mark.parametrize('kind', ['zip', 'encrypted zip', 'pipe', 'loop', 'dangling link'])
+@pytest.mark.parametrize('kind', ['zip', 'encrypted zip', 'pipe', 'folder', 'loop', 'dangling link'])
 def test_what_is_no_checkpoint_is_skipped(tmp_path, kind):
     saved(tmp_path / 'iter_2.pth')
     reason = put_nothing_good(tmp_path / 'iter_4.pth', kind)

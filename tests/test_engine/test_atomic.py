@@ -13,6 +13,7 @@ from mmseg_inceptionnext.engine import AtomicCheckpointHook
 from utils import SHORT, TOY, run_tool
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in ('x86_64', 'aarch64') or platform.system() != 'Linux',
                     reason="renaming is refused by Linux's filters of system calls")
 def test_training_on_a_file_system_that_cannot_rename(toy_root, tmp_path):
