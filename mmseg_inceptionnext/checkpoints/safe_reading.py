@@ -65,8 +65,8 @@ def is_trusting() -> bool:
 def read_checkpoint(path: str) -> dict:
     """Reads a ``.pth``, ``.pt`` or ``.safetensors`` file; tensors come into the CPU's memory.
 
-    Of a file in PyTorch's zip format every byte is compared with its checksum. Of a ``.safetensors`` file a dict with
-    ``state_dict`` and ``meta`` is returned.
+    What is read of a file in PyTorch's zip format is compared with its checksums. A ``.safetensors`` file gives a dict
+    with ``state_dict`` and ``meta``.
 
     Raises:
         UnsafeCheckpointError: if it holds anything but data; not in ``safe_checkpoints(trust=True)``.
@@ -222,11 +222,13 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: its steps can be over
         FILLED[kind](thing, state)
 
     def load_setitem(self) -> None:
-        _check_items(self.stack[-3], self.stack[-2:-1])
+        _dict(self.stack[-3])
+        _keys(self.stack[-2:-1])
         super().load_setitem()
 
     def load_setitems(self) -> None:
-        _check_items(self.metastack[-1][-1], self.stack[::2])
+        _dict(self.metastack[-1][-1])
+        _keys(self.stack[::2])
         super().load_setitems()
 
     dispatch = {getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in OPCODES}
@@ -240,11 +242,16 @@ def _name(thing: Any) -> str:
     return f'{thing.__module__}.{thing.__qualname__}' if hasattr(thing, '__qualname__') else type(thing).__name__
 
 
-def _check_items(target: Any, keys: Sequence) -> None:
-    """Keys for a dict. Nested tuples, of which a few bytes make trillions, take for ever to compare."""
-    require(isinstance(target, dict), f'items for {type(target).__name__}')
+def _dict(thing: Any) -> dict:
+    require(isinstance(thing, dict), f'items for {type(thing).__name__}')
+    return thing
+
+
+def _keys(keys: Sequence) -> Sequence:
+    """No nested tuples, of which a few bytes make trillions, which take for ever to compare."""
     for key in keys:
         require(isinstance(key, (str, int, float, type(None))), f'{type(key).__name__} as a key')
+    return keys
 
 
 def _tensor(storage: Tensor, offset: int, size: Tuple[int, ...], stride: Tuple[int, ...], *unused) -> Tensor:
@@ -295,24 +302,13 @@ def _fill_history(buffer: HistoryBuffer, state: dict) -> None:
 
 
 def _fill_ordered(thing: OrderedDict, state: dict) -> None:
-    _check_items(state, ())
-    require(set(state) <= {'_metadata'}, 'attributes of an OrderedDict')
+    require(set(_dict(state)) <= {'_metadata'}, 'attributes of an OrderedDict')
     thing.__dict__.update(state)  # versions of the modules, as state_dict() keeps them
 
 
 def _ordered(pairs: Sequence = ()) -> OrderedDict:
-    _check_items({}, [key for key, _ in pairs])
+    _keys([key for key, _ in pairs])
     return OrderedDict(pairs)
-
-
-def _counter(counts: dict) -> Counter:
-    _check_items(counts, ())
-    return Counter(counts)
-
-
-def _set(values: Sequence) -> set:
-    _check_items({}, values)
-    return set(values)
 
 
 def _bytes(text: str, encoding: str) -> bytes:
@@ -334,9 +330,9 @@ FUNCTIONS = {
     'torch._tensor._rebuild_from_type_v2': _plain_tensor,
     'torch._utils._rebuild_parameter': lambda data, requires_grad, *unused: nn.Parameter(data, bool(requires_grad)),
     'torch.Size': torch.Size, 'torch.device': torch.device, 'numpy.dtype': _dtype,
-    'collections.OrderedDict': _ordered, 'collections.Counter': _counter, 'builtins.set': _set,
-    'builtins.slice': slice, 'builtins.complex': complex, 'builtins.getattr': _known_attribute,
-    '_codecs.encode': _bytes,
+    'collections.OrderedDict': _ordered, 'collections.Counter': lambda counts: Counter(_dict(counts)),
+    'builtins.set': lambda values: set(_keys(values)), 'builtins.slice': slice, 'builtins.complex': complex,
+    'builtins.getattr': _known_attribute, '_codecs.encode': _bytes,
     **{f'{package}.multiarray.{name}': function for package in ('numpy.core', 'numpy._core')  # NumPy 1 and 2
        for name, function in (('_reconstruct', lambda *unused: np.empty(0, np.int8)), ('scalar', _scalar))}}
 STORED = dict(

@@ -43,12 +43,7 @@ def load_source(source: str) -> 'LoadedCheckpoint':
 
 
 class LoadedCheckpoint(dict):
-    """A checkpoint as it was saved.
-
-    Attributes:
-        source: where it came from.
-        meta: what it says of itself.
-    """
+    """A checkpoint as it was saved, with ``source``, where it came from, and ``meta``, what it says of itself."""
 
     def __init__(self, checkpoint: dict, source: str) -> None:
         super().__init__(checkpoint)
@@ -57,13 +52,9 @@ class LoadedCheckpoint(dict):
             raise CheckpointError(f'{source} is no checkpoint: its meta, or the dataset_meta in it, is no dict')
 
     def classes(self, metainfo: Optional[dict] = None) -> Tuple[Tuple[str, ...], List[List[int]]]:
-        """Names of the classes, printable, and their colours; none if they are not named.
+        """Names of the classes, printable, and their colours, of ``metainfo`` or else of the checkpoint.
 
-        Args:
-            metainfo: takes the place of the checkpoint's ``dataset_meta``.
-
-        Raises:
-            CheckpointError: if they are something else.
+        Both are empty if they are not named; raises CheckpointError if they are something else.
         """
         metainfo = self.meta.get('dataset_meta') or {} if metainfo is None else metainfo
         names, colors = (value.tolist() if isinstance(value, np.ndarray) else value or ()
