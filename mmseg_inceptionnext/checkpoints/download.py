@@ -81,7 +81,7 @@ def _fetch(url: str, part: Path) -> None:
         except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
             status = getattr(error, 'code', 500)
             if status == 416:
-                part.unlink()  # it is longer than the file: it was another one
+                part.unlink(missing_ok=True)  # it is longer than the file: it was another one
             elif status < 500:
                 raise
             if attempt == ATTEMPTS:
@@ -100,7 +100,7 @@ def _fetch_once(url: str, part: Path) -> None:
         if response.status != 206:
             have = 0
         elif not response.headers.get('Content-Range', '').startswith(f'bytes {have}-'):
-            part.unlink()
+            part.unlink(missing_ok=True)
             raise ConnectionError('the server sent another part of the file than the one asked for')
         etag = response.headers.get('ETag', 'W/')  # If-Range takes no weak one
         name = response.headers.get('Last-Modified') if etag.startswith('W/') else etag
@@ -125,6 +125,6 @@ def _check_content(part: Path, name: str) -> None:
         with suppress(UnsafeCheckpointError):  # it is complete; whether it may be read is for the reader to say
             read_checkpoint(str(part))
     except (CheckpointError, OSError) as error:
-        part.unlink()
+        part.unlink(missing_ok=True)
         raise CheckpointError(f'what came is not the file, so it was removed: {error}') from error
     part.with_suffix('.version').unlink(missing_ok=True)
