@@ -15,6 +15,9 @@ from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 _TEST = "test_dataloader = dict(dataset=dict({}pipeline=[{}]))"
 _LOAD = "dict(type='LoadImageFromFile')"
 _MODEL = "model = dict(type='EncoderDecoder', {})"
+_FLIP = "dict(type='RandomFlip'), "
+_TTA = ("tta_model = dict(type='SegTTAModel')\n"
+        "tta_pipeline = [dict(type='LoadImageFromFile'), dict(type='TestTimeAug', transforms=[{}])]")
 
 # Configs that do harm if they are built or run: what is added to the text, and words of the sentence that refuses it.
 CONFIGS = {
@@ -53,8 +56,11 @@ CONFIGS = {
                                  'makes images too large'),
     'many windows': (_MODEL.format("test_cfg=dict(mode='slide', crop_size=(8, 8), stride=(1, 1))"), 'too many windows'),
     'huge numbers': (_MODEL.format('depths=(10**12, 1)'.replace('10**12', '1000000000000')), 'numbers up to 1048576'),
-    'many views': ("tta_model = dict(type='SegTTAModel')\ntta_pipeline = [dict(type='LoadImageFromFile'), dict(type="
-                   "'TestTimeAug', transforms=[[" + "dict(type='RandomFlip'), " * 99 + ']])]', 'has 99 choices'),
+    'many views': (_TTA.format('[' + _FLIP * 99 + ']'), 'has more than 64 views'),
+    'many views, combined': (_TTA.format(f'[{_FLIP * 2}], ' * 30), 'has more than 64 views'),
+    'views of views': (_TTA.format(f"[dict(type='TestTimeAug', transforms=[[{_FLIP * 9}]])]"), 'views of views'),
+    'no views': (_TTA.format('').replace('transforms=[]', ''), 'transforms is NoneType'),
+    'a list of datasets that is none': ("test_dataloader = dict(dataset=dict(datasets={{1: 2}}))", 'KeyError'),
 }
 
 

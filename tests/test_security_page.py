@@ -1,7 +1,14 @@
 """docs/security.md lists what the code allows."""
 import re
 
-from mmseg_inceptionnext.checkpoints.embedded_config import LEFT_OUT, MAX_NUMBER, MAX_PIXELS, PACKAGES, TRANSFORMS
+from mmseg_inceptionnext.checkpoints.embedded_config import (
+    LEFT_OUT,
+    MAX_NUMBER,
+    MAX_PIXELS,
+    MAX_VIEWS,
+    PACKAGES,
+    TRANSFORMS,
+)
 from mmseg_inceptionnext.checkpoints.safe_reading import ALLOWED
 from mmseg_inceptionnext.checkpoints.sources import MAX_CLASSES, MAX_NAME
 
@@ -21,6 +28,6 @@ def test_the_page_lists_what_is_allowed():
         assert part in text, f'put this into docs/security.md:\n{part}'
     flat = re.sub(r'\s+', ' ', text)
     for words in (f'in the packages {", ".join(PACKAGES)};', f'numbers up to {MAX_NUMBER},',
-                  f'({", ".join(LEFT_OUT)})', f'at most {MAX_PIXELS} pixels',
+                  f'({", ".join(LEFT_OUT)})', f'at most {MAX_PIXELS} pixels, in at most {MAX_VIEWS} views:',
                   f'up to {MAX_CLASSES} names of up to {MAX_NAME} characters'):
         assert words in flat, words

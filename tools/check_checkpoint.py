@@ -22,7 +22,7 @@ def main():
     print(table)
     if problem:
         sys.exit(f'would not load: {problem}')
-    print('would load whole')
+    print('would load completely')
 
 
 if __name__ == '__main__':

@@ -10,7 +10,6 @@ def parse_args():
         description='Write a checkpoint for sharing: weights, classes, palette, config, and its SHA-256 in the name')
     parser.add_argument('checkpoint', help="file that MMEngine's runner wrote")
     parser.add_argument('out', help='file to write, .pth or .safetensors; NAME.pth becomes NAME-1a2b3c4d.pth')
-    parser.add_argument('--ema', action='store_true', help='take the weights that were averaged in training')
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='run what is inside the checkpoint, if it holds more than data')
     return parser.parse_args()
@@ -18,7 +17,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    print(publish_checkpoint(args.checkpoint, args.out, args.ema, args.trust_checkpoint))
+    print(publish_checkpoint(args.checkpoint, args.out, args.trust_checkpoint))
 
 
 if __name__ == '__main__':

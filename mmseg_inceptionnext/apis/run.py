@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 
 from mmseg_inceptionnext.checkpoints import choose_checkpoint, safe_checkpoints
 from mmseg_inceptionnext.checkpoints.compare import unwrap
-from mmseg_inceptionnext.checkpoints.files import full_disk_explained, what_is_whole, what_resumes
+from mmseg_inceptionnext.checkpoints.files import full_disk_explained, what_resumes
 from mmseg_inceptionnext.config import make_writable, metainfo_of
 from mmseg_inceptionnext.engine import NonFiniteLossHook, build_runner, check_autocast, fuse_optimizer, match_batch
 from mmseg_inceptionnext.engine.check_config import check_datasets
@@ -75,7 +75,7 @@ def train(cfg: Config,
     _check_save_best(cfg)
     place = _where_checkpoints_are(cfg)
     with _alone_in_folders(cfg), safe_checkpoints(trust_checkpoint), full_disk_explained(
-            cfg.work_dir, lambda: what_is_whole(*place)):
+            cfg.work_dir, lambda: f'Make room. {what_resumes(*place)}'):
         resumed = choose_checkpoint(*place) if resume is True else resume
         cfg.resume, cfg.load_from = bool(resumed), resumed or cfg.get('load_from')
         runner = build_runner(cfg)

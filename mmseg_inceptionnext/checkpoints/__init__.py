@@ -1,3 +1,4 @@
+from . import patches  # noqa: F401  by which MMEngine reads checkpoints as data
 from .compare import check_segmentor
 from .embedded_config import embedded_config, guarded_build
 from .files import choose_checkpoint, write_atomically

@@ -1,24 +1,23 @@
 """Takes what inference needs out of the config inside a checkpoint, as data: MMEngine would run it as a program."""
 import ast
 import json
+import math
 import os.path as osp
 import re
 import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
-import mmengine.registry.registry as registry_module
 import timm
-from mmengine import registry as mmengine_registry
 from mmengine.config import Config
+from mmengine.registry import MODELS, TASK_UTILS, Registry
 from mmseg.registry import DATASETS
 from torch import Tensor
-from torch.nn.modules import module as torch_module
 
 from mmseg_inceptionnext.errors import CheckpointError, UnsafeCheckpointError
 
-from .safe_reading import is_trusting
+from .safe_reading import NotData, is_trusting, require
 
 PACKAGES = ('mmengine', 'mmcv', 'mmseg', 'mmseg_inceptionnext')
 PUBLISHED = 'inference_config'  # where a published checkpoint keeps it in its meta, as JSON
@@ -41,7 +40,7 @@ MAX_NUMBER = 2**20
 MAX_PIXELS, MAX_FACTOR = 2**24, 4  # that an image is brought to, and by which each side is enlarged
 # What these settings of a transform come to at most, both sides multiplied.
 SIZES = dict(dict.fromkeys(('scale', 'size', 'max_size', 'size_divisor'), MAX_PIXELS), scale_factor=MAX_FACTOR**2)
-MAX_CHOICES = 16  # of a step of TestTimeAug
+MAX_VIEWS = 64  # of an image, by TestTimeAug
 MIN_STRIDE = 16  # pixels, of sliding windows
 MODULE_COST = 256  # parameters that a module counts for, so that their number is limited, too
 
@@ -49,21 +48,15 @@ _budget: ContextVar[Optional[list]] = ContextVar('budget', default=None)
 
 
 def embedded_config(meta: dict, source: str) -> Config:
-    """The config inside a checkpoint, without running any of it: ``model``, ``test_dataloader.dataset`` with the
-    pipeline and what it says of the classes, ``tta_model`` and ``tta_pipeline``. Build from it in
-    :func:`guarded_build`.
+    """What inference needs of the config in a checkpoint's ``meta``, without running any of it.
 
-    A model may hold numbers, words and registered types. A word names no file; what would fetch weights is left out,
-    since the checkpoint has them. Pipelines may hold the ``TRANSFORMS`` above. In a ``safe_checkpoints(trust=True)``
-    the whole config is run as MMEngine does.
-
-    Args:
-        meta: the checkpoint's, with the config as MMEngine writes it or as JSON, as in published files.
-        source: name of the file for messages.
+    That is ``model``, ``test_dataloader.dataset`` with the pipeline and what it says of the classes, ``tta_model`` and
+    ``tta_pipeline``. Build from it in :func:`guarded_build`. In a ``safe_checkpoints(trust=True)`` the whole config is
+    run as MMEngine does.
 
     Raises:
         CheckpointError: if there is none.
-        UnsafeCheckpointError: if it holds anything else.
+        UnsafeCheckpointError: if it holds anything but plain data.
     """
     if not holds_config(meta):
         raise CheckpointError(f'{source} holds no config; give the one it was trained with by --config')
@@ -76,15 +69,15 @@ def embedded_config(meta: dict, source: str) -> Config:
 def inference_config(cfg: Any, source: str, read: Callable[[Any], dict] = dict) -> Config:
     """Takes what inference needs out of a config, or out of its text by ``read``; see :func:`embedded_config`."""
     try:
-        if len(cfg) > MAX_TEXT:
-            raise _NotData(f'its text has more than {MAX_TEXT} characters')
+        require(len(cfg) <= MAX_TEXT, f'its text has more than {MAX_TEXT} characters')
         return Config(_select(read(cfg)))
-    except (_NotData, SyntaxError, TypeError, ValueError, AttributeError, RecursionError, MemoryError) as error:
+    except (NotData, SyntaxError, TypeError, ValueError, LookupError, AttributeError, RecursionError,
+            MemoryError) as error:
+        found = error if isinstance(error, NotData) else repr(error)[:160]
         raise UnsafeCheckpointError(
-            f'the config inside {source} is not plain data of the packages here: '
-            f'{str(error) or type(error).__name__}; nothing of it was run. Give the config that it was trained with by '
-            '--config, or, if you trust whoever made the file, add --trust-checkpoint (in Python: '
-            'trust_checkpoint=True)') from error
+            f'the config inside {source} is not plain data of the packages here: {found}; nothing of it was run. Give '
+            'the config that it was trained with by --config, or, if you trust whoever made the file, add '
+            '--trust-checkpoint (in Python: trust_checkpoint=True)') from error
 
 
 def holds_config(meta: dict) -> bool:
@@ -109,12 +102,9 @@ def from_json(text: str) -> Any:
 
 @contextmanager
 def guarded_build(weights: Dict[str, Tensor]) -> Iterator[None]:
-    """Within it, MMEngine's registries import nothing, and a model cannot be much larger than its checkpoint.
+    """Within it, MMEngine's registries import nothing, and a model cannot be much larger than these weights.
 
-    A registry would import what it does not know, such as ``os.system``. In a ``safe_checkpoints(trust=True)`` it does.
-
-    Args:
-        weights: the checkpoint's.
+    It has no effect in a ``safe_checkpoints(trust=True)``.
     """
     token = _budget.set(None if is_trusting() else [4 * sum(map(Tensor.numel, weights.values())) + 2**24])
     try:
@@ -123,7 +113,12 @@ def guarded_build(weights: Dict[str, Tensor]) -> Iterator[None]:
         _budget.reset(token)
 
 
-def _spend(module, name: str, part: Any) -> None:
+def is_guarded_build() -> bool:
+    """Whether the caller stands in :func:`guarded_build`, and the checkpoint is not trusted."""
+    return _budget.get() is not None
+
+
+def count_part(module, name: str, part: Any) -> None:
     """Sees each parameter, buffer and module that any model gets."""
     budget = _budget.get()
     if budget is not None and part is not None:
@@ -132,22 +127,14 @@ def _spend(module, name: str, part: Any) -> None:
             raise ValueError('it has far more parameters than the checkpoint')
 
 
-def _find_object(name: str, find=registry_module.get_object_from_string) -> Any:
-    if _budget.get() is None:
-        return find(name)
-    found = _look_up(name)
-    return found if any(found is item for item in _registered()[0]) else None
+def find_registered(name: str) -> Any:
+    """A part of models by its module and name, as MMEngine's newer style of configs has it; None if none is registered.
 
-
-# Once for the process: they ask where they were called from.
-registry_module.get_object_from_string = _find_object
-torch_module.register_module_parameter_registration_hook(_spend)
-torch_module.register_module_buffer_registration_hook(_spend)
-torch_module.register_module_module_registration_hook(_spend)
-
-
-class _NotData(Exception):
-    """Its text says what was found."""
+    Nothing is imported.
+    """
+    module, _, attribute = name.rpartition('.')
+    found = vars(sys.modules.get(module, object)).get(attribute)
+    return found if any(found is item for registry in _registries() for item in registry.module_dict.values()) else None
 
 
 def _parse(text: str) -> dict:
@@ -155,11 +142,11 @@ def _parse(text: str) -> dict:
     values = {}
     for node in ast.parse(text).body:
         if not isinstance(node, ast.Assign) or not all(isinstance(target, ast.Name) for target in node.targets):
-            raise _NotData(f'line {node.lineno} is no assignment to a name: {ast.unparse(node)[:80]}')
+            raise NotData(f'line {node.lineno} is no assignment to a name: {ast.unparse(node)[:80]}')
         try:
             value = ast.literal_eval(_Literal().visit(node.value))
         except ValueError as error:
-            raise _NotData(f'line {node.lineno} holds {ast.unparse(node.value)[:80]}') from error
+            raise NotData(f'line {node.lineno} holds {ast.unparse(node.value)[:80]}') from error
         values.update({target.id: value for target in node.targets})
     return values
 
@@ -180,11 +167,10 @@ class _Literal(ast.NodeTransformer):
 
 def _select(cfg: dict) -> dict:
     """What inference needs, checked; the rest, such as hooks, is never looked at."""
-    _expect(cfg.get('model'), dict, 'model')
-    selected = dict(default_scope='mmseg', model=_plain(cfg['model'], 'model'))
+    selected = dict(default_scope='mmseg', model=_plain(_expect(cfg.get('model'), dict, 'model'), 'model'))
     stride = (selected['model'].get('test_cfg') or {}).get('stride') or [MIN_STRIDE]
-    if min(stride) < MIN_STRIDE:
-        raise _NotData(f'model.test_cfg.stride={stride} makes too many windows; allowed is {MIN_STRIDE} and more')
+    require(min(stride) >= MIN_STRIDE,
+            f'model.test_cfg.stride={stride} makes too many windows; allowed is {MIN_STRIDE} and more')
     dataset = (cfg.get('test_dataloader') or {}).get('dataset')
     while dataset and 'pipeline' not in dataset and (dataset.get('dataset') or dataset.get('datasets')):
         dataset = dataset.get('dataset') or dataset['datasets'][0]  # of those that it joins or repeats
@@ -198,9 +184,9 @@ def _select(cfg: dict) -> dict:
     return selected
 
 
-def _expect(value: Any, kind: type, name: str) -> None:
-    if not isinstance(value, kind):
-        raise _NotData(f'{name} is {type(value).__name__}, not a {kind.__name__}')
+def _expect(value: Any, kind: type, name: str) -> Any:
+    require(isinstance(value, kind), f'{name} is {type(value).__name__}, not a {kind.__name__}')
+    return value
 
 
 def _metainfo(dataset: dict) -> dict:
@@ -214,43 +200,51 @@ def _metainfo(dataset: dict) -> dict:
 
 def _bare(kind: Any) -> str:
     """The name of a class without its package or module."""
-    _expect(kind, str, 'type')
-    return kind.rpartition('.')[2]
+    return _expect(kind, str, 'type').rpartition('.')[2]
 
 
 def _pipeline(steps: Any, name: str) -> List[dict]:
-    _expect(steps, list, name)
+    selected = _steps(steps, name)
+    kinds = [step['type'] for step in selected]
+    require(kinds[:1] == ['LoadImageFromFile'] and len(set(kinds)) == len(kinds),
+            f'{name} is {", ".join(kinds)}; it begins with LoadImageFromFile, and has no step twice')
+    return selected
+
+
+def _steps(steps: Any, name: str) -> List[dict]:
+    """Those of a pipeline, or of a choice of TestTimeAug, without what is for labels."""
     selected = []
-    for step in steps:
-        _expect(step, dict, f'a step of {name}')
-        kind, arguments = _bare(step.get('type')), {key: step[key] for key in step if key not in ('type', *LEFT_OUT)}
+    for step in _expect(steps, list, name):
+        kind = _bare(_expect(step, dict, f'a step of {name}').get('type'))
+        arguments = {key: step[key] for key in step if key not in ('type', *LEFT_OUT)}
         if kind in FOR_LABELS:
             continue
         if kind not in TRANSFORMS or set(arguments) - set(TRANSFORMS[kind]):
             allowed = ', '.join(f'{kind}({", ".join(keys)})' for kind, keys in TRANSFORMS.items())
-            raise _NotData(f'{name} has the step {kind}({", ".join(map(str, arguments))}); allowed are '
-                           f'{allowed}')
+            raise NotData(f'{name} has the step {kind}({", ".join(map(str, arguments))}); allowed are {allowed}')
         if kind == 'TestTimeAug':
-            choices = [_pipeline(choice, f'{name}.transforms') for choice in arguments['transforms']]
-            arguments['transforms'] = [choice for choice in choices if choice]
+            arguments = dict(transforms=_views(arguments.get('transforms'), f'{name}.transforms'))
         else:
             arguments = {key: _size(key, tuple(value) if isinstance(value, list) else value)
                          for key, value in arguments.items()}
         selected.append(dict(type=kind, **arguments))
-    kinds = [step['type'] for step in selected]
-    if name.endswith('.transforms'):  # of TestTimeAug: one of them for a view
-        if len(kinds) > MAX_CHOICES:
-            raise _NotData(f'{name} has {len(kinds)} choices; allowed are {MAX_CHOICES}')
-    elif kinds[:1] != ['LoadImageFromFile'] or len(set(kinds)) < len(kinds):
-        raise _NotData(f'{name} is {", ".join(kinds)}; it begins with LoadImageFromFile, and has no step twice')
+    return selected
+
+
+def _views(choices: Any, name: str) -> List[List[dict]]:
+    """The steps of TestTimeAug: of each list one is taken, in every combination."""
+    selected = [choice for choice in (_steps(choice, name) for choice in _expect(choices, list, name)) if choice]
+    views = math.prod(map(len, selected))
+    are_nested = any(step['type'] == 'TestTimeAug' for choice in selected for step in choice)
+    require(views <= MAX_VIEWS and not are_nested, f'{name} has more than {MAX_VIEWS} views, or views of views')
     return selected
 
 
 def _size(key: str, value: Any) -> Any:
     """A setting of a transform, within the limits that keep images small."""
     value = _plain(value, key)
-    if key in SIZES and value is not None and not 0 < area(value) <= SIZES[key]:
-        raise _NotData(f'{key}={value} makes images too large, or is no size')
+    require(key not in SIZES or value is None or 0 < area(value) <= SIZES[key],
+            f'{key}={value!s:.80} makes images too large, or is no size')
     return value
 
 
@@ -268,47 +262,35 @@ def _plain(value: Any, name: str) -> Any:
             _expect(key, str, f'a name in {name}')
         part = {key: value[key] for key in value if key not in LEFT_OUT}
         kind = part.pop('type', None)
-        if kind is not None and not (isinstance(kind, str) and _is_registered(kind)):
-            raise _NotData(f'type={kind!r:.80} in {name} is not registered by {", ".join(PACKAGES)}')
-        if part.get('_scope_', 'mmseg') not in PACKAGES:  # whose registry MMEngine would import
-            raise _NotData(f'_scope_ in {name} is none of {", ".join(PACKAGES)}')
+        require(kind is None or isinstance(kind, str) and _is_registered(kind),
+                f'type={kind!r:.80} in {name} is not registered by {", ".join(PACKAGES)}')
+        require(part.get('_scope_', 'mmseg') in PACKAGES,  # whose registry MMEngine would import
+                f'_scope_ in {name} is none of {", ".join(PACKAGES)}')
         part = {key: _plain(item, f'{name}.{key}') for key, item in part.items()}
         return part if kind is None else dict(part, type=kind)
     if isinstance(value, (list, tuple)):
         return type(value)([_plain(item, name) for item in value])
     if isinstance(value, str):
         is_word = re.fullmatch(r'[\w -]*', value) or name.endswith('.model_name') and timm.is_model(value.split('.')[0])
-        if not is_word or osp.isfile(value):
-            raise _NotData(f'{name}={value[:80]!r} is no word, or names a file or a place')
-    elif not isinstance(value, (bool, float, type(None))) and not (type(value) is int and abs(value) <= MAX_NUMBER):
-        raise _NotData(f'{name} is {type(value).__name__}; allowed are words, and numbers up to {MAX_NUMBER}')
+        require(is_word and not osp.isfile(value), f'{name}={value[:80]!r} is no word, or names a file or a place')
+        return value
+    require(isinstance(value, (bool, float, type(None))) or type(value) is int and abs(value) <= MAX_NUMBER,
+            f'{name} is {type(value).__name__}; allowed are words, and numbers up to {MAX_NUMBER}')
     return value
 
 
 def _is_registered(kind: str) -> bool:
-    registered, names, scopes = _registered()
     scope, _, name = kind.rpartition('.')
-    if scope in ('', *scopes) and name in names:
-        return True
-    found = _look_up(kind)
-    return any(found is item for item in registered)
+    registries = _registries()
+    is_named = any(name in registry.module_dict for registry in registries)
+    return is_named and scope in ('', *PACKAGES, *(registry.scope for registry in registries)) or (
+        find_registered(kind) is not None)
 
 
-def _look_up(name: str) -> Any:
-    """What a module has under a name, as configs in MMEngine's newer style name a class; never imported."""
-    module, _, attribute = name.rpartition('.')
-    return vars(sys.modules.get(module, object)).get(attribute)
-
-
-def _registered() -> Tuple[List[Any], Set[str], Set[str]]:
-    """What the registries of model parts hold in the packages that are imported, its names, and their scopes."""
-    roots = [mmengine_registry.MODELS, mmengine_registry.TASK_UTILS]
-    registered, names, scopes = [], set(), set(PACKAGES)
-    while roots:
-        registry = roots.pop()
+def _registries() -> List[Registry]:
+    """MMEngine's registries of model parts, of all packages that are imported."""
+    registries = [MODELS, TASK_UTILS]
+    for registry in registries:  # which grow meanwhile
         registry.import_from_location()
-        roots += registry.children.values()
-        scopes.add(registry.scope)
-        registered += registry.module_dict.values()
-        names.update(registry.module_dict)
-    return registered, names, scopes
+        registries += registry.children.values()
+    return registries

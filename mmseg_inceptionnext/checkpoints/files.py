@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, found, and looked at."""
+"""Checkpoint files: written completely or not at all, found, and looked at."""
 import errno
 import glob
 import logging
@@ -7,7 +7,7 @@ import os.path as osp
 import re
 import stat
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Callable, Iterator, List, Optional, Tuple
 
 from mmengine.fileio import LocalBackend, register_backend
@@ -17,7 +17,7 @@ from mmseg_inceptionnext.errors import CheckpointError
 
 from .safe_reading import check_zip
 
-TEMPORARY = '.{name}.tmp'
+TEMPORARY = '.{name}.tmp'  # beside the file that takes its place; leftovers are removed when training starts
 NO_RENAME = {errno.EPERM, errno.EACCES, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBUSY}
 
 
@@ -33,9 +33,10 @@ def write_atomically(content: bytes, path: str) -> None:
 
     Raises:
         OSError: if it cannot be written. What was at ``path`` before is still there; where the file system cannot
-            rename, the content is then whole under the temporary name.
+            rename, the content is then complete under the temporary name.
     """
-    temporary, whole_elsewhere = temporary_beside(path), False
+    folder, name = osp.split(osp.abspath(path))
+    temporary, is_only_copy = osp.join(folder, TEMPORARY.format(name=name)), False
     try:
         _write(content, temporary)
         try:
@@ -43,19 +44,18 @@ def write_atomically(content: bytes, path: str) -> None:
         except OSError as error:
             if error.errno not in NO_RENAME:
                 raise
-            whole_elsewhere = True
+            is_only_copy = True
             _write(content, path)
-            whole_elsewhere = False
+            is_only_copy = False
     finally:
-        if osp.exists(temporary) and not whole_elsewhere:
+        if osp.exists(temporary) and not is_only_copy:
             os.remove(temporary)
-    _sync_folder(osp.dirname(temporary))
-
-
-def temporary_beside(path: str) -> str:
-    """The name under which a file is written before it takes its own; leftovers go when training starts."""
-    folder, name = osp.split(osp.abspath(path))
-    return osp.join(folder, TEMPORARY.format(name=name))
+    with suppress(OSError):  # makes the new name last through a power failure, where the system knows how
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _write(content: bytes, path: str) -> None:
@@ -65,20 +65,6 @@ def _write(content: bytes, path: str) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: str) -> None:
-    """Makes the new name last through a power failure, where the system knows how."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
-
-
 @register_backend('atomic')
 class AtomicBackend(LocalBackend):
     """MMEngine's backend for local files, with :func:`write_atomically`."""
@@ -86,13 +72,6 @@ class AtomicBackend(LocalBackend):
     def put(self, obj: bytes, filepath) -> None:
         make_folder(filepath)
         write_atomically(obj, str(filepath))
-
-
-def what_is_whole(folder: str, filename_tmpl: Optional[str] = None) -> str:
-    """The end of a message about a checkpoint or a log that could not be written."""
-    whole = [path for path in checkpoints_in(folder, filename_tmpl) if not why_broken(path)]
-    return (f'Whole are {", ".join(map(osp.basename, whole)) or "none"} in {folder}; mend the cause, such as a full '
-            'disk, and go on with --resume')
 
 
 @contextmanager
@@ -111,15 +90,8 @@ def full_disk_explained(folder: str, advise: Callable[[], str]) -> Iterator[None
                               f'{advise()}') from error
 
 
-def what_resumes(folder: str, filename_tmpl: Optional[str] = None) -> str:
-    """The end of a message about a training that was stopped."""
-    whole = next((path for path in checkpoints_in(folder, filename_tmpl) if not why_broken(path)), None)
-    return (f'{whole} is whole, and --resume goes on from it' if whole else
-            f'No checkpoint in {folder} is whole yet, so --resume begins anew')
-
-
 def checkpoints_in(folder: str, filename_tmpl: Optional[str] = None) -> List[str]:
-    """The regular checkpoints of a folder, the one of the largest N first.
+    """The checkpoints of a folder that are written at intervals, the one of the largest N first.
 
     Args:
         folder: what is searched.
@@ -133,15 +105,15 @@ def checkpoints_in(folder: str, filename_tmpl: Optional[str] = None) -> List[str
     return [path for _, path in sorted(found, reverse=True)]
 
 
-def why_broken(path: str) -> str:
-    """Why a checkpoint cannot be read whole; an empty string if it can. Every byte is compared with its checksum."""
+def find_damage(path: str) -> str:
+    """Why a checkpoint cannot be read; an empty string if it can. Every byte is compared with its checksum."""
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             return 'it is no file'
         if status.st_size == 0:
             return 'it is empty'
-        check_zip(path, whole=True)
+        check_zip(path, checksums=True)
     except CheckpointError as error:
         return str(error).replace(path, 'it', 1)
     except OSError as error:
@@ -151,34 +123,37 @@ def why_broken(path: str) -> str:
     return ''
 
 
-def newest_whole_checkpoint(folder: str, filename_tmpl: Optional[str] = None) -> Tuple[Optional[str], List[str]]:
-    """The newest checkpoint of a folder that reads whole, and a line for each newer one that was passed over.
-
-    Args:
-        folder, filename_tmpl: see :func:`checkpoints_in`.
-
-    Raises:
-        CheckpointError: if there are checkpoints and none of them reads whole.
-    """
-    passed_over = []
+def newest_checkpoint(folder: str, filename_tmpl: Optional[str] = None) -> Tuple[Optional[str], List[str]]:
+    """The newest checkpoint of :func:`checkpoints_in` without damage, and a line for each newer one that has some."""
+    skipped = []
     for path in checkpoints_in(folder, filename_tmpl):
-        reason = why_broken(path)
-        if not reason:
-            return path, passed_over
-        passed_over.append(f'{path} was passed over: {reason}')
-    if passed_over:
-        raise CheckpointError('\n'.join(['no checkpoint to go on from:', *passed_over,
-                                         'Give a good one with --cfg-options load_from=FILE beside --resume, or train '
-                                         'anew in another --work-dir']))
-    return None, []
+        damage = find_damage(path)
+        if not damage:
+            return path, skipped
+        skipped.append(f'{path} was skipped: {damage}')
+    return None, skipped
 
 
 def choose_checkpoint(folder: str, filename_tmpl: Optional[str] = None) -> Optional[str]:
-    """:func:`newest_whole_checkpoint`, which says what it found."""
-    path, passed_over = newest_whole_checkpoint(folder, filename_tmpl)
-    for line in passed_over:
-        print_log(f'resume: {line}', logger='current', level=logging.WARNING)
+    """:func:`newest_checkpoint`; warns of those that were skipped, and if there is none yet.
+
+    Raises:
+        CheckpointError: if there are checkpoints, and all of them are damaged.
+    """
+    path, skipped = newest_checkpoint(folder, filename_tmpl)
+    if skipped and path is None:
+        raise CheckpointError('\n'.join(['no checkpoint to resume from:', *skipped,
+                                         'Give a good one with --cfg-options load_from=FILE beside --resume, or train '
+                                         'anew in another --work-dir']))
     if path is None:
-        print_log(f'resume: there is no checkpoint in {folder} yet, so training starts from the beginning',
-                  logger='current', level=logging.WARNING)
+        skipped = [f'there is no checkpoint in {folder} yet, so training starts from the beginning']
+    for line in skipped:
+        print_log(f'resume: {line}', logger='current', level=logging.WARNING)
     return path
+
+
+def what_resumes(folder: str, filename_tmpl: Optional[str] = None) -> str:
+    """The end of a message about a training that stopped."""
+    path, _ = newest_checkpoint(folder, filename_tmpl)
+    return (f'{path} is complete, and --resume continues from it' if path else
+            f'No checkpoint in {folder} is complete yet, so --resume starts from the beginning')

@@ -33,8 +33,13 @@ BYTE_ORDER = 'written on a machine with another byte order'
 _trust: ContextVar[Optional[bool]] = ContextVar('trust_checkpoint', default=None)
 
 
-class _NotData(pickle.UnpicklingError):
+class NotData(pickle.UnpicklingError):
     """Its text says what was found."""
+
+
+def require(is_data: bool, found: str) -> None:
+    if not is_data:
+        raise NotData(found)
 
 
 @contextmanager
@@ -60,13 +65,8 @@ def is_trusting() -> bool:
 def read_checkpoint(path: str) -> dict:
     """Reads a ``.pth``, ``.pt`` or ``.safetensors`` file; tensors come into the CPU's memory.
 
-    Of a file in PyTorch's zip format every byte is compared with its checksum.
-
-    Args:
-        path: a file on disk.
-
-    Returns:
-        What was saved; for ``.safetensors`` a dict with ``state_dict`` and ``meta``.
+    What is read of a file in PyTorch's zip format is compared with its checksums. A ``.safetensors`` file gives a dict
+    with ``state_dict`` and ``meta``.
 
     Raises:
         UnsafeCheckpointError: if it holds anything but data; not in ``safe_checkpoints(trust=True)``.
@@ -81,33 +81,31 @@ def read_checkpoint(path: str) -> dict:
             is_zip = file.read(4) == b'PK\x03\x04'
             file.seek(0)
             if is_zip:
-                check_zip(path)
+                check_zip(path, checksums=is_trusting())  # else each part's is compared when it is read
             if is_trusting():
                 return torch.load(file, map_location='cpu', weights_only=False)
             return _read_zip(file) if is_zip else _read_legacy(file)
     except CheckpointError:
         raise
-    except _NotData as error:
+    except (MemoryError, OSError) as error:  # of this machine rather than of the file
+        raise CheckpointError(f'{path} cannot be read here: {type(error).__name__}: {error}') from error
+    except NotData as error:
         raise UnsafeCheckpointError(
             f'{path} holds {error}, which is not among the data that MMEngine saves and may be code to run; nothing of '
             'it was run or loaded. If you trust whoever made the file, add --trust-checkpoint (in Python: '
             'trust_checkpoint=True)') from error
     except Exception as error:  # a file of garbage can raise anything, from struct.error to UnicodeDecodeError
-        reason = f'{type(error).__name__}: {(str(error).strip().splitlines() or [""])[0][:160]}'
+        reason = f'{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:160]}'
         if isinstance(error, (pickle.UnpicklingError, LookupError, EOFError)):
             reason = 'no file that torch.save wrote, or not all of it'
         raise CheckpointError(f'{path} is damaged or no checkpoint ({reason})') from error
 
 
-def check_zip(path: str, whole: bool = False) -> None:
-    """Looks at a checkpoint in PyTorch's zip format without reading what it holds.
-
-    Args:
-        path: a file on disk.
-        whole: compare every byte with its checksum.
+def check_zip(path: str, checksums: bool) -> None:
+    """Looks at a checkpoint in PyTorch's zip format without loading it, and with ``checksums`` at every byte.
 
     Raises:
-        CheckpointError: if it is none, or is larger than it says.
+        CheckpointError: if it is none, would unpack to more than its size, or has a wrong checksum.
         OSError, zipfile.BadZipFile: if it cannot be read.
     """
     with zipfile.ZipFile(path) as archive:
@@ -121,7 +119,7 @@ def check_zip(path: str, whole: bool = False) -> None:
                 sum(record.file_size for record in records) > osp.getsize(path)):
             raise CheckpointError(f'{path} is no checkpoint: its parts are compressed or overlap, which torch.save '
                                   'never does')
-        damaged = archive.testzip() if whole else None
+        damaged = archive.testzip() if checksums else None
     if damaged:
         raise CheckpointError(f'{path} is damaged: the part {damaged} in it has another checksum')
 
@@ -179,9 +177,7 @@ def _read_legacy(file: BinaryIO) -> Any:
 class _Unpickler(pickle._Unpickler):  # the one in Python: its steps can be overridden
     """Finds the allowed names only, calls and fills what is ours only, and knows the steps that torch.save writes.
 
-    Args:
-        file: the pickle.
-        read_storage: gives a tensor's numbers from its key, dtype and count.
+    ``read_storage`` gives a tensor's numbers from its key, dtype and count.
     """
 
     def __init__(self, file: BinaryIO, read_storage: Optional[Callable] = None) -> None:
@@ -190,15 +186,14 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: its steps can be over
         self.storages: Dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        module = IMPORT_MAPPING.get(module, module)  # pickles name the modules of Python 2, such as __builtin__
-        if f'{module}.{name}' not in ALLOWED:
-            raise _NotData(f'{module}.{name}')
-        return ALLOWED[f'{module}.{name}']
+        full = f'{IMPORT_MAPPING.get(module, module)}.{name}'  # pickles name the modules of Python 2: __builtin__
+        require(full in ALLOWED, full)
+        return ALLOWED[full]
 
     def persistent_load(self, pid: Any) -> Tensor:
         kind, dtype, key, _, count, *view = pid
-        if kind != 'storage' or not isinstance(dtype, torch.dtype) or self.read_storage is None:
-            raise _NotData('something else in the place of the numbers of a tensor')
+        require(kind == 'storage' and isinstance(dtype, torch.dtype) and self.read_storage is not None,
+                'something else in the place of the numbers of a tensor')
         if key not in self.storages:
             self.storages[key] = self.read_storage(key, dtype, count)
         storage = self.storages[key]
@@ -212,30 +207,28 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: its steps can be over
             raise ValueError(f'a pickle of protocol {version}: save it anew with that of torch.save, 2')
 
     def load_reduce(self) -> None:
-        if not any(self.stack[-2] is function for function in CALLED):
-            raise _NotData(f'a call of {_name(self.stack[-2])}')
+        called = self.stack[-2]
+        require(any(called is function for function in FUNCTIONS.values()), f'a call of {_name(called)}')
         super().load_reduce()
 
     def load_newobj(self) -> None:
-        if self.stack[-2:] != [HistoryBuffer, ()]:
-            raise _NotData(f'an object of {_name(self.stack[-2])}')
+        require(self.stack[-2:] == [HistoryBuffer, ()], f'an object of {_name(self.stack[-2])}')
         self.stack[-2:] = [HistoryBuffer()]
 
     def load_build(self) -> None:
         state, thing = self.stack.pop(), self.stack[-1]
-        fill = FILLED.get(type(thing)) or (_check_dtype if isinstance(thing, np.dtype) else None)
-        if fill is None:
-            raise _NotData(f'a state for {type(thing).__name__}')
-        fill(thing, state)
+        kind = np.dtype if isinstance(thing, np.dtype) else type(thing)
+        require(kind in FILLED, f'a state for {kind.__name__}')
+        FILLED[kind](thing, state)
 
     def load_setitem(self) -> None:
-        _check_kind(self.stack[-3], dict)
-        _check_keys(self.stack[-2:-1])
+        _dict(self.stack[-3])
+        _keys(self.stack[-2:-1])
         super().load_setitem()
 
     def load_setitems(self) -> None:
-        _check_kind(self.metastack[-1][-1], dict)
-        _check_keys(self.stack[::2])
+        _dict(self.metastack[-1][-1])
+        _keys(self.stack[::2])
         super().load_setitems()
 
     dispatch = {getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in OPCODES}
@@ -249,16 +242,16 @@ def _name(thing: Any) -> str:
     return f'{thing.__module__}.{thing.__qualname__}' if hasattr(thing, '__qualname__') else type(thing).__name__
 
 
-def _check_kind(thing: Any, kind: type) -> None:
-    if not isinstance(thing, kind):
-        raise _NotData(f'items for {type(thing).__name__}')
+def _dict(thing: Any) -> dict:
+    require(isinstance(thing, dict), f'items for {type(thing).__name__}')
+    return thing
 
 
-def _check_keys(keys: Sequence) -> None:
-    """Nested tuples, of which a few bytes make trillions, take for ever to compare."""
+def _keys(keys: Sequence) -> Sequence:
+    """No nested tuples, of which a few bytes make trillions, which take for ever to compare."""
     for key in keys:
-        if not isinstance(key, (str, int, float, type(None))):
-            raise _NotData(f'{type(key).__name__} as a key')
+        require(isinstance(key, (str, int, float, type(None))), f'{type(key).__name__} as a key')
+    return keys
 
 
 def _tensor(storage: Tensor, offset: int, size: Tuple[int, ...], stride: Tuple[int, ...], *unused) -> Tensor:
@@ -268,31 +261,20 @@ def _tensor(storage: Tensor, offset: int, size: Tuple[int, ...], stride: Tuple[i
     return torch.empty(0, dtype=storage.dtype).set_(storage.untyped_storage(), offset, size, stride)
 
 
-def _parameter(data: Tensor, requires_grad: bool, *unused) -> nn.Parameter:
-    return nn.Parameter(data, bool(requires_grad))
-
-
 def _plain_tensor(rebuild: Callable, kind: type, arguments: tuple, *unused) -> Tensor:
-    """A tensor with attributes, as FSDP leaves them, without those."""
-    if kind is not Tensor or rebuild is not _tensor:
-        raise _NotData(f'a tensor of {_name(kind)}')
+    """A tensor that was saved with attributes, without those."""
+    require(kind is Tensor and rebuild is _tensor, f'a tensor of {_name(kind)}')
     return _tensor(*arguments)
 
 
 def _dtype(name: str, *unused) -> np.dtype:
-    if not re.fullmatch(r'[biufcSUO]\d+', name):
-        raise _NotData(f'a NumPy dtype {name!r:.80}')
+    require(bool(re.fullmatch(r'[biufcSUO]\d+', name)), f'a NumPy dtype {name!r:.80}')
     return np.dtype(name)
 
 
 def _check_dtype(dtype: np.dtype, state: tuple) -> None:
     """What a dtype is stands in its name; another state could make numbers into addresses."""
-    if state != dtype.__reduce__()[2]:
-        raise _NotData('a NumPy dtype that is not what its name says')
-
-
-def _array(*unused) -> np.ndarray:
-    return np.empty(0, np.int8)
+    require(state == dtype.__reduce__()[2], 'a NumPy dtype that is not what its name says')
 
 
 def _fill_array(array: np.ndarray, state: tuple) -> None:
@@ -300,80 +282,64 @@ def _fill_array(array: np.ndarray, state: tuple) -> None:
     count = math.prod(shape)
     fits = type(values) is list and len(values) == count if dtype.kind == 'O' else (
         type(values) is bytes and len(values) == count * dtype.itemsize)
-    if not fits:
-        raise _NotData(f'an array of {dtype} with other values')
+    require(fits, f'an array of {dtype} with other values')
     array.__setstate__((1, tuple(shape), dtype, bool(is_fortran), values))
 
 
 def _scalar(dtype: np.dtype, value: bytes) -> np.generic:
-    if dtype.kind == 'O' or len(value) != dtype.itemsize:
-        raise _NotData(f'a number of {dtype} with another value')
+    require(dtype.kind != 'O' and len(value) == dtype.itemsize, f'a number of {dtype} with another value')
     return np.frombuffer(value, dtype)[0]
 
 
 def _fill_history(buffer: HistoryBuffer, state: dict) -> None:
     """Without its table of statistics: it belongs to the class, and what is filled in there stays for all."""
     values, counts = state['_log_history'], state['_count_history']
-    if not all(type(part) is np.ndarray and part.ndim == 1 and part.dtype.kind in 'biuf' for part in (values, counts)) \
-            or len(values) != len(counts) or type(state['max_length']) is not int:
-        raise _NotData('a history of something else than numbers')
+    are_numbers = (type(part) is np.ndarray and part.ndim == 1 and part.dtype.kind in 'biuf'
+                   for part in (values, counts))
+    require(all(are_numbers) and len(values) == len(counts) and type(state['max_length']) is int,
+            'a history of something else than numbers')
     buffer.__dict__.update(max_length=state['max_length'], _log_history=values, _count_history=counts)
 
 
 def _fill_ordered(thing: OrderedDict, state: dict) -> None:
-    _check_kind(state, dict)
-    if set(state) - {'_metadata'}:
-        raise _NotData('attributes of an OrderedDict')
+    require(set(_dict(state)) <= {'_metadata'}, 'attributes of an OrderedDict')
     thing.__dict__.update(state)  # versions of the modules, as state_dict() keeps them
 
 
 def _ordered(pairs: Sequence = ()) -> OrderedDict:
-    _check_keys([key for key, _ in pairs])
+    _keys([key for key, _ in pairs])
     return OrderedDict(pairs)
 
 
-def _counter(counts: dict) -> Counter:
-    _check_kind(counts, dict)
-    return Counter(counts)
-
-
-def _set(values: Sequence) -> set:
-    _check_keys(values)
-    return set(values)
-
-
 def _bytes(text: str, encoding: str) -> bytes:
-    """As protocol 2 writes them."""
-    if encoding != 'latin1':
-        raise _NotData('a text in another encoding than latin1')
+    require(encoding == 'latin1', 'a text in another encoding than latin1')
     return text.encode('latin1')
 
 
 def _known_attribute(owner: Any, name: str) -> Any:
     """Stands for ``getattr`` in a pickle: so MMEngine refers to the statistics of its message hub's buffers, and to the
     curves of one scheduler."""
-    if (owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean')
-            or owner is OneCycleParamScheduler and name in ('_annealing_cos', '_annealing_linear')):
-        return getattr(owner, name)
-    raise _NotData('builtins.getattr')
+    require(owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean')
+            or owner is OneCycleParamScheduler and name in ('_annealing_cos', '_annealing_linear'), 'builtins.getattr')
+    return getattr(owner, name)
 
 
 # What a checkpoint of MMEngine calls and refers to, by the names that pickles give it; and how its objects are filled.
 FUNCTIONS = {
     'torch._utils._rebuild_tensor': _tensor, 'torch._utils._rebuild_tensor_v2': _tensor,
-    'torch._tensor._rebuild_from_type_v2': _plain_tensor, 'torch._utils._rebuild_parameter': _parameter,
-    'torch.Size': torch.Size, 'torch.device': torch.device,
-    'numpy.dtype': _dtype, 'collections.OrderedDict': _ordered, 'collections.Counter': _counter, 'builtins.set': _set,
-    'builtins.slice': slice, 'builtins.complex': complex, 'builtins.getattr': _known_attribute,
-    '_codecs.encode': _bytes,
+    'torch._tensor._rebuild_from_type_v2': _plain_tensor,
+    'torch._utils._rebuild_parameter': lambda data, requires_grad, *unused: nn.Parameter(data, bool(requires_grad)),
+    'torch.Size': torch.Size, 'torch.device': torch.device, 'numpy.dtype': _dtype,
+    'collections.OrderedDict': _ordered, 'collections.Counter': lambda counts: Counter(_dict(counts)),
+    'builtins.set': lambda values: set(_keys(values)), 'builtins.slice': slice, 'builtins.complex': complex,
+    'builtins.getattr': _known_attribute, '_codecs.encode': _bytes,
     **{f'{package}.multiarray.{name}': function for package in ('numpy.core', 'numpy._core')  # NumPy 1 and 2
-       for name, function in (('_reconstruct', _array), ('scalar', _scalar))}}
-CALLED = list(FUNCTIONS.values())
+       for name, function in (('_reconstruct', lambda *unused: np.empty(0, np.int8)), ('scalar', _scalar))}}
 STORED = dict(
     Double=torch.float64, Float=torch.float32, Half=torch.float16, BFloat16=torch.bfloat16, Long=torch.int64,
     Int=torch.int32, Short=torch.int16, Char=torch.int8, Byte=torch.uint8, Bool=torch.bool,
     ComplexFloat=torch.complex64, ComplexDouble=torch.complex128)
-FILLED = {np.ndarray: _fill_array, HistoryBuffer: _fill_history, OrderedDict: _fill_ordered}
+FILLED = {np.dtype: _check_dtype, np.ndarray: _fill_array, HistoryBuffer: _fill_history, OrderedDict: _fill_ordered}
 ALLOWED = {
     **FUNCTIONS,
     'numpy.ndarray': np.ndarray, 'torch.Tensor': Tensor,

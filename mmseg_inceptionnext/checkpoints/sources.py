@@ -1,19 +1,17 @@
 """Where checkpoints come from: a path, ``file://``, ``http(s)://`` or ``timm://``."""
 import os.path as osp
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import mmengine.runner.checkpoint as mmengine_checkpoint
 import numpy as np
 import timm
-from mmengine.runner import CheckpointLoader
 from timm.models import get_pretrained_cfg, load_state_dict_from_hf
 
 from mmseg_inceptionnext.errors import CheckpointError
 
 from .download import download
-from .safe_reading import is_guarding, is_trusting, read_checkpoint
+from .safe_reading import read_checkpoint
 
 TIMM = 'timm://'
 MAX_CLASSES = 2**16
@@ -45,12 +43,7 @@ def load_source(source: str) -> 'LoadedCheckpoint':
 
 
 class LoadedCheckpoint(dict):
-    """A checkpoint as it was saved.
-
-    Attributes:
-        source: where it came from.
-        meta: what it says of itself.
-    """
+    """A checkpoint as it was saved, with ``source``, where it came from, and ``meta``, what it says of itself."""
 
     def __init__(self, checkpoint: dict, source: str) -> None:
         super().__init__(checkpoint)
@@ -59,13 +52,9 @@ class LoadedCheckpoint(dict):
             raise CheckpointError(f'{source} is no checkpoint: its meta, or the dataset_meta in it, is no dict')
 
     def classes(self, metainfo: Optional[dict] = None) -> Tuple[Tuple[str, ...], List[List[int]]]:
-        """Names of the classes, printable, and their colours; none if they are not named.
+        """Names of the classes, printable, and their colours, of ``metainfo`` or else of the checkpoint.
 
-        Args:
-            metainfo: takes the place of the checkpoint's ``dataset_meta``.
-
-        Raises:
-            CheckpointError: if they are something else.
+        Both are empty if they are not named; raises CheckpointError if they are something else.
         """
         metainfo = self.meta.get('dataset_meta') or {} if metainfo is None else metainfo
         names, colors = (value.tolist() if isinstance(value, np.ndarray) else value or ()
@@ -98,35 +87,3 @@ def _load_from_timm(tag: str) -> dict:
         raise CheckpointError(
             f'{TIMM}{tag} cannot be had from the hub: {error}\nDownload model.safetensors of {hub_id} elsewhere and '
             'give its path: --cfg-options model.backbone.init_cfg.checkpoint=model.safetensors') from error
-
-
-def _loader_of(path: str, find=CheckpointLoader._get_checkpoint_loader) -> Callable:
-    """MMEngine's loader for a path or URL, within :func:`safe_checkpoints` ours."""
-    scheme = path.partition('://')[0].lower() if '://' in path else 'file'
-    if not is_guarding():
-        return find(path)
-    if scheme in ('file', 'http', 'https', 'timm'):
-        return load_from_source
-    return _refuse if any(word in scheme for word in ('s3', 'petrel', 'pavi')) else find(path)
-
-
-def _load_from_http(url: str, *args, load=mmengine_checkpoint.load_from_http, **kwargs) -> dict:
-    """What ``torchvision://`` and ``open-mmlab://`` come down to."""
-    return load_from_source(url) if is_guarding() else load(url, *args, **kwargs)
-
-
-# Once for the process: they ask where they were called from.
-CheckpointLoader._get_checkpoint_loader = _loader_of
-mmengine_checkpoint.load_from_http = _load_from_http
-
-
-def load_from_source(filename: str, map_location=None, **kwargs) -> 'LoadedCheckpoint':
-    """:func:`load_source` as one of MMEngine's loaders, which it names in its log by what follows ``load_from_``."""
-    checkpoint = load_source(filename)
-    if not is_trusting():
-        checkpoint.get('meta', {}).pop('config', None)  # MMEngine would run it
-    return checkpoint
-
-
-def _refuse(filename: str, map_location=None, **kwargs) -> dict:
-    raise CheckpointError(f'{filename}: this storage is not read here; copy the file to a disk and give its path')

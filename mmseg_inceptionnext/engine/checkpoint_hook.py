@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from mmseg_inceptionnext.checkpoints.files import TEMPORARY, what_is_whole, why_broken, write_atomically
+from mmseg_inceptionnext.checkpoints.files import TEMPORARY, find_damage, what_resumes, write_atomically
 from mmseg_inceptionnext.errors import CheckpointError, NonFiniteLossError
 
 VALIDATED = 'last_validated_iter'  # in the message hub; names that begin with 'val' would be logged as metrics
@@ -51,7 +51,7 @@ class AtomicCheckpointHook(CheckpointHook):
     ``CheckpointHook``.
 
     Raises:
-        CheckpointError: if a checkpoint cannot be written; names those that are whole.
+        CheckpointError: if a checkpoint cannot be written; names the newest one that is complete.
     """
 
     def __init__(self, *args, backend_args: Optional[dict] = None, **kwargs) -> None:
@@ -130,13 +130,13 @@ class AtomicCheckpointHook(CheckpointHook):
         except (CheckpointError, NonFiniteLossError):
             raise
         except (OSError, RuntimeError) as error:
-            raise CheckpointError(f'{what} could not be written: {error}. '
-                                  f'{what_is_whole(str(self.out_dir), self.filename_tmpl)}') from error
+            raise CheckpointError(f'{what} could not be written: {error}. Repair the cause, such as a full disk. '
+                                  f'{what_resumes(str(self.out_dir), self.filename_tmpl)}') from error
 
 
 def _is_only_copy(temporary: str) -> bool:
-    """Whether a checkpoint is whole under its temporary name only."""
+    """Whether a checkpoint is complete under its temporary name only."""
     folder, name = osp.split(temporary)
     path = osp.join(folder, name[1:-len('.tmp')])
-    return not why_broken(temporary) and (not osp.exists(path) or bool(why_broken(path)))
+    return not find_damage(temporary) and (not osp.exists(path) or bool(find_damage(path)))
 

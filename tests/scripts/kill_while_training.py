@@ -20,7 +20,7 @@ import torch
 from tqdm import trange
 
 from mmseg_inceptionnext.checkpoints import load_source
-from mmseg_inceptionnext.checkpoints.files import checkpoints_in, why_broken
+from mmseg_inceptionnext.checkpoints.files import checkpoints_in, find_damage
 from mmseg_inceptionnext.datasets import make_toy_ade20k
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +58,7 @@ def kill_once(work_dir, data, iterations, moment):
     process.send_signal(signal.SIGKILL)
     process.wait()
     for path in checkpoints_in(str(work_dir)):
-        assert not why_broken(path), f'{path}: {why_broken(path)}'
+        assert not find_damage(path), f'{path}: {find_damage(path)}'
     assert newest(work_dir) > before, 'a checkpoint that was there is lost'
     return newest(work_dir)
 
@@ -74,7 +74,7 @@ def fill_disk(folder, data):
         result = run(Path(folder) / 'work', data, 1000)
         paths = checkpoints_in(f'{folder}/work')
         assert result.returncode == 1 and 'could not be written' in result.stdout, result.stdout[-2000:]
-        assert paths and not any(why_broken(path) for path in paths)
+        assert paths and not any(find_damage(path) for path in paths)
         print(result.stdout.splitlines()[-1])
     finally:
         subprocess.run(['umount', folder], check=True)

@@ -109,7 +109,7 @@ def stop(*args):
 
 
 def test_ctrl_c_before_the_first_checkpoint_and_in_an_evaluation(trained, toy_root, tmp_path, monkeypatch, capsys):
-    for split, words in (('Train', f'after iteration 0. No checkpoint in {tmp_path} is whole'), ('Test', 'no metrics')):
+    for split, words in (('Train', f'after iteration 0. No checkpoint in {tmp_path}'), ('Test', 'no metrics')):
         monkeypatch.setattr(f'mmengine.runner.{"IterBased" * (split == "Train")}{split}Loop.run_iter', stop)
         with pytest.raises(KeyboardInterrupt):
             if split == 'Train':

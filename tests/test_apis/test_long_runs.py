@@ -15,11 +15,10 @@ from mmengine.visualization import LocalVisBackend
 from mmseg.registry import HOOKS
 
 from mmseg_inceptionnext.apis import seeds_table, train, train_seeds
-from mmseg_inceptionnext.checkpoints import choose_checkpoint
-from mmseg_inceptionnext.checkpoints.files import checkpoints_in, why_broken
+from mmseg_inceptionnext.checkpoints import choose_checkpoint, files
+from mmseg_inceptionnext.checkpoints.files import checkpoints_in, find_damage
 from mmseg_inceptionnext.datasets import ADEChallengeDataset
 from mmseg_inceptionnext.engine import build_runner
-from mmseg_inceptionnext.engine import checkpoint_hook as atomic
 from mmseg_inceptionnext.errors import CheckpointError, ConfigError
 from mmseg_inceptionnext.evaluation import ExactIoUMetric
 
@@ -123,7 +122,7 @@ def test_a_run_without_a_seed_resumes_with_its_own(toy_root, tmp_path, straight)
 
 def test_resuming_nothing_is_said(tmp_path, monkeypatch):
     lines = []
-    monkeypatch.setattr(atomic, 'print_log', lambda line, **kwargs: lines.append(line))
+    monkeypatch.setattr(files, 'print_log', lambda line, **kwargs: lines.append(line))
     assert choose_checkpoint(str(tmp_path)) is None
     assert lines == [f'resume: there is no checkpoint in {tmp_path} yet, so training starts from the beginning']
 
@@ -149,9 +148,9 @@ def test_a_full_disk_leaves_what_was_there(toy_root, tmp_path):
             train(cfg)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert 'iter_3.pth could not be written' in str(error.value) and 'Whole are iter_2.pth' in str(error.value)
+    assert 'iter_3.pth could not be written' in str(error.value) and 'iter_2.pth is complete' in str(error.value)
     path, = checkpoints_in(str(tmp_path))
-    assert path.endswith('iter_2.pth') and not why_broken(path) and not list(tmp_path.glob('.*'))
+    assert path.endswith('iter_2.pth') and not find_damage(path) and not list(tmp_path.glob('.*'))
     assert (tmp_path / 'last_checkpoint').read_text() == path
     (tmp_path / '.iter_3.pth.tmp').write_bytes(b'of a run that was killed')
     cfg = short_config(toy_root, tmp_path, max_iters=3)
@@ -168,19 +167,19 @@ def test_a_disk_that_is_full_for_the_log_is_explained_too(toy_root, tmp_path, mo
 
     monkeypatch.setattr(LocalVisBackend, 'add_scalars', fail)
     with pytest.raises(CheckpointError, match=f'a file in {tmp_path} could not be written: No space left on device. '
-                                              'Whole are iter_1.pth in .* go on with --resume'):
+                                              'Make room. .*iter_1.pth is complete, and --resume'):
         train(short_config(toy_root, tmp_path))
 
 
 def test_the_best_checkpoint_is_removed_after_the_better_one_is_there(toy_root, tmp_path, monkeypatch):
     cfg = short_config(toy_root, tmp_path, max_iters=2, val_interval=1)
-    existing, write = [], atomic.write_atomically
+    existing, write = [], files.write_atomically
 
     def watch(data, path):
         existing.append((os.path.basename(path), sorted(p.name for p in tmp_path.glob('best*.pth'))))
         write(data, path)
 
-    monkeypatch.setattr(atomic, 'write_atomically', watch)
+    monkeypatch.setattr(files, 'write_atomically', watch)
     scores = iter([10., 20.])
     monkeypatch.setattr(ExactIoUMetric, 'compute_metrics', lambda self, results: dict(mIoU=next(scores)))
     train(cfg)

@@ -1,4 +1,4 @@
-"""Downloads are whole or not there, whatever the server does."""
+"""Downloads are complete or not there, whatever the server does."""
 import hashlib
 import io
 import os
@@ -27,9 +27,9 @@ class Server:
 
     Attributes:
         content: bytes of the file; a test may exchange them between requests.
-        stops: after how many bytes each answer breaks off; answers beyond the list are whole.
+        stops: after how many bytes each answer breaks off; answers beyond the list are complete.
         length: announced instead of the true length.
-        takes_range: whether it goes on in the middle.
+        takes_range: whether it continues in the middle.
         has_etag: whether it says which version of the file it has.
         status: of every answer.
         requests: headers of the requests that came.
@@ -104,21 +104,21 @@ def test_a_file_is_fetched_once(server, capfd):
     assert 'weights.pth' in capfd.readouterr().err  # the progress bar
 
 
-def test_a_download_goes_on_where_it_broke(server):
+def test_a_download_continues_where_it_broke_off(server):
     server.stops = [70_000, 50_000]
     arrives(server)
     assert [request.get('Range') for request in server.requests] == [None, 'bytes=70000-', 'bytes=120000-']
 
 
-def test_a_later_call_goes_on_too(server):
+def test_a_later_call_continues_too(server):
     server.stops = [30_000] + [0] * (download_module.ATTEMPTS - 1)
-    fails(server, 'the connection ended after 30000 of', 'another call goes on from there')
+    fails(server, 'the connection ended after 30000 of', 'another call continues')
     arrives(server)
     assert server.requests[-1]['Range'] == 'bytes=30000-'
 
 
 @pytest.mark.parametrize('change', [dict(takes_range=False), dict(has_etag=False)], ids=['no Range', 'no version'])
-def test_a_server_that_cannot_go_on_starts_anew(server, change):
+def test_a_server_that_cannot_resume_starts_anew(server, change):
     vars(server).update(change)
     server.stops = [70_000]
     arrives(server)
