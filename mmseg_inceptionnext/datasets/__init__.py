@@ -1,6 +1,8 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
+from mmseg_inceptionnext.moved import moved_from
+
 from .ade20k import ADEChallengeDataset
 from .camvid import CamVidDataset
 from .check import check_dataset
@@ -11,3 +13,4 @@ for _module in iter_modules(__path__):  # so that a data set needs no line here 
     import_module(f'{__name__}.{_module.name}')
 
 __all__ = ['ADEChallengeDataset', 'CamVidDataset', 'CheckLabels', 'check_dataset', 'make_toy_ade20k']
+__getattr__ = moved_from('datasets')
