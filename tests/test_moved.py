@@ -15,4 +15,4 @@ def test_old_places_give_the_same_with_a_warning(package):
             found = getattr(old, name)
         assert found is getattr(importlib.import_module(f'mmseg_inceptionnext.{module}'), new_name or name)
     with pytest.raises(AttributeError, match='nothing'):
-        old.nothing
+        getattr(old, 'nothing')  # noqa: B009
