@@ -22,21 +22,13 @@ THREADS = 2  # of ONNX Runtime
 
 
 class Row(NamedTuple):
-    """What was measured of one model.
-
-    Attributes:
-        variant, settings: what ran.
-        times: seconds of each call.
-        macs: multiply-accumulates of a call; None where they are not counted.
-        kernels: of a call; on a GPU only.
-        memory: the peak in bytes above the weights.
-    """
+    """What was measured of one model; None for what was not."""
     variant: Variant
     settings: Settings
-    times: List[float]
-    macs: Optional[int] = None
-    kernels: Optional[Kernels] = None
-    memory: Optional[int] = None
+    times: List[float]  # seconds of each call
+    macs: Optional[int] = None  # multiply-accumulates of a call
+    kernels: Optional[Kernels] = None  # of a call; on a GPU only
+    memory: Optional[int] = None  # the peak in bytes above the weights
 
     @property
     def median(self) -> float:
@@ -51,8 +43,7 @@ def compare(variants: Sequence[Variant], settings: Settings, runs: int = 7, with
     of each is that of a process of its own. On a GPU all share this process, where a model is alone then.
 
     Args:
-        variants: what is compared.
-        settings: what they are given.
+        variants, settings: what is compared, and what they are given.
         runs: calls of each that are timed, after those to warm up.
         with_memory: measure the memory too.
         best_format: of the variants of one name keep the fastest, as the paper reports.

@@ -11,12 +11,7 @@ from .variants import Settings
 
 
 def comparison_table(rows: Sequence[Row], markdown: bool = False) -> str:
-    """The rows of one or several comparisons; what none of them has is no column.
-
-    Args:
-        rows: those of a comparison stand together, and have the same settings.
-        markdown: in GitHub's form.
-    """
+    """The rows of one or several comparisons, one after the other; what none of them has is no column."""
     in_ms = max(row.median for row in rows) < 1
     lines = [_line(row, rows, i == 0 or row.settings != rows[i - 1].settings, in_ms) for i, row in enumerate(rows)]
     columns = [name for name in lines[0] if any(line[name] for line in lines)]

@@ -13,10 +13,10 @@ from .stock import stock_model_cfg
 
 
 class Part(NamedTuple):
-    """A module: its name (dots inside), its parameters, and its MACs for one image. Its own modules count with it."""
-    name: str
+    """A module, with those inside it."""
+    name: str  # with dots
     params: int
-    macs: int
+    macs: int  # multiply-accumulates for one image
 
 
 def count_modules(model: nn.Module, run: Callable[[Tensor], object], shape: Sequence[int]) -> Dict[str, Part]:
@@ -58,9 +58,6 @@ def count_complexity(cfg: Config, shape: Tuple[int, int], depth: int = 1) -> Lis
         cfg: a config with ``model``.
         shape: height and width of the image, in pixels.
         depth: 1 for backbone, neck and heads; 2 for their modules too, and so on.
-
-    Raises:
-        ConfigError: if the model cannot be built.
 
     Returns:
         The modules that have parameters or MACs, each after the one that holds it, and last their ``total``.

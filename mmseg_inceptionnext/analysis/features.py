@@ -28,7 +28,7 @@ def visualize_features(segmenter: Segmenter, inputs: Sequence[str], out_dir: str
 
     Args:
         segmenter: the trained model.
-        inputs: image files, and folders, which are searched through.
+        inputs: see :func:`mmseg_inceptionnext.inference.inputs.plan_outputs`, as for ``out_dir``.
         out_dir: folder for the pictures; made if it is not there.
         stage: of the backbone, from 1.
         class_name: what is looked for. Default: in each image the class with the largest share in the prediction.
@@ -37,8 +37,7 @@ def visualize_features(segmenter: Segmenter, inputs: Sequence[str], out_dir: str
         The paths of the pictures, and a sentence for each image that could not be drawn.
 
     Raises:
-        InputError: before anything is written, if there is no such class, or Grad-CAM cannot be had, see
-            :func:`check_grad_cam`; see :func:`mmseg_inceptionnext.inference.inputs.plan_outputs` for the paths.
+        InputError: before anything is written, if there is no such class, or see :func:`check_grad_cam`.
     """
     check_grad_cam(segmenter.model, stage)
     if class_name is not None and class_name not in segmenter.classes:
@@ -144,15 +143,7 @@ def grad_cam(model: nn.Module, inputs: Tensor, class_id: int, stage: int) -> Opt
 
 
 def draw_cam(image: np.ndarray, cam: np.ndarray, predicted: np.ndarray, title: str, path: str) -> None:
-    """Paints a map over its image, with a white line around the pixels predicted as the class, and a colour bar.
-
-    Args:
-        image: H x W x 3, uint8, RGB.
-        cam: H x W, from 0 to 1.
-        predicted: H x W, bool.
-        title: above the picture.
-        path: the picture to write.
-    """
+    """Paints a map, H x W from 0 to 1, over its image, H x W x 3, with a white line around the predicted pixels."""
     from matplotlib.figure import Figure
     figure = Figure(figsize=(image.shape[1] / DPI + 2, image.shape[0] / DPI + 1), dpi=DPI, layout='constrained')
     axes = figure.add_subplot()

@@ -22,7 +22,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmseg_inceptionnext.errors import InputError
 
 PRECISIONS = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's options of mallopt
 
 
 def on_gpu() -> bool:
@@ -116,7 +115,7 @@ def isolated(function: Callable, *args):
 
 def free_at_once() -> None:
     """Lets glibc give freed memory back at once: what it would keep differs between runs."""
-    for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+    for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
         ctypes.CDLL(None).mallopt(option, 2**20)
 
 

@@ -31,15 +31,7 @@ class Table(NamedTuple):
 
 
 def paper_table(number: int, configs: str = 'configs') -> Table:
-    """Rebuilds a table.
-
-    Args:
-        number: one of ``NUMBERS``.
-        configs: folder of this project's configs.
-
-    Raises:
-        ConfigError: if a config is missing.
-    """
+    """Rebuilds one of :data:`NUMBERS` from this project's folder of configs."""
     if number == 2:
         return _operators()
     paper = TABLES[number]

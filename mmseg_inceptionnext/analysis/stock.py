@@ -47,11 +47,7 @@ def timm_model_cfg(model_cfg: ConfigDict) -> ConfigDict:
 def build_pair(cfg: Config, seed: int = 0) -> Tuple[nn.Module, nn.Module]:
     """The stock model and ours with the same random weights, see :func:`randomise`.
 
-    Ours has no output norms here, since timm's backbone has none; nothing is dropped at random.
-
-    Args:
-        cfg: a config of ours, changed in place.
-        seed: of the weights.
+    Ours has no output norms here, since timm's backbone has none; nothing is dropped at random. ``cfg`` is changed.
     """
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     cfg.model.backbone.update(out_norm_cfg=None, init_cfg=None, drop_path_rate=0.)

@@ -34,21 +34,15 @@ SLIDE = dict(mode='slide', crop_size=(512, 512), stride=(341, 341))
 class Settings(NamedTuple):
     """What the models of a comparison are given.
 
-    Attributes:
-        mode: ``train`` (loss, gradients, AdamW); ``predict`` or ``infer`` (images in; class maps out, of a backbone its
-            maps, of a classifier its logits); ``slide`` (the same in windows); ``backbone``.
-        batch_size: images of a call.
-        shape: height and width of the images, in pixels.
-        size: height and width of the class maps. Default: those of the images.
-        amp: ``fp32``, or autocast to ``fp16`` or ``bf16``.
-        backbone_only: leave neck and heads out.
+    The mode is ``train`` (loss, gradients, AdamW), ``predict`` or ``infer`` (images in; class maps out, of a backbone
+    its maps, of a classifier its logits), ``slide`` (the same in windows) or ``backbone``.
     """
     mode: str = 'infer'
     batch_size: int = 1
-    shape: Tuple[int, int] = (512, 512)
-    size: Optional[Tuple[int, int]] = None
-    amp: str = 'fp32'
-    backbone_only: bool = False
+    shape: Tuple[int, int] = (512, 512)  # height and width of the images, in pixels
+    size: Optional[Tuple[int, int]] = None  # and of the class maps; None: the same
+    amp: str = 'fp32'  # or autocast to fp16 or bf16
+    backbone_only: bool = False  # leave neck and heads out
 
 
 STOCK_SETTINGS = {settings.mode: settings for settings in (
@@ -57,34 +51,18 @@ STOCK_SETTINGS = {settings.mode: settings for settings in (
 
 
 class Variant(NamedTuple):
-    """One model of a comparison, with random weights.
-
-    Attributes:
-        name: for the table.
-        source: ``stock`` or ``ours``, see :func:`build_pair`; ``config``; ``timm``; ``onnx``.
-        path: the config file, or timm's name.
-        memory_format: ``nchw`` or ``nhwc``; empty: the model sees to it itself.
-        fused: fold the norms first, except to train.
-        compiled: run through :func:`compile_model`.
-        group: models of one group are compared with the first of it.
-    """
-    name: str
-    source: str
-    path: str
-    memory_format: str = ''
-    fused: bool = False
-    compiled: bool = False
-    group: str = ''
+    """One model of a comparison, with random weights."""
+    name: str  # for the table
+    source: str  # stock or ours, see build_pair; config; timm; onnx
+    path: str  # the config file, or timm's name
+    memory_format: str = ''  # one of FORMATS; empty: the model sees to it itself
+    fused: bool = False  # fold the norms first, except to train
+    compiled: bool = False  # run through torch.compile
+    group: str = ''  # models of one group are compared with the first of it
 
 
 def stock_variants(config: str, mode: str, channels_last: bool = False, compile: bool = False) -> List[Variant]:
-    """Stock, and ours in the ways that a mode of :data:`STOCK_SETTINGS` compares.
-
-    Args:
-        config: one of our configs.
-        mode: what they will do.
-        channels_last: run stock in that memory format, which ours takes by itself.
-        compile: compare both through torch.compile too.
+    """Stock, perhaps channels-last, and ours in the ways that a mode of :data:`STOCK_SETTINGS` compares.
 
     Raises:
         ConfigError, InputError: if there is no such config, or timm has no counterpart of its backbone.
@@ -111,12 +89,8 @@ def config_variants(configs: Sequence[str], memory_format: str = 'best', fused: 
 def classifier_variants(names: Sequence[str], memory_format: str = 'both', compile: bool = False) -> List[Variant]:
     """timm's classifiers in one of :data:`FORMATS` or each of them, also compiled if asked for.
 
-    Those that run in the same way are compared with InceptionNeXt-T, which comes first, or else with the first.
-
-    Args:
-        names: timm's names; none for :data:`CLASSIFIERS`, ``all`` for those of the paper.
-        memory_format: if it is ``best``, the format is no difference.
-        compile: also run them through torch.compile.
+    Those that run in the same way are compared with InceptionNeXt-T, which comes first, or else with the first. No
+    names stand for :data:`CLASSIFIERS`, ``all`` for those of the paper.
 
     Raises:
         InputError: if timm has no such classifier.
@@ -185,18 +159,15 @@ def call_of(model: nn.Module, variant: Variant, settings: Settings, logits: bool
 def _training_step(model: nn.Module, inputs: Tensor, amp: str) -> Callable[[], None]:
     """Loss under autocast, gradients, AdamW; without the loss scaling of fp16, which takes next to no time.
 
-    The loss is that of a segmentor or of a classifier of 1000 classes on random labels, or the mean of a backbone's
-    maps.
+    A segmentor, or a classifier of 1000 classes, has random labels; of a backbone the loss is the mean of its maps.
     """
-    generator = torch.Generator().manual_seed(1)
-    if hasattr(model, 'decode_head'):
-        labels = torch.randint(model.num_classes, (len(inputs), 1, *inputs.shape[2:]), generator=generator)
-        samples = [SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels.to(inputs.device)]
-    else:
-        labels = torch.randint(1000, (len(inputs), ), generator=generator).to(inputs.device)
+    is_segmentor, generator = hasattr(model, 'decode_head'), torch.Generator().manual_seed(1)
+    shape = (len(inputs), 1, *inputs.shape[2:]) if is_segmentor else (len(inputs), )
+    labels = torch.randint(model.num_classes if is_segmentor else 1000, shape, generator=generator).to(inputs.device)
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels] if is_segmentor else []
 
     def loss() -> Tensor:
-        if hasattr(model, 'decode_head'):
+        if is_segmentor:
             return sum(value for name, value in model.loss(inputs, samples).items() if 'loss' in name)
         outputs = model(inputs)
         if isinstance(outputs, Tensor):

@@ -8,7 +8,8 @@ from utils import ROOT, run_tool
 CONFIGS = str(ROOT / 'configs')
 
 
-@pytest.mark.parametrize('number', paper_tables.NUMBERS)
+@pytest.mark.parametrize('number', [
+    pytest.param(number, marks=[pytest.mark.slow] * (number > 5)) for number in paper_tables.NUMBERS])
 def test_counts_are_the_papers(number):
     table = paper_tables.paper_table(number, CONFIGS)
     assert len(table.rows) == dict([(1, 8), (2, 3), (3, 5), (5, 3), (6, 9), (7, 14), (8, 11)])[number]

@@ -152,6 +152,7 @@ def test_other_labels_and_channels_are_explained(toy_root, tmp_path):
         next(read_samples(cfg))
 
 
+@pytest.mark.slow
 def test_the_command_line(toy_root, tmp_path):
     arguments = ['tools/visualize_dataset.py', TOY, '--num', '2', '--out-dir', tmp_path / 'out', '--cfg-options',
                  'randomness.seed=3']
