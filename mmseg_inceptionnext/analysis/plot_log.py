@@ -19,7 +19,7 @@ class RunLog(NamedTuple):
     """What a work dir says of its run.
 
     Attributes:
-        name: the work dir's name.
+        name: the work dir.
         curves: by the names of :data:`CURVES` the iterations, ascending, and their values, NaN and infinite ones too:
             (2, N), float64. What was not logged is not there.
         notes: a sentence for everything that was left out.
@@ -32,14 +32,6 @@ class RunLog(NamedTuple):
     def length(self) -> float:
         """The last iteration in the log."""
         return max(curve[0, -1] for curve in self.curves.values())
-
-
-def read_runs(work_dirs: Sequence[str]) -> List[RunLog]:
-    """Reads several runs; see :func:`read_run`. Work dirs of one name are called by their paths."""
-    runs = [read_run(work_dir) for work_dir in work_dirs]
-    names = [run.name for run in runs]
-    return [run._replace(name=osp.normpath(work_dir)) if names.count(run.name) > 1 else run
-            for run, work_dir in zip(runs, work_dirs)]
 
 
 def read_run(work_dir: str) -> RunLog:
@@ -72,7 +64,7 @@ def read_run(work_dir: str) -> RunLog:
                          'before default_hooks.logger.interval iterations?')
     found = {name: dict(sorted((x, value) for x, key, value in points if key == name)) for name in CURVES}
     curves = {name: np.array([list(each), list(each.values())]) for name, each in found.items() if each}
-    return RunLog(osp.basename(osp.abspath(work_dir)), curves, notes)
+    return RunLog(osp.normpath(work_dir), curves, notes)
 
 
 def _read_points(path: str) -> Tuple[List[Tuple[float, str, float]], int]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_inceptionnext.analysis import describe, plot_log, read_run, read_runs
+from mmseg_inceptionnext.analysis import describe, plot_log, read_run
 from mmseg_inceptionnext.analysis.plot_log import smooth
 from mmseg_inceptionnext.apis import train
 
@@ -66,7 +66,7 @@ def test_lines_of_a_killed_run_and_values_that_are_not_finite(tmp_path):
     assert as_dict(run.curves['lr']) == {1: 0.1, 3: 0.1}
     note, = run.notes
     assert note.startswith(f'{path}: left out 3 lines')
-    assert describe(run) == f'{tmp_path.name}: 3 iterations, last loss inf, 2 logged losses are not finite'
+    assert describe(run) == f'{tmp_path}: 3 iterations, last loss inf, 2 logged losses are not finite'
     plot_log([run], str(tmp_path / 'new/curves.png'))
     assert (tmp_path / 'new/curves.png').is_file()
 
@@ -103,7 +103,7 @@ def test_the_picture_shows_the_values(tmp_path, monkeypatch):
     """Two runs of unequal length; the longer one is smoothed over 2 % of its iterations."""
     write_log(tmp_path / 'long', 'a', training(range(1, 501), loss=lambda i: i % 2, lr=lambda i: 10. ** -(i % 6)))
     write_log(tmp_path / 'short', 'a', training((1, 2), loss=float) + [dict(mIoU=7., step=2)])
-    loss, lr, miou = drawn_lines(monkeypatch, read_runs([str(tmp_path / 'long'), str(tmp_path / 'short')]), 'a.png')
+    loss, lr, miou = drawn_lines(monkeypatch, [read_run(str(tmp_path / name)) for name in ('long', 'short')], 'a.png')
     assert loss[0].startswith('loss\n(mean over 10 iterations')
     raw, mean, short, short_mean = loss[1]
     np.testing.assert_array_equal(raw, [(i, i % 2) for i in range(1, 501)])
@@ -115,7 +115,7 @@ def test_the_picture_shows_the_values(tmp_path, monkeypatch):
 
 
 def test_the_command_line(tmp_path):
-    """Names that matplotlib would read as formulas or leave out, and two work dirs of one name."""
+    """Names that matplotlib would read as formulas or leave out."""
     lines = training(range(10, 100), loss=lambda i: 1 / i, lr=float) + [dict(mIoU=40.5, step=80)]
     write_log(tmp_path / 'a/_x$y$', 'a', lines)
     shutil.copytree(tmp_path / 'a', tmp_path / 'b')
