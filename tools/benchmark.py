@@ -128,8 +128,9 @@ def main():
     else:
         set_tf32(args.tf32)
         print(machine(args.amp))
-        rows, notes = [], ['speed and memory: ratios to the first; memory: above the weights; A100 and top-1: the '
-                           'paper, table 4']
+        rows, notes = [], ['speed: ratio to the first that runs in the same way; A100 and top-1: the paper, table 4'
+                           if args.kind == 'classifiers' else
+                           'speed and memory: ratios to the first; memory: above the weights']
         for settings, variants in tqdm(list(comparisons(args)), desc='measuring', unit='part', leave=False):
             found, agreement = compare(variants, settings, args.runs, not getattr(args, 'no_memory', True),
                                        getattr(args, 'memory_format', '') == 'best')

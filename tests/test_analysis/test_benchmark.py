@@ -106,6 +106,16 @@ def test_stock_on_the_command_line():
 
 
 @pytest.mark.slow
+def test_classifiers_on_the_command_line():
+    text = run_tool('tools/benchmark.py', '--classifiers', 'test_convnext', 'inception_next_atto', '--batch-size', 2,
+                    '--runs', 1, '--mode', 'infer', '--memory-format', 'best', '--markdown').stdout
+    first, second = (line.split('|') for line in text.splitlines() if line.startswith('|')
+                     and ('_convnext' in line or '_atto' in line))
+    assert first[1].strip() == 'infer, 224 x 224, batch 2, fp32' and '1.00x' in first[7]
+    assert [cell.strip() for cell in second[8:10]] == ['9876', '75.3']
+
+
+@pytest.mark.slow
 def test_onnx_files_of_both_ways_agree(tmp_path):
     pytest.importorskip('onnxruntime')
     rows, agreement = benchmark.compare_onnx(ATTO, (64, 96), 2)
