@@ -14,8 +14,7 @@ MOVED = dict(
         ConfigError='errors', count_complexity='analysis', load_config='config', test='apis:evaluate',
         **dict.fromkeys(('PROTOCOLS', 'Protocol', 'apply_protocol'), 'evaluation')),
     datasets=dict.fromkeys(('BrokenSampleError', 'LabelError', 'MissingDatasetError', 'SampleError'), 'errors'),
-    visualization=dict.fromkeys(('Samples', 'describe', 'draw_samples', 'plot_log', 'read_run', 'read_runs',
-                                 'visualize_features'), 'analysis'))
+    visualization=dict.fromkeys(('describe', 'draw_samples', 'plot_log', 'read_run', 'visualize_features'), 'analysis'))
 
 
 def moved_from(package: str) -> Callable[[str], Any]:

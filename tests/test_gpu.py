@@ -13,8 +13,10 @@ from mmseg.structures import SegDataSample
 from torch import distributed
 
 from mmseg_inceptionnext import Segmenter, fuse
-from mmseg_inceptionnext.analysis import compare_stock
+from mmseg_inceptionnext.analysis.benchmark import measure_memory
+from mmseg_inceptionnext.analysis.measure import isolated
 from mmseg_inceptionnext.analysis.stock import stock_model_cfg
+from mmseg_inceptionnext.analysis.variants import STOCK_SETTINGS, stock_variants
 from mmseg_inceptionnext.apis import test as evaluate
 from mmseg_inceptionnext.apis import train
 from mmseg_inceptionnext.config import load_config
@@ -183,6 +185,6 @@ def test_from_training_to_the_exported_file(toy_root, tmp_path):
 def test_peak_memory(mode, batch_size, ratio):
     """Above the weights; the sizes of InceptionNeXt-T and UPerNet as they are trained."""
     config = str(ROOT / 'configs/upernet_inceptionnext_t_ade20k.py')
-    options = compare_stock.Options(batch_size=batch_size)
-    stock, ours = (compare_stock._peak_memory(config, mode, options, name) for name in ('stock', 'ours'))
+    settings = STOCK_SETTINGS[mode]._replace(batch_size=batch_size)
+    stock, ours = (isolated(measure_memory, variant, settings) for variant in stock_variants(config, mode)[:2])
     assert ours <= ratio * stock, (ours / 2**20, stock / 2**20)

@@ -18,7 +18,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 from torch.nn import functional as F
 
-from mmseg_inceptionnext.analysis.compare_stock import randomise
+from mmseg_inceptionnext.analysis.stock import randomise
 from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.models import InceptionNeXt
 

@@ -35,7 +35,7 @@ def main():
                 print(f'* {row.cells[0]}: {row.difference}. {row.reason or "NO REASON KNOWN"}')
             elif row.reason:
                 print(f'  {row.cells[0]}: {row.reason}')
-    wrong = list(paper.unexplained(tables))
+    wrong = paper.unexplained(tables)
     print(f'{sum(len(table.rows) for table in tables)} rows, {len(wrong)} that differ without a known reason')
     sys.exit(bool(wrong))
 

@@ -1,7 +1,7 @@
 """Draws the curves of training runs: python tools/plot_log.py work_dirs/a work_dirs/b --out curves.png"""
 import argparse
 
-from mmseg_inceptionnext.analysis import describe, plot_log, read_runs
+from mmseg_inceptionnext.analysis import describe, plot_log, read_run
 from mmseg_inceptionnext.cli import run_tool
 
 
@@ -16,7 +16,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    runs = read_runs(args.work_dirs)
+    runs = [read_run(work_dir) for work_dir in args.work_dirs]
     plot_log(runs, args.out)
     for run in runs:
         print(describe(run), *run.notes, sep='\n')

@@ -3,7 +3,7 @@ import argparse
 
 from mmengine.config import DictAction
 
-from mmseg_inceptionnext.analysis import Samples, draw_samples
+from mmseg_inceptionnext.analysis import draw_samples
 from mmseg_inceptionnext.cli import run_tool
 from mmseg_inceptionnext.config import load_config
 
@@ -29,8 +29,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    samples = Samples(load_config(args.config, args.cfg_options), args.split)
-    print(*draw_samples(samples, args.num, args.out_dir), sep='\n')
+    print(*draw_samples(load_config(args.config, args.cfg_options), args.split, args.num, args.out_dir), sep='\n')
 
 
 if __name__ == '__main__':

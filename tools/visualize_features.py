@@ -8,16 +8,14 @@ from mmseg_inceptionnext.cli import run_tool
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description='Draw Grad-CAM of a stage for a class over images, and the effective receptive field of each '
-        'stage: the mean over the images, or over random inputs if none is given')
+    parser = argparse.ArgumentParser(description='Draw Grad-CAM of a stage for a class over images')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('images', nargs='*', metavar='IMAGE', help='image files, or folders to search for images')
+    parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files, or folders to search for images')
     parser.add_argument('--out-dir', required=True, help='folder for the pictures')
-    parser.add_argument('--stage', type=int, default=4, help='of the backbone, for Grad-CAM, from 1 (default: 4)')
+    parser.add_argument('--stage', type=int, default=4, help='of the backbone, from 1 (default: 4)')
     parser.add_argument('--class', dest='class_name', metavar='NAME',
-                        help='for Grad-CAM (default: the class that most pixels of the image are predicted as)')
+                        help='class name (default: the class that most pixels of the image are predicted as)')
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='run what is inside the checkpoint, if it holds more than data')
     return parser.parse_args()
@@ -26,10 +24,10 @@ def parse_args():
 def main():
     args = parse_args()
     segmenter = Segmenter(args.checkpoint, args.config, trust_checkpoint=args.trust_checkpoint)
-    features = visualize_features(segmenter, args.images, args.out_dir, args.stage, args.class_name)
-    print(*filter(None, [features.table, *features.written]), sep='\n')
-    if features.failures:
-        sys.exit('\n'.join([f'Grad-CAM failed for {len(features.failures)}:', *features.failures]))
+    written, failures = visualize_features(segmenter, args.images, args.out_dir, args.stage, args.class_name)
+    print(*written, sep='\n')
+    if failures:
+        sys.exit('\n'.join([f'Grad-CAM failed for {len(failures)}:', *failures]))
 
 
 if __name__ == '__main__':

@@ -1,10 +1,8 @@
 from .complexity import count_complexity
 from .features import visualize_features
-from .plot_log import describe, plot_log
-from .run_log import read_run, read_runs
-from .samples import Samples, draw_samples
+from .plot_log import describe, plot_log, read_run
+from .samples import draw_samples, read_samples
 
 __all__ = [
-    'Samples', 'count_complexity', 'describe', 'draw_samples', 'plot_log', 'read_run', 'read_runs',
-    'visualize_features'
+    'count_complexity', 'describe', 'draw_samples', 'plot_log', 'read_run', 'read_samples', 'visualize_features'
 ]

@@ -1,106 +1,73 @@
-"""The tables of tools/benchmark.py, as text; times in milliseconds where a GPU took them."""
-import statistics
-from typing import Dict, List, Optional, Sequence
+"""Tables and JSON of what :mod:`.benchmark` measured."""
+import json
+from typing import Dict, Sequence
 
 import prettytable
 
-from .classifiers import Result, baseline_of
-from .compare_stock import CASES, Row
-from .measure import Kernels, on_gpu
+from .benchmark import Row, baseline_of
+from .measure import machine
 from .paper import TABLE_4
-from .throughput import Settings, Throughput, model_name
+from .variants import Settings
 
 
-def stock_table(rows: Sequence[Row], markdown: bool = False) -> str:
-    """Blocks of rows by mode, precision and batch; a block begins with stock, which the rest of it is compared with."""
-    table, stock = [], None
-    for row in rows:
-        stock = row if row.name == 'stock' else stock
-        median = statistics.median(row.times)
-        memory = ['', ''] if row.memory is None else [_mebibytes(row.memory), f'{row.memory / stock.memory:.2f}x']
-        table.append([_what(row) if row is stock else '', row.name, *_times(row.times),
-                      f'{statistics.median(stock.times) / median:.2f}x', f'{row.macs / 1e9:.1f}',
-                      f'{row.macs / 1e9 / median:.0f}', *_kernels(row.kernels), *memory])
-    return _text(['', 'model', *_time_columns(), 'speed', 'GMACs', 'GMAC/s', *_kernel_columns(), 'peak MiB', 'memory'],
-                 table, markdown)
-
-
-def _what(row: Row) -> str:
-    options = row.options
-    return ', '.join([CASES[row.mode].description, f'batch {options.batch_size}', options.amp,
-                      *['stock channels-last'] * options.channels_last])
-
-
-def throughput_table(results: Sequence[Throughput], settings: Settings, markdown: bool = False) -> str:
-    """Configs side by side; of each mode the first is what the others are compared with."""
-    first: Dict[str, Throughput] = {}
-    table = []
-    for result in results:
-        speed = result.images_per_second
-        ratio = speed / first.setdefault(result.mode, result).images_per_second
-        table.append([model_name(result.config, settings.backbone_only), result.mode, result.batch_size,
-                      result.memory_format, *_times(result.times), *_kernels(result.kernels), f'{speed:.2f}',
-                      f'{ratio:.2f}x', _mebibytes(result.memory)])
-    return _text(['model', 'mode', 'batch', 'format', *_time_columns(), *_kernel_columns(), 'img/s', 'ratio',
-                  'peak MiB'], table, markdown)
-
-
-def classifier_table(results: Sequence[Result], markdown: bool = False) -> str:
-    """Classifiers side by side, and the paper's figures of those that it has."""
-    table = []
-    for result in results:
-        settings, speed, base = result.settings, result.images_per_second, baseline_of(result, results)
-        published = ['', '', '']
-        if result.published:
-            ratio = f'{result.published / base.published:.2f}x' if base.published else ''
-            published = [result.published, ratio, TABLE_4[result.name].top1]
-        table.append([result.name + ', compiled' * result.compiled, settings.mode, settings.amp, result.memory_format,
-                      *_times(result.times), *_kernels(result.kernels), f'{speed:.1f}',
-                      f'{speed / base.images_per_second:.2f}x', *published])
-    return _text(['classifier', 'mode', 'precision', 'format', *_time_columns(), *_kernel_columns(), 'img/s', 'ratio',
-                  'A100 img/s', 'A100 ratio', 'top-1'], table, markdown)
-
-
-def onnx_table(times: Dict[str, List[float]], markdown: bool = False) -> str:
-    """Stock and ours in ONNX Runtime, in seconds: it runs on a CPU."""
-    stock = statistics.median(times['stock'])
-    return _text(['model', 'median s', 'min-max s', 'speed'], [
-        [name, *_times(seconds, gpu=False), f'{stock / statistics.median(seconds):.2f}x']
-        for name, seconds in times.items()], markdown)
-
-
-def _text(columns: List[str], rows: List[list], markdown: bool) -> str:
-    """A table with its words on the left and its numbers on the right; with markdown in GitHub's form."""
+def comparison_table(rows: Sequence[Row], markdown: bool = False) -> str:
+    """The rows of one or several comparisons, one after the other; what none of them has is no column."""
+    in_ms = max(row.median for row in rows) < 1
+    lines = [_line(row, rows, i == 0 or row.settings != rows[i - 1].settings, in_ms) for i, row in enumerate(rows)]
+    columns = [name for name in lines[0] if any(line[name] for line in lines)]
     table = prettytable.PrettyTable(columns, align='r')
+    for name in ('', 'model', 'format'):
+        table.align[name] = 'l'
     if markdown:
         # An enumeration holds it since PrettyTable 3.12, the package itself before.
         table.set_style(getattr(prettytable, 'TableStyle', prettytable).MARKDOWN)
-    for name, column in zip(columns, zip(*rows)):
-        if name not in ('min-max s', 'min-max ms') and any(str(cell)[:1].isalpha() for cell in column):
-            table.align[name] = 'l'
-    table.add_rows(rows)
+    table.add_rows([[line[name] for name in columns] for line in lines])
     return f'\n{table}\n' if markdown else str(table)
 
 
-def _time_columns() -> List[str]:
-    return ['median ms', 'min-max ms'] if on_gpu() else ['median s', 'min-max s']
+def _line(row: Row, rows: Sequence[Row], is_first: bool, in_ms: bool) -> Dict[str, str]:
+    """The cells of a row by column, empty for what it has not."""
+    base = baseline_of(row, rows)
+    unit, factor, digits = ('ms', 1000, 2) if in_ms else ('s', 1, 3)
+    cells = {
+        '': describe(row.settings) if is_first else '',
+        'model': row.variant.name,
+        'format': row.variant.memory_format,
+        f'median {unit}': f'{factor * row.median:.{digits}f}',
+        f'min-max {unit}': f'{factor * min(row.times):.{digits}f}-{factor * max(row.times):.{digits}f}',
+        'img/s': f'{row.settings.batch_size / row.median:.2f}',
+        'speed': f'{base.median / row.median:.2f}x',
+        **dict.fromkeys(('GMACs', 'GMAC/s', 'kernels', 'busy ms', 'peak MiB', 'memory', 'A100 img/s', 'A100 speed',
+                         'top-1'), ''),
+    }
+    if row.macs is not None:
+        cells.update({'GMACs': f'{row.macs / 1e9:.1f}', 'GMAC/s': f'{row.macs / 1e9 / row.median:.0f}'})
+    if row.kernels is not None:
+        cells.update({'kernels': str(row.kernels.count), 'busy ms': f'{1000 * row.kernels.seconds:.2f}'})
+    if row.memory is not None:
+        cells.update({'peak MiB': f'{row.memory / 2**20:.0f}', 'memory': f'{row.memory / base.memory:.2f}x'})
+    if row.variant.source == 'timm' and row.variant.path in TABLE_4 and not row.settings.backbone_only:
+        published, images = TABLE_4[row.variant.path], getattr(TABLE_4[row.variant.path], row.settings.mode)
+        cells.update({'A100 img/s': str(images), 'top-1': str(published.top1)})
+        if base.variant.path in TABLE_4:
+            cells['A100 speed'] = f'{images / getattr(TABLE_4[base.variant.path], row.settings.mode):.2f}x'
+    return cells
 
 
-def _times(seconds: Sequence[float], gpu: Optional[bool] = None) -> List[str]:
-    factor, digits = (1000, 2) if (on_gpu() if gpu is None else gpu) else (1, 3)
-    median, low, high = (f'{factor * f(seconds):.{digits}f}' for f in (statistics.median, min, max))
-    return [median, f'{low}-{high}']
+def describe(settings: Settings) -> str:
+    """Settings in words, heights first."""
+    shape, size = (f'{height} x {width}' for height, width in (settings.shape, settings.size or settings.shape))
+    backbone = settings.backbone_only and settings.mode != 'backbone'
+    return ', '.join([settings.mode + ' of the backbone' * backbone,
+                      shape if shape == size else f'{shape} in, {size} out',
+                      *['window 512, stride 341'] * (settings.mode == 'slide'),
+                      f'batch {settings.batch_size}', settings.amp])
 
 
-def _kernel_columns() -> List[str]:
-    return ['kernels', 'busy ms'] if on_gpu() else []
-
-
-def _kernels(kernels: Optional[Kernels]) -> list:
-    if not on_gpu():
-        return []
-    return ['', ''] if kernels is None else [kernels.count, f'{1000 * kernels.seconds:.2f}']
-
-
-def _mebibytes(size: Optional[int]) -> str:
-    return '' if size is None else f'{size / 2**20:.0f}'
+def to_json(rows: Sequence[Row], path: str) -> None:
+    """Writes every single measurement."""
+    content = [dict(row._asdict(), variant=row.variant._asdict(), settings=row.settings._asdict(),
+                    kernels=row.kernels and row.kernels._asdict()) for row in rows]
+    amps = dict.fromkeys(row.settings.amp for row in rows)
+    with open(path, 'w') as file:
+        json.dump(dict(machine=machine(list(amps)), rows=content), file, indent=2)

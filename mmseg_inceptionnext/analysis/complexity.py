@@ -1,4 +1,5 @@
 """Parameters and multiply-accumulates of a network, module by module."""
+from functools import partial
 from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 import torch
@@ -12,10 +13,10 @@ from .stock import stock_model_cfg
 
 
 class Part(NamedTuple):
-    """A module: its name (dots inside), its parameters, and its MACs for one image. Its own modules count with it."""
-    name: str
+    """A module, with those inside it."""
+    name: str  # with dots
     params: int
-    macs: int
+    macs: int  # multiply-accumulates for one image
 
 
 def count_modules(model: nn.Module, run: Callable[[Tensor], object], shape: Sequence[int]) -> Dict[str, Part]:
@@ -25,34 +26,26 @@ def count_modules(model: nn.Module, run: Callable[[Tensor], object], shape: Sequ
     Convolutions and matrix products count, those of attention too; norms, activations and resizing do not.
 
     Args:
-        model: the network; it is moved to the meta device, its weights are lost.
+        model: the network, which loses its weights.
         run: calls the modules that are to count with a tensor.
         shape: of that tensor.
     """
     model.to('meta').eval()
-    counter, macs = FlopCounterMode(display=False), {}
+    counter, macs, starts = FlopCounterMode(display=False), {}, []
+
+    def after(name, *_) -> None:
+        macs[name] += (counter.get_total_flops() - starts.pop()) // 2
+
+    # By hooks: the counter of PyTorch 2.1 mixes modules up.
     for name, module in model.named_modules():
         macs[name] = 0
-        before, after = _hooks(name, counter, macs)
-        module.register_forward_pre_hook(before)
-        module.register_forward_hook(after)
+        module.register_forward_pre_hook(lambda *_: starts.append(counter.get_total_flops()))
+        module.register_forward_hook(partial(after, name))
     with counter, torch.no_grad():
         run(torch.empty(*shape, device='meta'))
     macs[''] = counter.get_total_flops() // 2
-    return {name: Part(name, _num_params(module), macs[name]) for name, module in model.named_modules()}
-
-
-def _hooks(name: str, counter: FlopCounterMode, macs: Dict[str, int]) -> Tuple[Callable, Callable]:
-    """What adds the MACs between a module's start and end to ``macs[name]``; PyTorch 2.1's counter mixes modules up."""
-    starts: List[int] = []
-
-    def before(module, inputs) -> None:
-        starts.append(counter.get_total_flops())
-
-    def after(module, inputs, output) -> None:
-        macs[name] += (counter.get_total_flops() - starts.pop()) // 2
-
-    return before, after
+    return {name: Part(name, sum(p.numel() for p in module.parameters()), macs[name])
+            for name, module in model.named_modules()}
 
 
 def count_complexity(cfg: Config, shape: Tuple[int, int], depth: int = 1) -> List[Part]:
@@ -66,9 +59,6 @@ def count_complexity(cfg: Config, shape: Tuple[int, int], depth: int = 1) -> Lis
         shape: height and width of the image, in pixels.
         depth: 1 for backbone, neck and heads; 2 for their modules too, and so on.
 
-    Raises:
-        ConfigError: if the model cannot be built.
-
     Returns:
         The modules that have parameters or MACs, each after the one that holds it, and last their ``total``.
     """
@@ -78,7 +68,3 @@ def count_complexity(cfg: Config, shape: Tuple[int, int], depth: int = 1) -> Lis
     total = found.pop('')
     parts = [part for part in found.values() if part.name.count('.') < depth and (part.params or part.macs)]
     return [*parts, total._replace(name='total')]
-
-
-def _num_params(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())

@@ -1,23 +1,22 @@
-"""Calls that predict and train, and their time, peak memory, kernels and multiply-accumulates."""
+"""Time, peak memory, kernels and multiply-accumulates of calls, and what the machine is and can do."""
 import ctypes
 import gc
-import json
-import os
-import subprocess
+import multiprocessing
+import platform
+import statistics
 import sys
-import time
-from contextlib import contextmanager, nullcontext
-from importlib import import_module
-from typing import Callable, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from typing import Callable, ContextManager, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+import timm
 import torch
 from mmengine.device import get_device
-from mmengine.structures import PixelData
-from mmseg.structures import SegDataSample
-from torch import Tensor, nn
+from torch import nn
 from torch.autograd import DeviceType
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.benchmark import timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_inceptionnext.errors import InputError
@@ -25,96 +24,27 @@ from mmseg_inceptionnext.errors import InputError
 PRECISIONS = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 
 
+def on_gpu() -> bool:
+    """Whether calls run on a CUDA device."""
+    return torch.cuda.is_available()
+
+
 def autocast(device: torch.device, amp: str) -> ContextManager:
     """Autocast to one of :data:`PRECISIONS`; ``fp32`` casts nothing."""
     return nullcontext() if amp == 'fp32' else torch.autocast(device.type, PRECISIONS[amp])
 
 
-def half_precision() -> str:
-    """The precision that ``--amp`` without a value stands for."""
-    return 'fp16' if get_device() == 'cuda' else 'bf16'
-
-
 def check_amp(amp: str) -> None:
-    """Tries a precision out.
-
-    Raises:
-        ValueError: if PyTorch would compute in another one on this device.
-    """
-    device = torch.device(get_device())
-    x = torch.zeros(1, 1, device=device)
+    """Raises InputError if PyTorch would compute in another precision on this device."""
+    x = torch.zeros(1, 1, device=get_device())
     try:
-        with autocast(device, amp):
+        with autocast(x.device, amp):
             found = F.linear(x, x).dtype
     except RuntimeError:
         found = None
     if found != PRECISIONS[amp]:
-        raise InputError(f'--amp {amp}: PyTorch {torch.__version__} cannot autocast to it on {device.type}; '
+        raise InputError(f'--amp {amp}: PyTorch {torch.__version__} cannot autocast to it on {x.device.type}; '
                          'fp32 always works, a GPU has fp16, a CPU bf16')
-
-
-def prediction(model: nn.Module, inputs: Tensor, size: Tuple[int, int], amp: str = 'fp32') -> Callable[[], object]:
-    """A call of a segmentor: images in, class maps of ``size`` (H, W) out."""
-    metainfo = dict(ori_shape=size, img_shape=inputs.shape[2:], pad_shape=inputs.shape[2:])
-
-    def predict() -> List[SegDataSample]:
-        with torch.no_grad(), autocast(inputs.device, amp):
-            return model.predict(inputs, [SegDataSample(metainfo=dict(metainfo)) for _ in inputs])
-
-    return predict
-
-
-def forward_pass(model: nn.Module, inputs: Tensor, amp: str = 'fp32') -> Callable[[], object]:
-    """A call of a backbone or a classifier: images in, maps or logits out."""
-
-    def forward() -> object:
-        with torch.no_grad(), autocast(inputs.device, amp):
-            return model(inputs)
-
-    return forward
-
-
-def train_step(model: nn.Module, inputs: Tensor, amp: str = 'fp32') -> Callable[[], None]:
-    """A call that trains a segmentor on random labels, or a backbone on the mean of its maps.
-
-    Loss under autocast, gradients, AdamW; without the loss scaling of fp16, which takes next to no time.
-    """
-    if not hasattr(model, 'decode_head'):
-        return _step(model, lambda: sum(out.float().mean() for out in model(inputs)), inputs.device, amp)
-    generator = torch.Generator().manual_seed(1)
-    samples = []
-    for image in inputs:
-        labels = torch.randint(model.num_classes, (1, *image.shape[1:]), generator=generator)
-        samples.append(SegDataSample(gt_sem_seg=PixelData(data=labels.to(inputs.device))))
-
-    def loss() -> Tensor:
-        return sum(value for name, value in model.loss(inputs, samples).items() if 'loss' in name)
-
-    return _step(model, loss, inputs.device, amp)
-
-
-def classifier_step(model: nn.Module, inputs: Tensor, amp: str = 'fp32') -> Callable[[], None]:
-    """A call that trains a classifier of 1000 classes on random labels: cross-entropy, gradients, AdamW."""
-    labels = torch.randint(1000, (len(inputs), ), generator=torch.Generator().manual_seed(1)).to(inputs.device)
-    return _step(model, lambda: F.cross_entropy(model(inputs), labels), inputs.device, amp)
-
-
-def _step(model: nn.Module, loss: Callable[[], Tensor], device: torch.device, amp: str) -> Callable[[], None]:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with autocast(device, amp):
-            value = loss()
-        value.backward()
-        optimizer.step()
-
-    return step
-
-
-def on_gpu() -> bool:
-    """Whether calls run on a CUDA device."""
-    return torch.cuda.is_available()
 
 
 def warm_ups() -> int:
@@ -122,52 +52,15 @@ def warm_ups() -> int:
     return 3 if on_gpu() else 1
 
 
-@contextmanager
-def cudnn_benchmark() -> Iterator[None]:
-    """Lets cuDNN try its algorithms in here, as the configs train; a CPU has none of it."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
-
-
-@cudnn_benchmark()
-def warm_up(function: Callable[[], object]) -> None:
-    """Calls a function a few times, so that nothing is compiled or tried out in the calls that count."""
-    for _ in range(warm_ups()):
-        function()
-
-
-@cudnn_benchmark()
 def alternate(functions: Dict[str, Callable[[], object]], runs: int) -> Dict[str, List[float]]:
-    """Seconds of each function, run in turn after its runs to warm up: by CUDA's events, or a CPU's clock."""
-    seconds = _seconds_by_events if on_gpu() else _seconds_by_clock
+    """Seconds of each function, run in turn, after runs to warm up; on a GPU from idle to idle."""
     times: Dict[str, List[float]] = {name: [] for name in functions}
-    for i in range(-warm_ups(), runs):
+    for _ in range(warm_ups() + runs):
         for name, function in functions.items():
-            found = seconds(function)
-            if i >= 0:
-                times[name].append(found)
-    return times
-
-
-def _seconds_by_clock(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def _seconds_by_events(function: Callable[[], object]) -> float:
-    """From the GPU idle before the call to the GPU idle after it: waiting for the host counts."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    start.record()
-    function()
-    end.record()
-    torch.cuda.synchronize()
-    return start.elapsed_time(end) / 1000
+            start = timer()
+            function()
+            times[name].append(timer() - start)
+    return {name: found[-runs:] for name, found in times.items()}
 
 
 class Kernels(NamedTuple):
@@ -176,7 +69,6 @@ class Kernels(NamedTuple):
     seconds: float
 
 
-@cudnn_benchmark()
 def kernels_of(function: Callable[[], object]) -> Optional[Kernels]:
     """Kernels of a call that is warm, by PyTorch's profiler; None on a CPU, or if the profiler sees none.
 
@@ -201,78 +93,56 @@ def macs_of(function: Callable[[], object]) -> int:
     return counter.get_total_flops() // 2
 
 
-def isolated(function: str, *args, returns_memory: bool = False):
-    """Calls a function, given as ``module:name`` of ``apis``, where nothing that ran before disturbs it.
+def isolated(function: Callable, *args):
+    """Calls a function where nothing that ran before disturbs it; what it takes and returns can be pickled.
 
-    That is a new process on a CPU (see :func:`in_fresh_process`). On a GPU it is this process, with the GPU's memory
-    emptied before: there a process spends most of its time on importing.
+    That is a new process on a CPU. On a GPU it is this process, where a new one would spend most of its time on
+    importing, with the GPU's memory emptied before, and cuDNN's algorithms tried out, as the configs train.
     """
     if not on_gpu():
-        return in_fresh_process(function, *args, returns_memory=returns_memory)
-    empty_gpu()
-    return _named(function)(*args)
-
-
-def empty_gpu() -> None:
-    """Gives back what no one holds any more, compiled code too."""
+        with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
+            return pool.submit(function, *args).result()
     if 'torch._dynamo' in sys.modules:
         torch.compiler.reset()
     gc.collect()
     torch.cuda.empty_cache()
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        return function(*args)
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
-def in_fresh_process(function: str, *args, returns_memory: bool = False):
-    """Calls a function, given as ``module:name`` of this package's ``analysis``, in a new process.
+def free_at_once() -> None:
+    """Lets glibc give freed memory back at once: what it would keep differs between runs."""
+    for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+        ctypes.CDLL(None).mallopt(option, 2**20)
+
+
+def peak_memory(function: Callable[[], object], warm_up: Callable[[], object], model: nn.Module) -> int:
+    """Bytes that a call takes at most, above what is held before it. For Linux, or on a GPU.
 
     Args:
-        function: what to call.
-        *args: data for JSON, as is what it returns.
-        returns_memory: let glibc give freed memory back at once; what it would keep differs between runs.
-
-    Raises:
-        RuntimeError: if it fails, with the end of its error.
-    """
-    env = dict(os.environ)
-    if returns_memory:
-        env.update(MALLOC_MMAP_THRESHOLD_=str(2**20), MALLOC_TRIM_THRESHOLD_=str(2**20))
-    result = subprocess.run([sys.executable, '-m', __name__, function, json.dumps(args)], capture_output=True,
-                            text=True, env=env)
-    if result.returncode:
-        raise RuntimeError(f'{function} failed in a process of its own:\n{result.stderr[-2000:]}')
-    return json.loads(result.stdout.splitlines()[-1])
-
-
-def _named(function: str) -> Callable:
-    module, name = function.split(':')
-    return getattr(import_module(f'mmseg_inceptionnext.analysis.{module}'), name)
-
-
-@cudnn_benchmark()
-def peak_memory(function: Callable[[], object], model: Optional[nn.Module] = None) -> int:
-    """Bytes that a call takes at most, above what is held before it. For Linux, or on the GPU.
-
-    On a GPU a ``model`` is what counts as held: there gradients and the optimizer's state are left from earlier calls.
+        function: what is called.
+        warm_up: called before, so that the libraries' own code and buffers do not count.
+        model: what counts as held on a GPU; there gradients and the optimizer's state are left from earlier calls.
     """
     if on_gpu():
+        for _ in range(warm_ups()):
+            warm_up()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        if model is not None:
-            before = sum(x.numel() * x.element_size() for x in (*model.parameters(), *model.buffers()))
         function()
-        return torch.cuda.max_memory_allocated() - before
-    before = _reset_peak()
-    function()
-    return _status('VmHWM') - before
-
-
-def _reset_peak() -> int:
-    """Starts to look for this process's peak of memory anew; returns what it holds now, in bytes. For Linux."""
+        return torch.cuda.max_memory_allocated() - sum(
+            x.numel() * x.element_size() for x in (*model.parameters(), *model.buffers()))
+    warm_up()
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what building the model left behind would hide what the call takes
     with open('/proc/self/clear_refs', 'w') as file:
-        file.write('5')
-    return _status('VmRSS')
+        file.write('5')  # starts to look for the peak anew
+    before = _status('VmRSS')
+    function()
+    return _status('VmHWM') - before
 
 
 def _status(key: str) -> int:
@@ -280,5 +150,30 @@ def _status(key: str) -> int:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(key))
 
 
-if __name__ == '__main__':
-    print(json.dumps(_named(sys.argv[1])(*json.loads(sys.argv[2]))))
+def peaks(amp: str, runs: int = 5) -> Tuple[float, float]:
+    """GMAC/s of this machine in a precision, by a matrix product and by a 1x1 convolution: two different libraries."""
+    options = dict(device=get_device(), dtype=PRECISIONS[amp])
+    side, batch = (8192, 64) if on_gpu() else (2048, 1)
+    a = torch.randn(side, side, **options)
+    image = torch.randn(batch, 512, 64, 64, **options).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(2048, 512, 1, 1, **options)
+    times = alternate(dict(product=lambda: a @ a, conv=lambda: F.conv2d(image, weight)), runs)
+    product, conv = (statistics.median(times[name]) for name in ('product', 'conv'))
+    return side**3 / product / 1e9, batch * 4096 * 512 * 2048 / conv / 1e9
+
+
+def set_tf32(allowed: Optional[bool]) -> None:
+    """Lets a GPU round the float32 inputs of convolutions and of matrix products to TF32, or not; None: as it is."""
+    if allowed is not None:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
+
+
+def machine(amps: Sequence[str]) -> str:
+    """What the figures were measured on, and in which precisions; on a GPU with what may run in TF32."""
+    precisions = [str(PRECISIONS[amp])[len('torch.'):] + ' autocast' * (amp != 'fp32') for amp in amps]
+    parts = [torch.cuda.get_device_name() if on_gpu() else f'CPU, {torch.get_num_threads()} threads',
+             platform.machine(), ' and '.join(precisions), f'torch {torch.__version__}', f'timm {timm.__version__}']
+    if on_gpu():
+        flags = (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+        parts.append('TF32 {} for convolutions, {} for matrix products'.format(*('on' if x else 'off' for x in flags)))
+    return ', '.join(parts)

@@ -1,8 +1,14 @@
-"""The same network the stock way, to compare with."""
+"""The same network the stock way, to compare with, and random weights for both."""
 import copy
+from typing import Tuple
 
-from mmengine.config import ConfigDict
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmseg_inceptionnext.errors import InputError
 from mmseg_inceptionnext.models import InceptionNeXt
@@ -12,13 +18,11 @@ STOCK_TYPES = {'FastUPerHead': 'UPerHead', 'MemoryEfficientEncoderDecoder': 'Enc
 
 
 def stock_model_cfg(model_cfg: ConfigDict) -> ConfigDict:
-    """The config of a segmentor with MMSegmentation's own head and segmentor in the place of ours.
-
-    Parameters and their names stay what they are.
-    """
+    """A segmentor's config with MMSegmentation's own head and segmentor in place of ours; all parameters keep their
+    names."""
     cfg = copy.deepcopy(model_cfg)
-    cfg.type = STOCK_TYPES.get(cfg.type, cfg.type)
-    cfg.decode_head.type = STOCK_TYPES.get(cfg.decode_head.type, cfg.decode_head.type)
+    for part in (cfg, cfg.decode_head):
+        part.type = STOCK_TYPES.get(part.type, part.type)
     return cfg
 
 
@@ -26,7 +30,7 @@ def timm_model_cfg(model_cfg: ConfigDict) -> ConfigDict:
     """:func:`stock_model_cfg` with timm's backbone through MMSegmentation's TIMMBackbone; without output norms.
 
     Raises:
-        ValueError: if timm has no such backbone.
+        InputError: if timm has no such backbone.
     """
     cfg = stock_model_cfg(model_cfg)
     backbone = cfg.backbone
@@ -40,9 +44,37 @@ def timm_model_cfg(model_cfg: ConfigDict) -> ConfigDict:
     return cfg
 
 
-def copy_weights(stock: nn.Module, ours: nn.Module) -> None:
-    """Copies every tensor of a segmentor by :func:`timm_model_cfg` to ours, strictly."""
+def build_pair(cfg: Config, seed: int = 0) -> Tuple[nn.Module, nn.Module]:
+    """The stock model and ours with the same random weights, see :func:`randomise`.
+
+    Ours has no output norms here, since timm's backbone has none; nothing is dropped at random. ``cfg`` is changed.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    cfg.model.backbone.update(out_norm_cfg=None, init_cfg=None, drop_path_rate=0.)
+    for head in filter(None, (cfg.model.decode_head, cfg.model.get('auxiliary_head'))):
+        head.dropout_ratio = 0
+    torch.manual_seed(seed)
+    stock = randomise(revert_sync_batchnorm(MODELS.build(timm_model_cfg(cfg.model))))
+    ours = revert_sync_batchnorm(MODELS.build(cfg.model))
     state = stock.state_dict()
-    trunk = extract_trunk(state, 'the stock model').tensors
-    others = {key: value for key, value in state.items() if not key.startswith('backbone.')}
-    ours.load_state_dict({**others, **{f'backbone.{key}': value for key, value in trunk.items()}})
+    trunk = {f'backbone.{key}': value for key, value in extract_trunk(state, 'the stock model').tensors.items()}
+    ours.load_state_dict({**{key: value for key, value in state.items() if not key.startswith('backbone.')}, **trunk})
+    return stock, ours
+
+
+def randomise(model: nn.Module) -> nn.Module:
+    """Gives every convolution, BatchNorm (its statistics too) and ``gamma`` values that no shortcut could survive."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.3)
+            nn.init.normal_(module.running_mean, std=0.3)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=module.weight[0].numel()**-0.5)
+            if module.bias is not None:
+                nn.init.normal_(module.bias, std=0.1)
+    for name, parameter in model.named_parameters():
+        if name.endswith('gamma'):
+            nn.init.uniform_(parameter, 0.3, 1)
+    return model

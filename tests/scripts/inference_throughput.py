@@ -18,7 +18,7 @@ import torch
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from mmseg_inceptionnext.analysis.compare_stock import randomise
+from mmseg_inceptionnext.analysis.stock import randomise
 from mmseg_inceptionnext.config import build_model, load_config
 from mmseg_inceptionnext.datasets import make_toy_ade20k
 
@@ -58,7 +58,7 @@ def run(tool, *args):
 
 def model_alone(config, file):
     run('benchmark.py', config, '--shape', SIZE[1], SIZE[0], '--fuse', '--no-memory', '--runs', 20, '--json', file)
-    return 1 / statistics.median(json.loads(file.read_text())['results'][0]['times'])
+    return 1 / statistics.median(json.loads(file.read_text())['rows'][0]['times'])
 
 
 def from_files(checkpoint, images, out, save):

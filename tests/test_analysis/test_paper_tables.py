@@ -8,11 +8,12 @@ from utils import ROOT, run_tool
 CONFIGS = str(ROOT / 'configs')
 
 
-@pytest.mark.parametrize('number', paper_tables.NUMBERS)
+@pytest.mark.parametrize('number', [
+    pytest.param(number, marks=[pytest.mark.slow] * (number > 5)) for number in paper_tables.NUMBERS])
 def test_counts_are_the_papers(number):
     table = paper_tables.paper_table(number, CONFIGS)
     assert len(table.rows) == dict([(1, 8), (2, 3), (3, 5), (5, 3), (6, 9), (7, 14), (8, 11)])[number]
-    assert not [row for row, _ in paper_tables.unexplained([table])]
+    assert not paper_tables.unexplained([table])
     assert all(len(row.cells) == len(table.columns) for row in table.rows)
     differing = {row.cells[0] for row in table.rows if row.difference}
     assert differing == ({'PVT-Small', 'PVT-Medium', 'PVT-Large', 'PoolFormer-S24', 'PoolFormer-S36'}
@@ -26,20 +27,10 @@ def test_a_difference_is_flagged(monkeypatch, change, words):
     table = paper.TABLES[3]
     entries = [table.entries[0], table.entries[1]._replace(**change)]
     monkeypatch.setitem(paper.TABLES, 3, table._replace(entries=entries))
-    found = list(paper_tables.unexplained([paper_tables.paper_table(3, CONFIGS)]))
-    assert [(row.cells[0], row.difference) for row, _ in found] == [('InceptionNeXt-T', words)]
+    found = paper_tables.unexplained([paper_tables.paper_table(3, CONFIGS)])
+    assert [(row.cells[0], row.difference) for row in found] == [('InceptionNeXt-T', words)]
 
 
-def test_published_accuracy():
-    for config, backbone_only, expected in [
-            ('configs/upernet_inceptionnext_t_ade20k.py', False, 47.9), ('fpn_inceptionnext_b_ade20k.py', False, 46.4),
-            ('configs/peers/upernet_swin_s_ade20k.py', False, 49.5), ('fpn_inceptionnext_s_ade20k.py', True, 83.5),
-            ('configs/peers/upernet_convnext_b_ade20k.py', True, 83.8),
-            ('upernet_inceptionnext_a_ade20k.py', False, None),
-            ('configs/ablations/upernet_inceptionnext_t_no-square_ade20k.py', True, 82.0),
-            ('configs/ablations/upernet_metanext_t_dw3_ade20k.py', True, 81.5),
-            ('configs/ablations/upernet_metanext_t_dw3_ade20k.py', False, None)]:
-        assert paper.published_accuracy(config, backbone_only) == expected
 
 
 def test_from_the_command_line():

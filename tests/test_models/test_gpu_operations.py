@@ -13,8 +13,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from mmseg_inceptionnext import fuse
-from mmseg_inceptionnext.analysis.compare_stock import build_pair
-from mmseg_inceptionnext.analysis.stock import stock_model_cfg
+from mmseg_inceptionnext.analysis.stock import build_pair, stock_model_cfg
 from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.models import device_plan, interpolation
 from mmseg_inceptionnext.models.decode_heads import fast_uper_head, upsampled_conv
