@@ -1,20 +1,21 @@
 """Reads a config the way every tool of this package does."""
 import os
 import os.path as osp
+import sysconfig
 import tempfile
-from typing import Optional
+import traceback
+from typing import Optional, Tuple
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 from torch import nn
 
-from mmseg_inceptionnext.datasets.check.settings import (
-    SPLITS,
-)
+from mmseg_inceptionnext.datasets.check.settings import SPLITS
 from mmseg_inceptionnext.errors import CheckpointError, ConfigError
 
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
+NOT_THE_USERS = ('<', osp.dirname(__file__), *(sysconfig.get_path(kind) for kind in ('stdlib', 'purelib', 'platlib')))
 
 
 def build_model(cfg: Config, source: str) -> nn.Module:
@@ -86,9 +87,20 @@ def _read(path: str) -> Config:
         raise ConfigError(f'{path}: a config is a file that ends in {", ".join(SUFFIXES[:-1])} or {SUFFIXES[-1]}')
     try:
         return Config.fromfile(path)
-    except Exception as error:  # a config is a program, which may do anything
-        raise ConfigError(f'{path} cannot be read: {type(error).__name__}: {" ".join(str(error).split())}. Look for it '
-                          'in this file, in those of its _base_ and in the modules of its custom_imports') from error
+    except Exception as error:  # a config is a program, which may do anything, and so are those of its custom_imports
+        place, cause = _where(error, path)
+        raise ConfigError(f'{path} cannot be read: {type(cause).__name__} in {place}: '
+                          f'{" ".join(str(cause).split())}') from error
+
+
+def _where(error: BaseException, default: str) -> Tuple[str, BaseException]:
+    """File and line of the user's own that an error comes from, and the first of the errors that led to it."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        return f'{error.filename}, line {error.lineno}', error
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(NOT_THE_USERS)]
+    return f'{own[-1].filename}, line {own[-1].lineno}' if own else default, error
 
 
 def _keep_no_workers_where_none_are(cfg: Config) -> None:

@@ -15,8 +15,7 @@ from torch import distributed
 from mmseg_inceptionnext import Segmenter, fuse
 from mmseg_inceptionnext.analysis import compare_stock
 from mmseg_inceptionnext.analysis.stock import stock_model_cfg
-from mmseg_inceptionnext.apis import test as evaluate
-from mmseg_inceptionnext.apis import train
+from mmseg_inceptionnext.apis import evaluate, train
 from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.export.onnx_export import Settings, export_onnx
 from mmseg_inceptionnext.models.compiled import compile_model

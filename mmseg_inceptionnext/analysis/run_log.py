@@ -7,9 +7,10 @@ from typing import Dict, List, NamedTuple, Sequence, Tuple
 import numpy as np
 
 from mmseg_inceptionnext.errors import InputError
+from mmseg_inceptionnext.evaluation import headlines
 
 LOG = osp.join('vis_data', 'scalars.json')
-TRAINING, VALIDATION = ('loss', 'lr', 'grad_norm'), ('mIoU', )  # what is read of the two kinds of lines
+TRAINING, VALIDATION = ('loss', 'lr', 'grad_norm'), tuple(headlines()[:1])  # what is read of the two kinds of lines
 SMOOTHING = 0.02  # of the longest run: the window of the mean that is drawn
 
 

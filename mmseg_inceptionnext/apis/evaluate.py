@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Optional
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.fileio import list_dir_or_file
+from mmengine.hooks import EMAHook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
@@ -19,7 +20,8 @@ from mmseg_inceptionnext.config import make_writable, metainfo_of
 from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
 from mmseg_inceptionnext.engine import build_runner
 from mmseg_inceptionnext.engine.check_config import check_datasets
-from mmseg_inceptionnext.engine.hooks import FuseHook, WholeCheckpointHook
+from mmseg_inceptionnext.engine.console import timed
+from mmseg_inceptionnext.engine.hooks import CompleteCheckpointHook, FuseHook
 from mmseg_inceptionnext.engine.runner import lost_worker_explained
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.evaluation import write_report
@@ -27,15 +29,15 @@ from mmseg_inceptionnext.evaluation.protocol import Protocol, apply_protocol, ow
 from mmseg_inceptionnext.models.compiled import compile_model
 
 
-def test(cfg: Config,
-         checkpoint: str,
-         out: Optional[str] = None,
-         show_dir: Optional[str] = None,
-         fuse_model: bool = False,
-         trust_checkpoint: bool = False,
-         protocol: str = 'ss',
-         no_gt: Optional[str] = None,
-         compiles: bool = False) -> Dict[str, float]:
+def evaluate(cfg: Config,
+             checkpoint: str,
+             out: Optional[str] = None,
+             show_dir: Optional[str] = None,
+             fuse_model: bool = False,
+             trust_checkpoint: bool = False,
+             protocol: str = 'ss',
+             no_gt: Optional[str] = None,
+             compiles: bool = False) -> Dict[str, float]:
     """Evaluates a checkpoint on the test set of a config, or predicts a folder of images that have no labels.
 
     The last line of the log says by which protocol. An evaluation writes to ``cfg.work_dir``: ``metrics.json``, the
@@ -75,9 +77,14 @@ def test(cfg: Config,
         if folder:
             make_writable(folder, option)
     cfg.load_from, cfg.resume = checkpoint, False
+    if fuse_model:  # EMAHook would exchange parameters that are gone then; a checkpoint's own are the averaged ones
+        cfg.custom_hooks = [
+            hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') not in ('EMAHook', EMAHook)]
     with safe_checkpoints(trust_checkpoint), full_disk_explained(cfg.work_dir, lambda: 'Make room and start anew'):
         runner = build_runner(cfg)
-        runner.register_hook(WholeCheckpointHook())
+        print_log(f'test: {checkpoint} by protocol {applied}; the full log and the config go to {runner.log_dir}',
+                  logger='current')
+        runner.register_hook(CompleteCheckpointHook())
         if fuse_model:
             runner.register_hook(FuseHook())
         if compiles:
@@ -96,9 +103,8 @@ def test(cfg: Config,
 
 
 def _run(runner: Runner, work_dir: str) -> Dict[str, float]:
-    """The runner's metrics; a lost worker and Ctrl-C get a sentence."""
     try:
-        with lost_worker_explained('test'):
+        with timed('test'), lost_worker_explained('test'):
             return runner.test()
     except KeyboardInterrupt:
         print_log(f'stopped by Ctrl-C: no metrics were written to {work_dir}', logger='current', level=logging.WARNING)

@@ -1,14 +1,65 @@
-"""Layer-wise learning-rate decay."""
+"""Optimizers: fused steps, and layer-wise learning-rate decay."""
 from typing import Dict, List, Optional, Union
 
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.logging import print_log
-from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.optim import BaseOptimWrapper, DefaultOptimWrapperConstructor
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from prettytable import PrettyTable
 from torch import nn
+from torch.optim import Adam, AdamW, Optimizer
 
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.models import IsotropicMetaNeXt, MetaNeXt
+
+FUSABLE = (Adam, AdamW)  # not SGD: its fused step moves the momentum on, or leaves it at random, when it is left out
+CHOSEN = ('foreach', 'fused', 'capturable', 'differentiable')  # settings that say how a step is computed
+
+
+def fuse_optimizer(cfg: Config) -> None:
+    """Sets ``fused=True`` for the Adam or AdamW of a config that trains on a GPU and says nothing of how to compute.
+
+    A fused step is quicker there, and can be left out without asking the host.
+    """
+    optimizer = cfg.optim_wrapper.get('optimizer') or {}
+    known = optimizer.get('type') in (*FUSABLE, *(kind.__name__ for kind in FUSABLE))
+    # a runner of another type may share the parameters out, or take the optimizer from elsewhere
+    if known and get_device() == 'cuda' and 'runner_type' not in cfg and not set(CHOSEN) & set(optimizer):
+        optimizer.fused = True
+
+
+def leaves_out_steps(optimizer: Optimizer) -> bool:
+    """Whether a step changes nothing, step counts included, where ``optimizer.found_inf``, a float32 tensor, is 1."""
+    return type(optimizer) in FUSABLE and all(group.get('fused') for group in optimizer.param_groups)
+
+
+def keep_own_steps(wrapper: BaseOptimWrapper, state: dict) -> None:
+    """Lets an optimizer go on computing its steps as it was set up to, when it loads the state of another.
+
+    A state says how its steps were computed, and PyTorch would take that over: fused on a CPU, where that may not
+    exist, or not fused any more. A fused step also takes moments to lie in memory as the parameters do, channels-last
+    or not. Step counts go where the host can read them, unless the steps are counted on the device.
+
+    Args:
+        wrapper: holds the optimizer that will load; several are left as they are.
+        state: a ``state_dict()``; changed.
+    """
+    optimizer = getattr(wrapper, 'optimizer', None)
+    if not isinstance(optimizer, Optimizer) or 'param_groups' not in state:
+        return
+    own = {key: optimizer.defaults[key] for key in CHOSEN if key in optimizer.defaults}
+    on_device = own.get('fused') or own.get('capturable')
+    for group, saved in zip(optimizer.param_groups, state['param_groups']):
+        saved.update(own)
+        for parameter, index in zip(group['params'], saved['params']):
+            values = state['state'].get(index, {})
+            for key, value in values.items():
+                if torch.is_tensor(value) and key == 'step':
+                    values[key] = value if on_device else value.cpu()
+                elif torch.is_tensor(value) and value.shape == parameter.shape:
+                    values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

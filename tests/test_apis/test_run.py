@@ -11,8 +11,7 @@ from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 from PIL import Image
 
-from mmseg_inceptionnext.apis import test as evaluate
-from mmseg_inceptionnext.apis import train
+from mmseg_inceptionnext.apis import evaluate, train
 from mmseg_inceptionnext.errors import ConfigError, LabelError
 from mmseg_inceptionnext.evaluation import ExactIoUMetric
 

@@ -9,8 +9,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmseg_inceptionnext import Segmenter
-from mmseg_inceptionnext.apis import check_checkpoint, publish_checkpoint, train
-from mmseg_inceptionnext.apis import test as evaluate
+from mmseg_inceptionnext.apis import check_checkpoint, evaluate, publish_checkpoint, train
 from mmseg_inceptionnext.config import load_config
 
 from utils import ROOT, TOY
