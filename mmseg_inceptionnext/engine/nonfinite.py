@@ -2,7 +2,7 @@
 import json
 import logging
 import os.path as osp
-from typing import Iterable, Optional
+from typing import Dict, Iterable, Optional
 
 import torch
 from mmengine.dist import all_reduce, get_rank
@@ -107,16 +107,10 @@ class NonFiniteLossHook(Hook):
         self.in_a_row += 1
         for kept, buffers in zip(self._kept, self._buffers):
             torch._foreach_copy_(buffers, kept)
-        number, terms = runner.iter + 1, {key: float(value) for key, value in (outputs or {}).items()}
+        number, terms = runner.iter + 1, {key: torch.as_tensor(value).item() for key, value in (outputs or {}).items()}
         text = ', '.join(f'{key}={value:.4g}' for key, value in terms.items())
         if wrapper.lost_here:
-            path = osp.join(runner.work_dir, f'nonfinite_iter_{number}_rank{get_rank()}.json')
-            report = dict(iter=number, loss_terms={key: str(value) for key, value in terms.items()}, files=[
-                sample.metainfo.get('img_path', 'unknown') for sample in (data_batch or {}).get('data_samples', [])])
-            with open(path, 'w') as file:
-                json.dump(report, file, indent=2)
-            print_log(f'the loss of iteration {number} is not finite ({text}); its step is left out, and {path} names '
-                      'the batch', logger=runner.logger, level=logging.ERROR)
+            self._report(runner, number, terms, text, data_batch)
         if self.in_a_row == 1:
             weights_lost = 1 - _all_finite(runner.model.parameters()).float()
             all_reduce(weights_lost, 'max')
@@ -127,6 +121,16 @@ class NonFiniteLossHook(Hook):
                 f'the loss was not finite in {self.in_a_row} iterations in a row, up to {number}: {text}. No such step '
                 f'has changed the weights. {runner.work_dir} has the files of each batch in '
                 f'nonfinite_iter_N_rankR.json: look at those images and labels; {MAY_HELP}. Then go on with --resume')
+
+    @staticmethod
+    def _report(runner: Runner, number: int, terms: Dict[str, float], text: str, data_batch: Optional[dict]) -> None:
+        path = osp.join(runner.work_dir, f'nonfinite_iter_{number}_rank{get_rank()}.json')
+        report = dict(iter=number, loss_terms={key: str(value) for key, value in terms.items()}, files=[
+            sample.metainfo.get('img_path', 'unknown') for sample in (data_batch or {}).get('data_samples', [])])
+        with open(path, 'w') as file:
+            json.dump(report, file, indent=2)
+        print_log(f'the loss of iteration {number} is not finite ({text}); its step is left out, and {path} names '
+                  'the batch', logger=runner.logger, level=logging.ERROR)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if not _all_finite(checkpoint['state_dict'].values()):

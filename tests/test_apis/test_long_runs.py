@@ -15,11 +15,10 @@ from mmengine.visualization import LocalVisBackend
 from mmseg.registry import HOOKS
 
 from mmseg_inceptionnext.apis import seeds_table, train, train_seeds
-from mmseg_inceptionnext.checkpoints import choose_checkpoint
+from mmseg_inceptionnext.checkpoints import choose_checkpoint, files
 from mmseg_inceptionnext.checkpoints.files import checkpoints_in, why_broken
 from mmseg_inceptionnext.datasets import ADEChallengeDataset
 from mmseg_inceptionnext.engine import build_runner
-from mmseg_inceptionnext.engine import checkpoint_hook as atomic
 from mmseg_inceptionnext.errors import CheckpointError, ConfigError
 from mmseg_inceptionnext.evaluation import ExactIoUMetric
 
@@ -95,7 +94,7 @@ def test_data_that_take_no_seeds_are_said(toy_root, tmp_path, straight):
     shutil.copy(straight / 'iter_4.pth', tmp_path)
     cfg = with_randomness(toy_root, tmp_path)
     cfg.train_dataloader.dataset.type = 'ADE20KDataset'
-    train(cfg, resume=True)
+    train(cfg, resume=True, deterministic=True)
     assert 'train_dataloader.dataset.type ADE20KDataset the augmentations differ' in next(
         tmp_path.glob('*/*.log')).read_text()
 
@@ -123,7 +122,7 @@ def test_a_run_without_a_seed_resumes_with_its_own(toy_root, tmp_path, straight)
 
 def test_resuming_nothing_is_said(tmp_path, monkeypatch):
     lines = []
-    monkeypatch.setattr(atomic, 'print_log', lambda line, **kwargs: lines.append(line))
+    monkeypatch.setattr(files, 'print_log', lambda line, **kwargs: lines.append(line))
     assert choose_checkpoint(str(tmp_path)) is None
     assert lines == [f'resume: there is no checkpoint in {tmp_path} yet, so training starts from the beginning']
 
@@ -174,13 +173,13 @@ def test_a_disk_that_is_full_for_the_log_is_explained_too(toy_root, tmp_path, mo
 
 def test_the_best_checkpoint_is_removed_after_the_better_one_is_there(toy_root, tmp_path, monkeypatch):
     cfg = short_config(toy_root, tmp_path, max_iters=2, val_interval=1)
-    existing, write = [], atomic.write_atomically
+    existing, write = [], files.write_atomically
 
     def watch(data, path):
         existing.append((os.path.basename(path), sorted(p.name for p in tmp_path.glob('best*.pth'))))
         write(data, path)
 
-    monkeypatch.setattr(atomic, 'write_atomically', watch)
+    monkeypatch.setattr(files, 'write_atomically', watch)
     scores = iter([10., 20.])
     monkeypatch.setattr(ExactIoUMetric, 'compute_metrics', lambda self, results: dict(mIoU=next(scores)))
     train(cfg)

@@ -192,7 +192,8 @@ def test_the_scaler_is_the_one_that_this_pytorch_has(monkeypatch):
     monkeypatch.delattr(torch.amp, 'GradScaler')
     mixed_precision._loss_scaler('cuda', 8)
     mixed_precision._loss_scaler('cuda', 'dynamic')
-    assert made == [dict(device='cuda', init_scale=8.), dict(device='cuda'), dict(init_scale=8.), {}]
+    on = dict(enabled=True)
+    assert made == [dict(device='cuda', init_scale=8., **on), dict(device='cuda', **on), dict(init_scale=8., **on), on]
 
 
 @pytest.mark.parametrize('amp,dtype', [('fp16', 'float16'), ('bf16', 'bfloat16')])
