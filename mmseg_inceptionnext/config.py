@@ -19,11 +19,7 @@ NOT_THE_USERS = ('<', osp.dirname(__file__), *(sysconfig.get_path(kind) for kind
 
 
 def build_model(cfg: Config, source: str) -> nn.Module:
-    """Builds the model of a config.
-
-    Raises:
-        ConfigError: if it cannot be built here; ``source`` names the config.
-    """
+    """Builds the model of a config, or raises a ConfigError that names it by ``source``."""
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     try:
         return MODELS.build(cfg.model)
@@ -39,9 +35,8 @@ def load_config(path: str,
                 launcher: str = 'none') -> Config:
     """Reads a config file and applies what the command line says.
 
-    ``data_root`` among the options also moves every dataset that stands at the config's own ``data_root``: MMEngine
-    alone would change the name at the top of the file and none of the datasets. Data loaders without workers keep none:
-    PyTorch refuses ``persistent_workers`` there.
+    ``data_root`` among the options also moves every dataset that stands at the config's own ``data_root``. Data loaders
+    without workers lose ``persistent_workers``, which PyTorch refuses there.
 
     Args:
         path: the config file.
@@ -54,11 +49,14 @@ def load_config(path: str,
     """
     cfg = _read(path)
     if cfg_options:
-        if 'data_root' in cfg_options:
-            cfg_options['data_root'] = str(cfg_options['data_root'])  # a folder named 2016 comes as a number
+        if 'data_root' in cfg_options:  # a folder named 2016 comes as a number
+            cfg_options = dict(cfg_options, data_root=str(cfg_options['data_root']))
             _move_datasets(list(cfg.values()), cfg.get('data_root'), cfg_options['data_root'])
         cfg.merge_from_dict(cfg_options)
-    _keep_no_workers_where_none_are(cfg)
+    for split in SPLITS:
+        loader = cfg.get(f'{split}_dataloader')
+        if isinstance(loader, dict) and loader.get('persistent_workers') and not loader.get('num_workers'):
+            loader['persistent_workers'] = False
     cfg.launcher = launcher
     name = osp.splitext(osp.basename(path))[0]
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or osp.join('work_dirs', name))  # a folder 2016 is a number
@@ -68,11 +66,7 @@ def load_config(path: str,
 
 
 def make_writable(folder: str, option: str) -> None:
-    """Makes a folder unless it is there, and sees whether files can be written to it.
-
-    Raises:
-        ConfigError: if not; names ``option``, by which the folder was given.
-    """
+    """Makes a folder, or raises a ConfigError that names its ``option`` if files cannot be written there."""
     try:
         os.makedirs(folder, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -101,13 +95,6 @@ def _where(error: BaseException, default: str) -> Tuple[str, BaseException]:
         return f'{error.filename}, line {error.lineno}', error
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(NOT_THE_USERS)]
     return f'{own[-1].filename}, line {own[-1].lineno}' if own else default, error
-
-
-def _keep_no_workers_where_none_are(cfg: Config) -> None:
-    for split in SPLITS:
-        loader = cfg.get(f'{split}_dataloader')
-        if isinstance(loader, dict) and loader.get('persistent_workers') and not loader.get('num_workers'):
-            loader['persistent_workers'] = False
 
 
 def metainfo_of(cfg: Config, dataset: dict) -> dict:

@@ -1,7 +1,6 @@
 """The recipe's batch: what runs instead, and how to have it on fewer devices by adding up gradients."""
 import logging
 import os
-from typing import Dict
 
 from mmengine.config import Config
 from mmengine.hooks import Hook, ParamSchedulerHook
@@ -27,8 +26,8 @@ class BatchSizeHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         recipe, count = runner.cfg.get('auto_scale_lr', {}), accumulated(runner.optim_wrapper)
-        base, per_process, processes = (recipe.get('base_batch_size'), runner.train_dataloader.batch_size,
-                                        runner.world_size)
+        per_process, processes = runner.train_dataloader.batch_size, runner.world_size
+        base = recipe.get('base_batch_size')
         if base is None:
             return
         parts = f'{processes} process{"es" * (processes > 1)} x {per_process} images'
@@ -66,8 +65,7 @@ def match_batch(cfg: Config) -> int:
 
     Gradients are accumulated over as many iterations as the recipe's batch takes. Everything that counts iterations
     grows by that number: ``max_iters``, and the starts and intervals of validation, checkpoints, logging and EMA. The
-    schedules of learning rates do not: they step with the optimizer, which so takes the recipe's number of steps at the
-    recipe's rates. BatchNorm's statistics still come from the small batch.
+    schedules of learning rates step with the optimizer. BatchNorm's statistics still come from the small batch.
 
     Args:
         cfg: a full config with an iteration-based loop; it is changed.
@@ -117,33 +115,23 @@ def _accumulate(cfg: Config, count: int) -> None:
         hooks.param_scheduler = dict(type='AccumulatedParamSchedulerHook')
 
 
-def _batch(runner: Runner) -> Dict[str, int]:
-    return dict(accumulated_batches=accumulated(runner.optim_wrapper),
-                images_per_iter=runner.train_dataloader.batch_size * runner.world_size)
-
-
 def note_batch(runner: Runner) -> None:
-    """Keeps in a run's checkpoints what its iterations are."""
-    for key, value in _batch(runner).items():
-        runner.message_hub.update_info(key, value)
-
-
-def compare_batch(runner: Runner) -> None:
-    """Warns of a resumed run that trains with other batches than the checkpoint was.
+    """Keeps in a run's checkpoints what its iterations are, and compares it with that of the one it resumes from.
 
     Raises:
-        ConfigError: if it accumulates the gradients of another number of them: its iterations are others.
+        ConfigError: if that accumulated the gradients of another number of batches: its iterations are others.
     """
-    now, then = _batch(runner), runner.message_hub.runtime_info
-    before, counts = then.get('images_per_iter'), then.get('accumulated_batches')
-    if counts not in (None, now['accumulated_batches']):
+    count, images = accumulated(runner.optim_wrapper), runner.train_dataloader.batch_size * runner.world_size
+    then = runner.message_hub.runtime_info if runner.iter else {}
+    images_then, count_then = then.get('images_per_iter', images), then.get('accumulated_batches', count)
+    if count_then != count:
         raise ConfigError(
-            f'--resume: the checkpoint comes from a run of {counts} batches of {before} images to a step, and this '
-            f'one has {now["accumulated_batches"]} of {now["images_per_iter"]}, so that iteration {runner.iter} is '
-            f'another place of the recipe: resume with {before} images in all processes together, by their number '
-            f'and train_dataloader.batch_size, and {"with" if counts > 1 else "without"} --match-batch, or start '
-            'from its weights in another --work-dir, with --cfg-options load_from=FILE and without --resume')
-    if before not in (None, now['images_per_iter']):
-        print_log(f'resume: the checkpoint was trained with {before} images an iteration, this run has '
-                  f'{now["images_per_iter"]}: other samples, and accuracy may differ', logger=runner.logger,
-                  level=logging.WARNING)
+            f'--resume: the checkpoint comes from a run of {count_then} batches of {images_then} images to a step, and '
+            f'this one has {count} of {images}, so that iteration {runner.iter} is another place of the recipe: resume '
+            f'with {images_then} images in all processes together, by their number and train_dataloader.batch_size, '
+            f'and {"with" if count_then > 1 else "without"} --match-batch, or start from its weights in another '
+            '--work-dir, with --cfg-options load_from=FILE and without --resume')
+    if images_then != images:
+        print_log(f'resume: the checkpoint was trained with {images_then} images an iteration, this run has {images}: '
+                  'other samples, and accuracy may differ', logger=runner.logger, level=logging.WARNING)
+    runner.message_hub.update_info_dict(dict(accumulated_batches=count, images_per_iter=images))

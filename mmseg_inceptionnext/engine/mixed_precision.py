@@ -15,10 +15,9 @@ DTYPES = dict(float16=torch.float16, bfloat16=torch.bfloat16)
 
 @OPTIM_WRAPPERS.register_module()
 class AutocastOptimWrapper(AmpOptimWrapper):
-    """Runs the forward pass in half the bits by PyTorch's autocast, on the model's own device; weights stay float32.
+    """MMEngine's ``AmpOptimWrapper``, with the same checkpoints, that also runs on CPUs; weights stay float32.
 
-    MMEngine's ``AmpOptimWrapper``, with the same checkpoints, that also runs on CPUs. It looks for gradients that
-    overflow under float16 only: bfloat16 has the range of float32.
+    It looks for gradients that overflow under float16 only: bfloat16 has the range of float32.
 
     Args:
         dtype: ``float16`` or ``bfloat16``, or PyTorch's own of that name.

@@ -24,8 +24,8 @@ class LossWatch(OptimWrapper):
     """Leaves out the step of a loss that is NaN or infinite, on all processes if it is so on one.
 
     With accumulated gradients this is the step of all their batches. A fused Adam or AdamW, and float16's scaling of
-    the loss, leave it out on the GPU, so that the host does not wait for the loss; for other optimizers it waits before
-    the step. The scale of a dynamic scaling falls then, as where gradients overflow. See :func:`watched`.
+    the loss, leave it out on the GPU; for other optimizers the host waits for the loss before the step. The scale of a
+    dynamic scaling falls then, as where gradients overflow.
 
     Attributes:
         lost: 1 if the loss of the last batch was not finite on some process, else 0; a tensor on its device.
@@ -47,15 +47,14 @@ class LossWatch(OptimWrapper):
             self._left_out = None
 
     def step(self, **kwargs) -> None:
-        on_device = self._left_out is not None and leaves_out_steps(self.optimizer) and not self._scales
+        by_flag = self._left_out is not None and not self._scales and leaves_out_steps(self.optimizer)
         raises = (self.clip_grad_kwargs or {}).get('error_if_nonfinite')
-        if self._left_out is not None and (raises or not (on_device or self._scales)) and self._left_out:
+        if (raises or not (by_flag or self._scales)) and self._left_out:
             return
-        if on_device:
+        if by_flag:
             self.optimizer.found_inf = self._left_out
         super().step(**kwargs)
-        if on_device:
-            del self.optimizer.found_inf
+        vars(self.optimizer).pop('found_inf', None)
 
     @property
     def _scales(self) -> bool:
@@ -73,10 +72,9 @@ class NonFiniteLossHook(Hook):
     """Tells of each loss that :class:`LossWatch` found to be NaN or infinite, and stops the run if it stays so.
 
     Buffers, such as the statistics of BatchNorm, become again what they were before the batch. In the work dir
-    ``nonfinite_iter_N_rankR.json`` has the batch's file names and the terms of the loss, from each process whose loss
-    it was. Steps that mixed precision leaves out because gradients overflow do not count: their loss is finite.
-    Weights that are not finite themselves stop the run at once, and no checkpoint takes them. Training registers this
-    hook by itself.
+    ``nonfinite_iter_N_rankR.json`` has its file names and the terms of the loss, from each process whose loss it was.
+    Steps that mixed precision leaves out because gradients overflow do not count. Weights that are not finite
+    themselves stop the run at once, and no checkpoint takes them. Training registers this hook by itself.
 
     Args:
         patience: iterations in a row after which the run stops.
@@ -86,8 +84,7 @@ class NonFiniteLossHook(Hook):
 
     def __init__(self, patience: int = 3) -> None:
         if patience < 1:
-            raise ConfigError(f'patience={patience}: give the number of iterations in a row after which to stop, 1 or '
-                              'more')
+            raise ConfigError(f'patience={patience}: give a number of iterations in a row, 1 or more')
         self.patience, self.in_a_row = patience, 0
 
     def before_train(self, runner: Runner) -> None:

@@ -1,5 +1,5 @@
 """Optimizers: fused steps, and layer-wise learning-rate decay."""
-from typing import Dict, List, Optional, Union
+from typing import Dict, List, Optional
 
 import torch
 from mmengine.config import Config
@@ -66,30 +66,21 @@ def keep_own_steps(wrapper: BaseOptimWrapper, state: dict) -> None:
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Lets the learning rate fall from layer to layer, from the heads to the image (BEiT, appendix).
 
-    The B blocks of a MetaNeXt, InceptionNeXt or IsotropicMetaNeXt are counted through all stages, frozen ones too:
-
-    - layer 0 is the stem;
-    - layer k is the k-th block, k = 1 ... B, together with the downsampling right before it, if there is one;
-    - layer B + 1 is everything else: the norms on the outputs, the neck, the heads.
-
-    The learning rate of a parameter in layer k is ``decay_rate ** (B + 1 - k)`` times what MMEngine's other settings
-    give it. So everything outside the trunk keeps its rate, and the last block has ``decay_rate`` times the base rate.
-    Weight decay is not touched. MMSegmentation's ``LearningRateDecayOptimizerConstructor`` puts several of ConvNeXt's
-    blocks in a layer, so that its decay rates do not carry over.
+    The B blocks of a MetaNeXt, InceptionNeXt or IsotropicMetaNeXt are counted through all stages, frozen ones too.
+    Layer 0 is the stem; layer k is the k-th block, k = 1 ... B, with the downsampling before it, if there is one; layer
+    B + 1 is everything else: the norms on the outputs, the neck, the heads. The learning rate of a parameter in layer k
+    is ``decay_rate ** (B + 1 - k)`` times what MMEngine's other settings give it. Weight decay is not touched.
+    MMSegmentation's ``LearningRateDecayOptimizerConstructor`` puts several of ConvNeXt's blocks in a layer, so that its
+    decay rates do not carry over.
 
     Args:
-        optim_wrapper_cfg: config of the optimizer wrapper, with ``optimizer.lr``.
+        optim_wrapper_cfg: config of the optimizer wrapper, with ``optimizer.lr`` and
+            ``constructor='LayerDecayOptimWrapperConstructor'``.
         paramwise_cfg: ``decay_rate``, above 0 and at most 1, beside all settings of MMEngine's
             ``DefaultOptimWrapperConstructor``, such as ``flat_decay_mult`` and ``custom_keys``.
 
     Raises:
         ConfigError: if ``decay_rate`` or the learning rate is missing or out of range, or the backbone is another.
-
-    Example:
-        >>> optim_wrapper = dict(
-        ...     type='OptimWrapper', optimizer=dict(type='AdamW', lr=6e-5, weight_decay=0.01),
-        ...     constructor='LayerDecayOptimWrapperConstructor',
-        ...     paramwise_cfg=dict(decay_rate=0.9, flat_decay_mult=0.))
     """
 
     def _validate_cfg(self) -> None:
@@ -105,10 +96,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if self.base_lr is None:
             raise ConfigError(f'{type(self).__name__} needs optim_wrapper.optimizer.lr, which is not set')
 
-    def add_params(self, params: List[dict], module: nn.Module, prefix: str = '',
-                   is_dcn_module: Optional[Union[int, float]] = None) -> None:
+    def add_params(self, params: List[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
         """Adds a parameter group for each parameter to ``params``; MMEngine calls it for the model and all inside."""
-        super().add_params(params, module, prefix, is_dcn_module)
+        super().add_params(params, module, prefix, **kwargs)
         if not prefix:  # the whole model, after all that is inside it
             self._scale(params, module)
 

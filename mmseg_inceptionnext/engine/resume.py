@@ -10,7 +10,7 @@ import torch
 from mmengine.dataset import ConcatDataset, InfiniteSampler, RepeatDataset
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.logging import HistoryBuffer, print_log
+from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.registry import DATA_SAMPLERS, LOOPS
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmseg_inceptionnext.datasets.seeding import Draw, derived_seed, seed_everything
 
-from .batch import compare_batch, note_batch
+from .batch import note_batch
 from .checkpoint_hook import VALIDATED
 from .optim import FUSABLE
 
@@ -62,13 +62,13 @@ class ResumableTrainLoop(IterBasedTrainLoop):
         if self.iter and isinstance(sampler, ResumableSampler):
             sampler.seed = self.runner.seed  # that of the checkpoint
             self.dataloader_iterator = _ResumedIterator(self.dataloader, min(self.iter, self.max_iters))
+        data = self.dataloader.dataset
         if self.iter and self.runner.deterministic and not (
-                isinstance(sampler, ResumableSampler) and _takes_seeds(self.dataloader.dataset)):
-            print_log(f'resume: with train_dataloader.sampler.type {type(sampler).__name__} and '
-                      f'train_dataloader.dataset.type {type(self.dataloader.dataset).__name__} the augmentations '
-                      'differ from those of a run that was not stopped; ResumableSampler and the datasets of '
-                      'mmseg_inceptionnext, also in ConcatDataset and RepeatDataset, keep them', logger='current',
-                      level=logging.WARNING)
+                isinstance(sampler, ResumableSampler) and _takes_seeds(data)):
+            print_log(f'resume: with train_dataloader.sampler.type {type(sampler).__name__} and train_dataloader.'
+                      f'dataset.type {type(data).__name__} the augmentations differ from those of a run that was not '
+                      'stopped; ResumableSampler and the datasets of mmseg_inceptionnext, also in ConcatDataset and '
+                      'RepeatDataset, keep them', logger='current', level=logging.WARNING)
         return super().run()
 
     def run_iter(self, data_batch: Any) -> None:
@@ -119,8 +119,6 @@ class ResumeHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Runner) -> None:
-        if runner.iter > 0 and isinstance(runner.train_loop, IterBasedTrainLoop):
-            compare_batch(runner)
         note_batch(runner)
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -141,22 +139,21 @@ def why_not_resumable(runner: Runner, checkpoint: dict) -> Iterator[str]:
         value = meta.get(key)
         if not (type(value) is int and 0 <= value <= most or key == 'seed' and value is None):
             yield f'meta.{key} is {say(value)}, not a whole number from 0 to {most}'
-    yield from (f'message_hub has the key {say(key)}, not a text'
-                for part in hub.values() for key in part if not isinstance(key, str))
-    yield from (f'message_hub.log_scalars.{key} is no history of numbers' for key, value in hub['log_scalars'].items()
-                if not isinstance(value, HistoryBuffer) or not len(value.data[0]))
-    yield from _unlike(hub['runtime_info'], {key: 0 for key in hub['runtime_info'] if key.startswith(
-        ('best_score', 'accumulated', 'images_per'))}, 'message_hub.runtime_info')
+    numbers = [key for key in hub['runtime_info'] if str(key).startswith(('best_score', 'accumulated', 'images_per'))]
+    yield from _unlike(hub['runtime_info'], dict.fromkeys(numbers, 0), 'message_hub.runtime_info')
     optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
-    for own, group in zip(optimizer.param_groups, checkpoint['optimizer']['param_groups']) if type(
-            optimizer) in FUSABLE else ():  # other optimizers keep other moments
-        keys = ('step', 'exp_avg', 'exp_avg_sq', *['max_exp_avg_sq'] * group['amsgrad'])
-        for parameter, index in zip(own['params'], group['params']):
-            state = checkpoint['optimizer']['state'].get(index)
-            for key in keys if state else ():
-                value, shape = state.get(key), () if key == 'step' else tuple(parameter.shape)
-                if not isinstance(value, (Number, Tensor)) or getattr(value, 'shape', ()) != shape:
-                    yield f'optimizer.state.{index}.{key} is {say(value)}, not numbers of shape {shape}'
+    if type(optimizer) in FUSABLE:  # other optimizers keep other moments
+        yield from _wrong_moments(optimizer, checkpoint['optimizer'])
+
+
+def _wrong_moments(optimizer: torch.optim.Optimizer, theirs: dict) -> Iterator[str]:
+    pairs = [(parameter, index, group['amsgrad']) for own, group in zip(optimizer.param_groups, theirs['param_groups'])
+             for parameter, index in zip(own['params'], group['params']) if theirs['state'].get(index)]
+    for parameter, index, amsgrad in pairs:
+        for key in ('step', 'exp_avg', 'exp_avg_sq', *['max_exp_avg_sq'] * amsgrad):
+            value, shape = theirs['state'][index].get(key), () if key == 'step' else tuple(parameter.shape)
+            if not isinstance(value, (Number, Tensor)) or getattr(value, 'shape', ()) != shape:
+                yield f'optimizer.state.{index}.{key} is {say(value)}, not numbers of shape {shape}'
 
 
 def _unlike(theirs: Any, own: Any, name: str = '') -> Iterator[str]:
@@ -189,7 +186,7 @@ def drop_what_is_foreign(runner: Runner, checkpoint: dict) -> None:
     resumed checkpoint names.
     """
     info, home = checkpoint['message_hub']['runtime_info'], osp.realpath(runner.work_dir)
-    for key in [key for key in info if key.startswith(('best_ckpt', 'last_ckpt'))]:
+    for key in [key for key in info if str(key).startswith(('best_ckpt', 'last_ckpt'))]:
         if not isinstance(info[key], str) or not osp.realpath(info[key]).startswith(home + os.sep):
             print_log(f'resume: {key}={say(info.pop(key))} in the checkpoint is not in {home}; the file is left alone',
                       logger=runner.logger, level=logging.WARNING)

@@ -25,19 +25,16 @@ from .nonfinite import watched
 from .patches import copy_without_waiting
 from .resume import ResumableTrainLoop
 
-NO_GPU = ('no GPU: the processes talk by gloo, and SyncBN is reverted to BatchNorm, whose statistics are those of one '
-          'process')
 _numbers = itertools.count(1)
 
 
 @RUNNERS.register_module(name=['SegRunner', 'CPURunner'])
 class SegRunner(Runner):
-    """MMEngine's runner, whose optimizer wrapper watches the loss and whose loop resumes without loading.
+    """MMEngine's runner with :class:`LossWatch`, :class:`ResumableTrainLoop` and a quiet console.
 
     On a machine without an accelerator, processes that torchrun started talk by gloo, and SyncBN, which needs GPUs, is
-    reverted to BatchNorm: each process then normalises by its own images. As under ``Runner``,
-    ``env_cfg.dist_cfg.timeout`` is the time in seconds after which a process that waits for the others gives up, half
-    an hour by default. The console gets what matters, the log file everything.
+    reverted to BatchNorm: each process then normalises by its own images. After ``env_cfg.dist_cfg.timeout`` seconds,
+    by default half an hour, a process that waits for the others gives up.
 
     Raises:
         CheckpointError: if a checkpoint cannot be loaded or resumed from, whatever the reason.
@@ -49,12 +46,14 @@ class SegRunner(Runner):
 
     def setup_env(self, env_cfg: dict) -> None:
         if self._on_cpus and not distributed.is_initialized():
-            start_gloo(env_cfg.get('dist_cfg', {}).get('timeout'))
+            timeout = env_cfg.get('dist_cfg', {}).get('timeout')  # PyTorch 2.1 takes no None
+            distributed.init_process_group('gloo', **(dict(timeout=timedelta(seconds=timeout)) if timeout else {}))
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: Optional[dict], model: nn.Module) -> nn.Module:
         if self._on_cpus:
-            print_log(NO_GPU, logger=self.logger, level=logging.WARNING)
+            print_log('no GPU: the processes talk by gloo, and SyncBN is reverted to BatchNorm, whose statistics are '
+                      'those of one process', logger=self.logger, level=logging.WARNING)
             model = revert_sync_batchnorm(model)
             if model_wrapper_cfg is None:
                 model_wrapper_cfg = dict(
@@ -106,32 +105,19 @@ def _class_of(cfg: dict, registry: Registry, default: str) -> Optional[type]:
     return kind if isclass(kind) else registry.get(kind)
 
 
-def start_gloo(timeout: Optional[float] = None) -> None:
-    """Lets the processes of a launcher talk on CPUs; ``timeout`` in seconds."""
-    settings = dict(timeout=timedelta(seconds=timeout)) if timeout else {}  # PyTorch 2.1 takes no None
-    distributed.init_process_group('gloo', **settings)
-
-
 def build_runner(cfg: Config) -> Runner:
     """Builds :class:`SegRunner`, or the runner that ``runner_type`` of the config names, which is left as it is."""
-    on_gpu = get_device() == 'cuda'
-    if on_gpu:
-        _set_up_for_gpu(cfg)
     console.silence_warnings()
+    on_gpu = get_device() == 'cuda'
+    for loader in [cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')] if on_gpu else ():
+        if loader:
+            loader.setdefault('pin_memory', True)  # from which a GPU copies by itself
+    if on_gpu and cfg.get('randomness', {}).get('deterministic'):  # cuBLAS reads it at the first product
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else SegRunner.from_cfg(cfg)
     if on_gpu:
         copy_without_waiting(runner.model)
     return runner
-
-
-def _set_up_for_gpu(cfg: Config) -> None:
-    """Loads batches into memory that a GPU copies from by itself, and gives cuBLAS what it needs to repeat itself."""
-    for split in ('train', 'val', 'test'):
-        loader = cfg.get(f'{split}_dataloader')
-        if isinstance(loader, dict):
-            loader.setdefault('pin_memory', True)
-    if cfg.get('randomness', {}).get('deterministic'):  # read at the first product, where PyTorch raises without it
-        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
 
 
 def unusable(source: str, reason: str, resuming: bool = True) -> CheckpointError:
@@ -145,11 +131,7 @@ def unusable(source: str, reason: str, resuming: bool = True) -> CheckpointError
 
 @contextmanager
 def lost_worker_explained(split: str) -> Iterator[None]:
-    """Gives the error of a data loader whose process died a class and a sentence; ``split`` is ``train`` or ``test``.
-
-    Raises:
-        LostWorkerError: if one died.
-    """
+    """Raises LostWorkerError if a process of a data loader died; ``split`` is ``train`` or ``test``."""
     try:
         yield
     except RuntimeError as error:  # the only sign is PyTorch's text
