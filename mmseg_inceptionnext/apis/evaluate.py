@@ -40,9 +40,8 @@ def evaluate(cfg: Config,
              compiles: bool = False) -> Dict[str, float]:
     """Evaluates a checkpoint on the test set of a config, or predicts a folder of images that have no labels.
 
-    The last line of the log says by which protocol. An evaluation writes to ``cfg.work_dir``: ``metrics.json``, the
-    metrics with the protocol and the names of the classes that are absent; and by :class:`ExactIoUMetric`
-    ``per_class.csv``, ``confusion.npy`` and ``confusion.png``, see :func:`write_report`.
+    An evaluation writes to ``cfg.work_dir``: ``metrics.json``, the metrics with the protocol and the names of the
+    classes that are absent; and what :func:`write_report` does of each class.
 
     Args:
         cfg: a full config, see :func:`load_config`; changed in place.
@@ -89,7 +88,13 @@ def evaluate(cfg: Config,
             runner.register_hook(FuseHook())
         if compiles:
             compile_model(unwrap(runner.model))
-        metrics = _run(runner, cfg.work_dir)
+        try:
+            with timed('test'), lost_worker_explained('test'):
+                metrics = runner.test()
+        except KeyboardInterrupt:
+            print_log(f'stopped by Ctrl-C: no metrics were written to {cfg.work_dir}', logger='current',
+                      level=logging.WARNING)
+            raise
         if no_gt:
             print_log(f'{images} predictions in {out}, by protocol {applied}', logger='current')
             return {}
@@ -100,15 +105,6 @@ def evaluate(cfg: Config,
             _write_results(runner, metrics, applied, cfg.work_dir)
     print_log(f'{means} by protocol {applied}', logger='current')
     return metrics
-
-
-def _run(runner: Runner, work_dir: str) -> Dict[str, float]:
-    try:
-        with timed('test'), lost_worker_explained('test'):
-            return runner.test()
-    except KeyboardInterrupt:
-        print_log(f'stopped by Ctrl-C: no metrics were written to {work_dir}', logger='current', level=logging.WARNING)
-        raise
 
 
 def _write_results(runner: Runner, metrics: Dict[str, float], protocol: Protocol, work_dir: str) -> None:
@@ -134,16 +130,12 @@ def _apply_options(cfg: Config, out: Optional[str], show_dir: Optional[str]) -> 
         cfg.default_hooks.visualization.update(draw=True, interval=1)
         cfg.visualizer.save_dir = show_dir
     if out:
-        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-        for evaluator in evaluators:
+        for evaluator in cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]:
             evaluator.output_dir = out
 
 
 def _predict_only(cfg: Config, folder: str, out: str) -> int:
-    """Puts a folder of images in the place of the test set; returns how many there are.
-
-    Classes, colours and label convention stay those of the test set.
-    """
+    """Puts a folder of images in the place of the test set, with its classes and colours; returns their number."""
     names = _images(folder, out)
     dataset, pipeline = cfg.test_dataloader.dataset, own_pipeline(cfg, '--no-gt')
     metainfo = metainfo_of(cfg, dataset)

@@ -11,7 +11,6 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
-from mmengine.runner import Runner
 
 from mmseg_inceptionnext.checkpoints import choose_checkpoint, safe_checkpoints
 from mmseg_inceptionnext.checkpoints.compare import unwrap
@@ -84,8 +83,14 @@ def train(cfg: Config,
         length = {key[4:]: cfg.train_cfg[key] for key in ('max_iters', 'max_epochs') if key in cfg.train_cfg}
         print_log(f'train: {", ".join(f"{count} {name}" for name, count in length.items())}; checkpoints go to '
                   f'{place[0]}, the full log and the config to {runner.log_dir}', logger='current')
-        with timed('train'), lost_worker_explained('train'), _interrupt_explained(runner, *place):
-            runner.train()
+        try:
+            with timed('train'), lost_worker_explained('train'):
+                runner.train()
+        except KeyboardInterrupt:
+            if is_main_process():
+                print_log(f'stopped by Ctrl-C after iteration {runner.iter}. {what_resumes(*place)}', logger='current',
+                          level=logging.WARNING)
+            raise
     scalars = runner.message_hub.log_scalars
     return {name[4:]: values.current() for name, values in scalars.items() if name.startswith('val/')}
 
@@ -95,10 +100,10 @@ def _apply_training_options(cfg: Config, amp: Optional[str], auto_scale_lr: bool
     if amp:
         _mix_precision(cfg, amp)
     fuse_optimizer(cfg)
-    if auto_scale_lr and accumulate:
-        raise ConfigError('--auto-scale-lr changes the learning rate to this batch, --match-batch the batch to the '
-                          'recipe: give one of them')
     if auto_scale_lr:
+        if accumulate:
+            raise ConfigError('--auto-scale-lr changes the learning rate to this batch, --match-batch the batch to the '
+                              'recipe: give one of them')
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ConfigError('--auto-scale-lr needs the batch that the learning rate was chosen for; add '
                               'auto_scale_lr = dict(base_batch_size=16) to the config, with the right number')
@@ -120,8 +125,7 @@ def _mix_precision(cfg: Config, amp: str) -> None:
 
 def _where_checkpoints_are(cfg: Config) -> Tuple[str, Optional[str]]:
     """Folder and pattern of the config's checkpoints: MMEngine adds the work dir's name to an ``out_dir``."""
-    hook = cfg.get('default_hooks', {}).get('checkpoint') or {}
-    folder = cfg.work_dir
+    hook, folder = cfg.get('default_hooks', {}).get('checkpoint') or {}, cfg.work_dir
     if hook.get('out_dir'):
         folder = osp.join(hook.out_dir, osp.basename(folder.rstrip(osp.sep)))
     return folder, hook.get('filename_tmpl')
@@ -129,10 +133,7 @@ def _where_checkpoints_are(cfg: Config) -> Tuple[str, Optional[str]]:
 
 @contextmanager
 def _alone_in_folders(cfg: Config) -> Iterator[None]:
-    """Makes the folders that a training writes to and keeps other trainings out of them, by locks of the main process.
-
-    They go with the process, however it ends.
-    """
+    """Makes the folders that a training writes to, and keeps others out by locks that go with the main process."""
     folders = [(cfg.work_dir, '--work-dir'), (_where_checkpoints_are(cfg)[0], 'default_hooks.checkpoint.out_dir')]
     folders = [(folder, option) for folder, option in folders if '://' not in folder]  # what is no folder on a disk
     for folder, option in folders:
@@ -140,28 +141,12 @@ def _alone_in_folders(cfg: Config) -> Iterator[None]:
     is_main = int(os.environ.get(RANKS.get(cfg.get('launcher'), ''), 0)) == 0
     with ExitStack() as locks:
         for folder in {osp.realpath(folder) for folder, _ in folders if is_main}:
-            _lock(folder, locks)
+            try:
+                locks.enter_context(FileLock(osp.join(folder, 'training.lock')).acquire(timeout=SECONDS_TO_WAIT))
+            except Timeout as error:
+                raise ConfigError(f'another training writes to {folder}: wait for it, stop it, or give another '
+                                  '--work-dir') from error
+            except (OSError, NotImplementedError) as error:
+                print_log(f'{folder} cannot be locked ({getattr(error, "strerror", None) or error}): see to it that no '
+                          'other training writes to it', logger='current', level=logging.WARNING)
         yield
-
-
-def _lock(folder: str, locks: ExitStack) -> None:
-    lock = FileLock(osp.join(folder, 'training.lock'))
-    try:
-        locks.enter_context(lock.acquire(timeout=SECONDS_TO_WAIT))
-    except Timeout as error:
-        raise ConfigError(f'another training writes to {folder}: wait for it, stop it, or give another '
-                          '--work-dir') from error
-    except (OSError, NotImplementedError) as error:
-        print_log(f'{folder} cannot be locked ({getattr(error, "strerror", None) or error}): see to it that no other '
-                  'training writes to it', logger='current', level=logging.WARNING)
-
-
-@contextmanager
-def _interrupt_explained(runner: Runner, folder: str, filename_tmpl: Optional[str]) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        if is_main_process():
-            print_log(f'stopped by Ctrl-C after iteration {runner.iter}. {what_resumes(folder, filename_tmpl)}',
-                      logger='current', level=logging.WARNING)
-        raise

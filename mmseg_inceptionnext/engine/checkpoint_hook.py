@@ -49,8 +49,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     A checkpoint is written under a temporary name, forced to the disk, and renamed; only then are outdated checkpoints,
     and the best one so far, removed. That of an iteration is written once more after its validation, so that a resumed
-    run knows of it. Takes the arguments of ``CheckpointHook``; what the metrics of this package measure needs no
-    ``rule`` and no ``greater_keys``.
+    run knows of it. ``save_best`` by a metric of this package needs no ``rule``.
 
     Raises:
         CheckpointError: if a checkpoint cannot be written; names those that are complete.

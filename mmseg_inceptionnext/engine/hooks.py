@@ -28,10 +28,7 @@ from .runner import unusable
 
 @HOOKS.register_module()
 class SkippedSamplesHook(Hook):
-    """Says at the end of training which broken samples were replaced, and how often.
-
-    That is, by the datasets of this package that have ``on_error='skip'``, in all workers of all processes.
-    """
+    """Says at the end of training which samples datasets with ``on_error='skip'`` replaced, and how often."""
 
     MOST_NAMES = 20
 
@@ -48,9 +45,8 @@ class SkippedSamplesHook(Hook):
 class PerClassMetricsHook(Hook):
     """Adds the metrics of each class to those of a validation, after the log line and before checkpoints are chosen.
 
-    So ``CheckpointHook(save_best='IoU/road')`` and early stopping find them, and the log line does not grow by hundreds
-    of entries. TensorBoard and what else is in ``vis_backends`` get them too, those that are numbers. They come from
-    metrics with an attribute ``per_class``, such as ``ExactIoUMetric``.
+    So ``CheckpointHook(save_best='IoU/road')`` and early stopping find them, and TensorBoard and what else is in
+    ``vis_backends``. They come from metrics with an attribute ``per_class``, such as ``ExactIoUMetric``.
     """
     priority = 65  # between LoggerHook, 60, and CheckpointHook, 90
     trains = False
@@ -71,12 +67,11 @@ class PerClassMetricsHook(Hook):
 class CompleteCheckpointHook(Hook):
     """Compares a checkpoint with the model before MMEngine loads what fits of it and goes on.
 
-    A run resumes from a checkpoint that fits completely, or not at all, and so is a model evaluated. A checkpoint that
-    training starts from (``load_from``) may differ outside the backbone, as in a head for other classes: what does not
-    fit is a warning.
+    A run resumes from a checkpoint that fits completely, or not at all, and so is a model evaluated.
 
     Args:
-        may_differ: whether ``load_from`` may, as above; otherwise it must fit completely.
+        may_differ: whether a checkpoint that training starts from (``load_from``) may differ outside the backbone, as
+            in a head for other classes, with a warning.
     """
 
     def __init__(self, may_differ: bool = False) -> None:

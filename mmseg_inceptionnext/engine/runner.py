@@ -148,8 +148,7 @@ def lost_worker_explained(split: str) -> Iterator[None]:
 def end_processes() -> None:
     """Waits for all processes that a launcher started, and ends their communication; alone, nothing.
 
-    A thread of gloo may otherwise outlive the interpreter, and abort the process when all is done
-    (pytorch/pytorch#179291).
+    A thread of gloo may otherwise outlive the interpreter, and abort the process (pytorch/pytorch#179291).
     """
     if distributed.is_available() and distributed.is_initialized():
         distributed.barrier()

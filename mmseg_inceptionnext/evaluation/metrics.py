@@ -21,8 +21,8 @@ class ExactIoUMetric(IoUMetric):
 
     The stock metric adds pixel counts in single precision, which stops counting every pixel above 2^24 of a class,
     and rounds to two decimals. Takes the same arguments and returns the same names, in percent. Classes that occur
-    neither in the labels nor in the predictions do not enter the means; the table leaves them out and names them.
-    As in the stock metric, ``mFscore`` also leaves out classes of which no pixel is right, which ``mDice`` counts as 0.
+    neither in the labels nor in the predictions do not enter the means. As in the stock metric, ``mFscore`` also leaves
+    out classes of which no pixel is right, which ``mDice`` counts as 0.
 
     ``PerClassMetricsHook`` (in the configs' ``default_hooks``) adds the metrics of each class to a validation's, for
     ``AtomicCheckpointHook(save_best='IoU/road')`` and early stopping (there with ``rule='greater'``).

@@ -89,6 +89,7 @@ def _parts(node):
         yield from _parts(item)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', RUNS)
 def test_a_stock_checkpoint_is_read_evaluated_and_resumed(toy_root, tmp_path, name):
     Runner.from_cfg(stock_config(name, toy_root, tmp_path / 'stock')).train()

@@ -67,6 +67,7 @@ def test_training_resumes(toy_root, tmp_path, amp):
     assert ('loss_scaler' in checkpoint['optimizer']) == (amp == 'fp16')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('before,after', [
     ('fp16', 'bf16'), ('bf16', 'fp16'), ('fp16', None), (None, 'fp16'), (None, 'bf16'), ('bf16', None)])
 def test_training_resumes_in_another_precision(toy_root, tmp_path, before, after):
@@ -80,6 +81,7 @@ def test_training_resumes_in_another_precision(toy_root, tmp_path, before, after
         assert all(values['step'] == 2 for values in state['state'].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('amp', DTYPES)
 def test_accumulated_and_averaged(toy_root, tmp_path, amp):
     """With --match-batch, gradients clipped, and an average of the weights."""

@@ -97,6 +97,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(toy_root, tmp_path, monkeypat
     assert json.loads((tmp_path / 'nonfinite_iter_3_rank0.json').read_text())['iter'] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('amp,fused', [(None, True), ('fp16', True), ('fp16', False)])
 def test_the_first_step_of_all_may_be_left_out(toy_root, tmp_path, monkeypatch, amp, fused):
     """Before which an optimizer has no state yet."""
@@ -111,6 +112,7 @@ def test_the_first_step_of_all_may_be_left_out(toy_root, tmp_path, monkeypatch, 
     assert all(torch.isfinite(value).all() for value in end['state_dict'].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('amp,fused', [(None, False), (None, True), ('fp16', False)])
 def test_a_loss_that_is_not_finite_elsewhere_changes_nothing_here(toy_root, tmp_path, monkeypatch, amp, fused):
     """On another process; what is wrong is written down there."""
@@ -250,6 +252,7 @@ def test_steps_that_mixed_precision_leaves_out_do_not_count():
     assert seen == [(0, False), (0, True), (1, False), (2, False), (0, True)] and torch.isfinite(model.weight).all()
 
 
+@pytest.mark.slow
 def test_averaged_weights_stay_finite_too(toy_root, tmp_path, monkeypatch):
     poisoned(monkeypatch, {1})
     train(short_config(toy_root, tmp_path, custom_hooks=[dict(type='EMAHook', momentum=0.1)]))

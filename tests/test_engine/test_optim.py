@@ -196,6 +196,7 @@ def config(toy_root, work_dir, max_iters, is_fused):
     return cfg
 
 
+@pytest.mark.slow
 def test_a_fused_step_is_the_same(toy_root, tmp_path):
     """It takes gradients to lie in memory as the weights do; the moments of the first step are the gradients."""
     for name, is_fused in (('fused', True), ('not', False)):
@@ -208,6 +209,7 @@ def test_a_fused_step_is_the_same(toy_root, tmp_path):
         torch.testing.assert_close(value, b['state_dict'][name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('before,after,amp', [
     (False, True, None), (True, False, None), (True, True, None), (False, True, 'fp16')])
 def test_a_run_resumes_fused_or_not_as_its_config_says(toy_root, tmp_path, before, after, amp):
@@ -223,6 +225,7 @@ def test_a_run_resumes_fused_or_not_as_its_config_says(toy_root, tmp_path, befor
         assert all(values['step'] == 2 for values in state['state'].values())
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_gpu_resumes_where_nothing_is_fused(toy_root, tmp_path):
     """Of which PyTorch would take over that its steps are fused, on old CPUs where they cannot be."""
     train(config(toy_root, tmp_path, 1, False))
