@@ -159,6 +159,7 @@ class LostHook(Hook):
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('action,timeout,words', [
     ('os.kill(os.getpid(), signal.SIGKILL)', 1800, 'SIGKILL'), ('time.sleep(1000)', 12, 'imed out'),
 ], ids=['killed', 'hanging'])

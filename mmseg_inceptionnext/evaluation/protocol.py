@@ -57,8 +57,8 @@ def apply_protocol(cfg: Config, name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise ConfigError(f'--protocol {name}: allowed are {", ".join(PROTOCOLS)}')
     if name == 'ms' and not ('tta_pipeline' in cfg and 'tta_model' in cfg):
-        raise ConfigError('--protocol ms (--tta) needs a tta_pipeline and a tta_model in the config; configs/_base_ has '
-                          'both, in datasets/ade20k.py and default_runtime.py')
+        raise ConfigError('--protocol ms (--tta) needs a tta_pipeline and a tta_model in the config: configs/_base_ '
+                          'has both, in datasets/ade20k.py and default_runtime.py')
     if 'test_dataloader' not in cfg:
         raise ConfigError('the config has no test_dataloader; configs/_base_ has some, in datasets/')
     dataset, model = cfg.test_dataloader.dataset, cfg.model
