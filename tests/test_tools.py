@@ -48,7 +48,6 @@ def trained(toy_root, tmp_path_factory):
 def test_training_says_what_it_does(trained):
     work_dir, text = trained
     assert (work_dir / 'iter_2.pth').is_file() and list(work_dir.glob('best_mIoU_iter_2.pth'))
-    assert 'reverted to BatchNorm' in text
     assert 'batch: the recipe has 6, this run has 6 (1 process x 6 images)' in text
     assert 'Iter(train) [2/2]' in text and 0 <= printed_miou(text) <= 100
 
@@ -106,7 +105,7 @@ def test_starting_from_a_checkpoint_says_what_fits(trained, toy_root, tmp_path):
 def test_training_in_mixed_precision(toy_root, tmp_path):
     text = run_tool('tools/train.py', TOY, '--work-dir', tmp_path, '--amp', 'bf16', '--cfg-options',
                     f'data_root={toy_root}', *SHORT).stdout
-    assert "type='AutocastOptimWrapper'" in text and 'Iter(train) [2/2]' in text
+    assert "type='AutocastOptimWrapper'" in next(tmp_path.glob('*/*.log')).read_text() and 'Iter(train) [2/2]' in text
 
 
 def test_a_file_in_the_place_of_a_folder_is_explained(tmp_path):
