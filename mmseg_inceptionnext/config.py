@@ -1,28 +1,25 @@
 """Reads a config the way every tool of this package does."""
 import os
 import os.path as osp
+import sysconfig
 import tempfile
-from typing import Optional
+import traceback
+from typing import Optional, Tuple
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 from torch import nn
 
-from mmseg_inceptionnext.datasets.check.settings import (
-    SPLITS,
-)
+from mmseg_inceptionnext.datasets.check.settings import SPLITS
 from mmseg_inceptionnext.errors import CheckpointError, ConfigError
 
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
+NOT_THE_USERS = ('<', osp.dirname(__file__), *(sysconfig.get_path(kind) for kind in ('stdlib', 'purelib', 'platlib')))
 
 
 def build_model(cfg: Config, source: str) -> nn.Module:
-    """Builds the model of a config.
-
-    Raises:
-        ConfigError: if it cannot be built here; ``source`` names the config.
-    """
+    """Builds the model of a config, or raises a ConfigError that names it by ``source``."""
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     try:
         return MODELS.build(cfg.model)
@@ -38,9 +35,8 @@ def load_config(path: str,
                 launcher: str = 'none') -> Config:
     """Reads a config file and applies what the command line says.
 
-    ``data_root`` among the options also moves every dataset that stands at the config's own ``data_root``: MMEngine
-    alone would change the name at the top of the file and none of the datasets. Data loaders without workers keep none:
-    PyTorch refuses ``persistent_workers`` there.
+    ``data_root`` among the options also moves every dataset that stands at the config's own ``data_root``. Data loaders
+    without workers lose ``persistent_workers``, which PyTorch refuses there.
 
     Args:
         path: the config file.
@@ -53,11 +49,14 @@ def load_config(path: str,
     """
     cfg = _read(path)
     if cfg_options:
-        if 'data_root' in cfg_options:
-            cfg_options['data_root'] = str(cfg_options['data_root'])  # a folder named 2016 comes as a number
+        if 'data_root' in cfg_options:  # a folder named 2016 comes as a number
+            cfg_options = dict(cfg_options, data_root=str(cfg_options['data_root']))
             _move_datasets(list(cfg.values()), cfg.get('data_root'), cfg_options['data_root'])
         cfg.merge_from_dict(cfg_options)
-    _keep_no_workers_where_none_are(cfg)
+    for split in SPLITS:
+        loader = cfg.get(f'{split}_dataloader')
+        if isinstance(loader, dict) and loader.get('persistent_workers') and not loader.get('num_workers'):
+            loader['persistent_workers'] = False
     cfg.launcher = launcher
     name = osp.splitext(osp.basename(path))[0]
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or osp.join('work_dirs', name))  # a folder 2016 is a number
@@ -67,11 +66,7 @@ def load_config(path: str,
 
 
 def make_writable(folder: str, option: str) -> None:
-    """Makes a folder unless it is there, and sees whether files can be written to it.
-
-    Raises:
-        ConfigError: if not; names ``option``, by which the folder was given.
-    """
+    """Makes a folder, or raises a ConfigError that names its ``option`` if files cannot be written there."""
     try:
         os.makedirs(folder, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -86,16 +81,20 @@ def _read(path: str) -> Config:
         raise ConfigError(f'{path}: a config is a file that ends in {", ".join(SUFFIXES[:-1])} or {SUFFIXES[-1]}')
     try:
         return Config.fromfile(path)
-    except Exception as error:  # a config is a program, which may do anything
-        raise ConfigError(f'{path} cannot be read: {type(error).__name__}: {" ".join(str(error).split())}. Look for it '
-                          'in this file, in those of its _base_ and in the modules of its custom_imports') from error
+    except Exception as error:  # a config is a program, which may do anything, and so are those of its custom_imports
+        place, cause = _where(error, path)
+        raise ConfigError(f'{path} cannot be read: {type(cause).__name__} in {place}: '
+                          f'{" ".join(str(cause).split())}') from error
 
 
-def _keep_no_workers_where_none_are(cfg: Config) -> None:
-    for split in SPLITS:
-        loader = cfg.get(f'{split}_dataloader')
-        if isinstance(loader, dict) and loader.get('persistent_workers') and not loader.get('num_workers'):
-            loader['persistent_workers'] = False
+def _where(error: BaseException, default: str) -> Tuple[str, BaseException]:
+    """File and line of the user's own that an error comes from, and the first of the errors that led to it."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        return f'{error.filename}, line {error.lineno}', error
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(NOT_THE_USERS)]
+    return f'{own[-1].filename}, line {own[-1].lineno}' if own else default, error
 
 
 def metainfo_of(cfg: Config, dataset: dict) -> dict:

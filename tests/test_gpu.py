@@ -17,8 +17,7 @@ from mmseg_inceptionnext.analysis.benchmark import measure_memory
 from mmseg_inceptionnext.analysis.measure import isolated
 from mmseg_inceptionnext.analysis.stock import stock_model_cfg
 from mmseg_inceptionnext.analysis.variants import STOCK_SETTINGS, stock_variants
-from mmseg_inceptionnext.apis import test as evaluate
-from mmseg_inceptionnext.apis import train
+from mmseg_inceptionnext.apis import evaluate, train
 from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.export.onnx_export import Settings, export_onnx
 from mmseg_inceptionnext.models.compiled import compile_model

@@ -16,8 +16,7 @@ import pytest
 from mmengine.config import Config
 
 from mmseg_inceptionnext import Segmenter
-from mmseg_inceptionnext.apis import check_checkpoint, publish_checkpoint, train
-from mmseg_inceptionnext.apis import test as evaluate
+from mmseg_inceptionnext.apis import check_checkpoint, evaluate, publish_checkpoint, train
 from mmseg_inceptionnext.errors import CheckpointError, ConfigError
 from mmseg_inceptionnext.models import InceptionNeXt
 from mmseg_inceptionnext.models.backbones.pretrained import load_pretrained

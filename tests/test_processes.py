@@ -11,10 +11,9 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import distributed, multiprocessing
 
-from mmseg_inceptionnext.apis import test as evaluate
-from mmseg_inceptionnext.apis import train
+from mmseg_inceptionnext.apis import evaluate, train
 from mmseg_inceptionnext.config import load_config
-from mmseg_inceptionnext.engine import CPURunner, build_runner, end_processes
+from mmseg_inceptionnext.engine import SegRunner, build_runner, end_processes
 from mmseg_inceptionnext.models import MemoryEfficientEncoderDecoder
 
 from utils import ROOT, TOY, randomise, run_script, save_checkpoint, short_config, total_loss
@@ -48,7 +47,7 @@ def half_the_gradients(rank, folder, data):
     """Backward of this process's half of the batch; the first process saves what the two of them agreed on."""
     cfg = load_config(str(ROOT / UPERNET), dict(NARROW), f'{folder}/gradients', 'pytorch')
     runner = build_runner(cfg)
-    assert isinstance(runner, CPURunner)
+    assert isinstance(runner, SegRunner)
     model = MODELS.build(cfg.model).double().train()
     model.load_state_dict(data['state'])
     parallel = runner.wrap_model(None, model)
@@ -160,6 +159,7 @@ class LostHook(Hook):
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('action,timeout,words', [
     ('os.kill(os.getpid(), signal.SIGKILL)', 1800, 'SIGKILL'), ('time.sleep(1000)', 12, 'imed out'),
 ], ids=['killed', 'hanging'])

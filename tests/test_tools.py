@@ -48,7 +48,6 @@ def trained(toy_root, tmp_path_factory):
 def test_training_says_what_it_does(trained):
     work_dir, text = trained
     assert (work_dir / 'iter_2.pth').is_file() and list(work_dir.glob('best_mIoU_iter_2.pth'))
-    assert 'reverted to BatchNorm' in text
     assert 'batch: the recipe has 6, this run has 6 (1 process x 6 images)' in text
     assert 'Iter(train) [2/2]' in text and 0 <= printed_miou(text) <= 100
 
@@ -106,7 +105,7 @@ def test_starting_from_a_checkpoint_says_what_fits(trained, toy_root, tmp_path):
 def test_training_in_mixed_precision(toy_root, tmp_path):
     text = run_tool('tools/train.py', TOY, '--work-dir', tmp_path, '--amp', 'bf16', '--cfg-options',
                     f'data_root={toy_root}', *SHORT).stdout
-    assert "type='AutocastOptimWrapper'" in text and 'Iter(train) [2/2]' in text
+    assert "type='AutocastOptimWrapper'" in next(tmp_path.glob('*/*.log')).read_text() and 'Iter(train) [2/2]' in text
 
 
 def test_a_file_in_the_place_of_a_folder_is_explained(tmp_path):
@@ -123,7 +122,7 @@ def test_options_that_the_config_cannot_serve_are_explained(tmp_path):
     assert result.returncode == 1 and 'add auto_scale_lr = dict(base_batch_size=16)' in result.stdout
     (tmp_path / 'bare.py').write_text(f"_base_ = '{ROOT}/configs/_base_/default_runtime.py'\n")
     result = run_tool('tools/test.py', tmp_path / 'bare.py', 'none.pth', '--tta', check=False)
-    assert result.returncode == 1 and '--tta needs a tta_pipeline' in result.stdout and 'Traceback' not in result.stdout
+    assert result.returncode == 1 and 'needs a tta_pipeline' in result.stdout and 'Traceback' not in result.stdout
     for seeds in ('0,0', '0,-1', 'a'):
         result = run_tool('tools/train.py', TOY, f'--seeds={seeds}', check=False)
         assert f'argument --seeds: {seeds}: allowed are different whole numbers from 0' in result.stdout

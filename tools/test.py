@@ -4,7 +4,7 @@ import os
 
 from mmengine.config import DictAction
 
-from mmseg_inceptionnext.apis import test
+from mmseg_inceptionnext.apis import evaluate
 from mmseg_inceptionnext.cli import run_tool
 from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.engine import end_processes
@@ -23,12 +23,11 @@ def parse_args():
     parser.add_argument(
         '--no-gt', metavar='DIR', help='predict the images of this folder instead of evaluating: no labels needed')
     parser.add_argument('--show-dir', metavar='DIR', help='folder for the predictions painted over the images')
-    views = parser.add_mutually_exclusive_group()
-    views.add_argument(
+    parser.add_argument(
         '--protocol', choices=PROTOCOLS, default='ss', help="ss: one scale, the config's test pipeline (default); ms: "
         "the config's tta_pipeline; paper: 12 views as MMSegmentation 0.x has them, 0.5 to 1.75 times 2048 x 512 and "
         'flip, whole image')
-    views.add_argument('--tta', action='store_const', dest='protocol', const='ms', help='the same as --protocol ms')
+    parser.add_argument('--tta', action='store_const', dest='protocol', const='ms', help=argparse.SUPPRESS)
     parser.add_argument('--fuse', action='store_true', help='fold the norms into the convolutions first: faster')
     parser.add_argument('--compile', action='store_true',
                         help='with torch.compile: for large test sets, as it takes up to minutes first')
@@ -47,8 +46,8 @@ def parse_args():
 def main():
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-    test(cfg, args.checkpoint, args.out, args.show_dir, fuse_model=args.fuse, protocol=args.protocol,
-         no_gt=args.no_gt, trust_checkpoint=args.trust_checkpoint, compiles=args.compile)
+    evaluate(cfg, args.checkpoint, args.out, args.show_dir, fuse_model=args.fuse, protocol=args.protocol,
+             no_gt=args.no_gt, trust_checkpoint=args.trust_checkpoint, compiles=args.compile)
     end_processes()
 
 

@@ -8,9 +8,11 @@ import numpy as np
 
 from mmseg_inceptionnext.checkpoints.files import make_folder
 from mmseg_inceptionnext.errors import InputError
+from mmseg_inceptionnext.evaluation import headlines
 
 LOG = osp.join('vis_data', 'scalars.json')
-CURVES = {'loss': 'loss', 'lr': 'learning rate', 'grad_norm': 'norm of the gradient', 'mIoU': 'mIoU, validation (%)'}
+CURVES = {'loss': 'loss', 'lr': 'learning rate', 'grad_norm': 'norm of the gradient',
+          **{name: f'{name}, validation (%)' for name in headlines()[:1]}}
 SMOOTHED = ('loss', 'grad_norm')
 WINDOW = 0.02  # of the longest run: what a smoothed value is the mean over
 

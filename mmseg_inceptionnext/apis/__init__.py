@@ -1,6 +1,9 @@
+from mmseg_inceptionnext.moved import moved_from
+
 from .checkpoints import check_checkpoint, publish_checkpoint
-from .evaluate import test
+from .evaluate import evaluate
 from .run import train
 from .seeds import seeds_table, train_seeds
 
-__all__ = ['check_checkpoint', 'publish_checkpoint', 'seeds_table', 'test', 'train', 'train_seeds']
+__all__ = ['check_checkpoint', 'evaluate', 'publish_checkpoint', 'seeds_table', 'train', 'train_seeds']
+__getattr__ = moved_from('apis')

@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Optional
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.fileio import list_dir_or_file
+from mmengine.hooks import EMAHook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
@@ -19,7 +20,8 @@ from mmseg_inceptionnext.config import make_writable, metainfo_of
 from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
 from mmseg_inceptionnext.engine import build_runner
 from mmseg_inceptionnext.engine.check_config import check_datasets
-from mmseg_inceptionnext.engine.hooks import FuseHook, WholeCheckpointHook
+from mmseg_inceptionnext.engine.console import timed
+from mmseg_inceptionnext.engine.hooks import CompleteCheckpointHook, FuseHook
 from mmseg_inceptionnext.engine.runner import lost_worker_explained
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.evaluation import write_report
@@ -27,20 +29,19 @@ from mmseg_inceptionnext.evaluation.protocol import Protocol, apply_protocol, ow
 from mmseg_inceptionnext.models.compiled import compile_model
 
 
-def test(cfg: Config,
-         checkpoint: str,
-         out: Optional[str] = None,
-         show_dir: Optional[str] = None,
-         fuse_model: bool = False,
-         trust_checkpoint: bool = False,
-         protocol: str = 'ss',
-         no_gt: Optional[str] = None,
-         compiles: bool = False) -> Dict[str, float]:
+def evaluate(cfg: Config,
+             checkpoint: str,
+             out: Optional[str] = None,
+             show_dir: Optional[str] = None,
+             fuse_model: bool = False,
+             trust_checkpoint: bool = False,
+             protocol: str = 'ss',
+             no_gt: Optional[str] = None,
+             compiles: bool = False) -> Dict[str, float]:
     """Evaluates a checkpoint on the test set of a config, or predicts a folder of images that have no labels.
 
-    The last line of the log says by which protocol. An evaluation writes to ``cfg.work_dir``: ``metrics.json``, the
-    metrics with the protocol and the names of the classes that are absent; and by :class:`ExactIoUMetric`
-    ``per_class.csv``, ``confusion.npy`` and ``confusion.png``, see :func:`write_report`.
+    An evaluation writes to ``cfg.work_dir``: ``metrics.json``, the metrics with the protocol and the names of the
+    classes that are absent; and what :func:`write_report` does of each class.
 
     Args:
         cfg: a full config, see :func:`load_config`; changed in place.
@@ -75,14 +76,25 @@ def test(cfg: Config,
         if folder:
             make_writable(folder, option)
     cfg.load_from, cfg.resume = checkpoint, False
+    if fuse_model:  # EMAHook would exchange parameters that are gone then; a checkpoint's own are the averaged ones
+        cfg.custom_hooks = [
+            hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') not in ('EMAHook', EMAHook)]
     with safe_checkpoints(trust_checkpoint), full_disk_explained(cfg.work_dir, lambda: 'Make room and start anew'):
         runner = build_runner(cfg)
-        runner.register_hook(WholeCheckpointHook())
+        print_log(f'test: {checkpoint} by protocol {applied}; the full log and the config go to {runner.log_dir}',
+                  logger='current')
+        runner.register_hook(CompleteCheckpointHook())
         if fuse_model:
             runner.register_hook(FuseHook())
         if compiles:
             compile_model(unwrap(runner.model))
-        metrics = _run(runner, cfg.work_dir)
+        try:
+            with timed('test'), lost_worker_explained('test'):
+                metrics = runner.test()
+        except KeyboardInterrupt:
+            print_log(f'stopped by Ctrl-C: no metrics were written to {cfg.work_dir}', logger='current',
+                      level=logging.WARNING)
+            raise
         if no_gt:
             print_log(f'{images} predictions in {out}, by protocol {applied}', logger='current')
             return {}
@@ -93,16 +105,6 @@ def test(cfg: Config,
             _write_results(runner, metrics, applied, cfg.work_dir)
     print_log(f'{means} by protocol {applied}', logger='current')
     return metrics
-
-
-def _run(runner: Runner, work_dir: str) -> Dict[str, float]:
-    """The runner's metrics; a lost worker and Ctrl-C get a sentence."""
-    try:
-        with lost_worker_explained('test'):
-            return runner.test()
-    except KeyboardInterrupt:
-        print_log(f'stopped by Ctrl-C: no metrics were written to {work_dir}', logger='current', level=logging.WARNING)
-        raise
 
 
 def _write_results(runner: Runner, metrics: Dict[str, float], protocol: Protocol, work_dir: str) -> None:
@@ -128,16 +130,12 @@ def _apply_options(cfg: Config, out: Optional[str], show_dir: Optional[str]) -> 
         cfg.default_hooks.visualization.update(draw=True, interval=1)
         cfg.visualizer.save_dir = show_dir
     if out:
-        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-        for evaluator in evaluators:
+        for evaluator in cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]:
             evaluator.output_dir = out
 
 
 def _predict_only(cfg: Config, folder: str, out: str) -> int:
-    """Puts a folder of images in the place of the test set; returns how many there are.
-
-    Classes, colours and label convention stay those of the test set.
-    """
+    """Puts a folder of images in the place of the test set, with its classes and colours; returns their number."""
     names = _images(folder, out)
     dataset, pipeline = cfg.test_dataloader.dataset, own_pipeline(cfg, '--no-gt')
     metainfo = metainfo_of(cfg, dataset)

@@ -1,10 +1,9 @@
 """Training by MMEngine's runner."""
-import difflib
 import logging
 import os
 import os.path as osp
 from contextlib import ExitStack, contextmanager
-from typing import Dict, Iterator, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterator, Optional, Tuple, Union
 
 import torch
 from filelock import FileLock, Timeout
@@ -12,24 +11,22 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
-from mmengine.runner import Runner
 
 from mmseg_inceptionnext.checkpoints import choose_checkpoint, safe_checkpoints
 from mmseg_inceptionnext.checkpoints.compare import unwrap
 from mmseg_inceptionnext.checkpoints.files import full_disk_explained, what_resumes
-from mmseg_inceptionnext.config import make_writable, metainfo_of
+from mmseg_inceptionnext.config import make_writable
 from mmseg_inceptionnext.engine import NonFiniteLossHook, build_runner, check_autocast, fuse_optimizer, match_batch
-from mmseg_inceptionnext.engine.check_config import check_datasets
-from mmseg_inceptionnext.engine.hooks import WholeCheckpointHook
-from mmseg_inceptionnext.engine.reproducible import ReproducibleRunHook
+from mmseg_inceptionnext.engine.check_config import check_datasets, check_save_best
+from mmseg_inceptionnext.engine.console import timed
+from mmseg_inceptionnext.engine.hooks import CompleteCheckpointHook
+from mmseg_inceptionnext.engine.resume import ResumeHook
 from mmseg_inceptionnext.engine.runner import lost_worker_explained
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.models.compiled import compile_model
 
 SECONDS_TO_WAIT = 10  # for a lock: the workers of a training that was killed may hold it until they notice
 RANKS = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')  # by launcher, before processes meet
-MEASURED = dict(mIoU=('aAcc', 'mIoU', 'mAcc'), mDice=('aAcc', 'mDice', 'mAcc'),
-                mFscore=('aAcc', 'mFscore', 'mPrecision', 'mRecall'))  # by MMSegmentation's iou_metrics
 
 
 def train(cfg: Config,
@@ -40,22 +37,20 @@ def train(cfg: Config,
           deterministic: bool = False,
           accumulate: bool = False,
           compiles: bool = False) -> Dict[str, float]:
-    """Trains by a config.
-
-    The folders that it writes to are locked for other trainings. Where it is interrupted, the log says after which
-    iteration, and what a resuming will go on from.
+    """Trains by a config. The folders that it writes to are locked for other trainings.
 
     Args:
         cfg: a full config, see :func:`load_config`.
-        resume: go on from the newest checkpoint in ``cfg.work_dir`` that reads whole, or from this file. Where there is
-            none yet, training starts at the beginning, with the weights of ``cfg.load_from`` if it names any.
+        resume: go on from the newest complete checkpoint in ``cfg.work_dir``, or from this file. Where there is none
+            yet, training starts at the beginning, with the weights of ``cfg.load_from`` if it names any.
         amp: ``fp16`` or ``bf16`` to train in mixed precision, the first with dynamic loss scaling; see
             :class:`AutocastOptimWrapper`.
         auto_scale_lr: scale the learning rate linearly from the recipe's batch to this run's.
         trust_checkpoint: run what is inside the checkpoints, if they hold more than data.
-        deterministic: use deterministic algorithms only, which are slower.
-        compiles: run backbone, neck and heads through ``torch.compile``, see :func:`compile_model`.
+        deterministic: use deterministic algorithms only, which are slower, and seeds by which a resumed run ends with
+            the same weights as one that was not stopped.
         accumulate: make this run's batch the recipe's by accumulating gradients, see :func:`match_batch`.
+        compiles: run backbone, neck and heads through ``torch.compile``, see :func:`compile_model`.
 
     Returns:
         The metrics of the last validation, none if there was none.
@@ -72,21 +67,30 @@ def train(cfg: Config,
     """
     check_datasets(cfg, 'train', 'val')
     _apply_training_options(cfg, amp, auto_scale_lr, accumulate, deterministic)
-    _check_save_best(cfg)
+    check_save_best(cfg)
     place = _where_checkpoints_are(cfg)
     with _alone_in_folders(cfg), safe_checkpoints(trust_checkpoint), full_disk_explained(
             cfg.work_dir, lambda: f'Make room. {what_resumes(*place)}'):
         resumed = choose_checkpoint(*place) if resume is True else resume
         cfg.resume, cfg.load_from = bool(resumed), resumed or cfg.get('load_from')
         runner = build_runner(cfg)
-        runner.register_hook(WholeCheckpointHook(may_differ=True))
-        runner.register_hook(ReproducibleRunHook(), priority='VERY_HIGH')
+        runner.register_hook(CompleteCheckpointHook(may_differ=True))
+        runner.register_hook(ResumeHook())
         if not any(isinstance(hook, NonFiniteLossHook) for hook in runner.hooks):
             runner.register_hook(NonFiniteLossHook())
         if compiles:
             compile_model(unwrap(runner.model))
-        with lost_worker_explained('train'), _interrupt_explained(runner, *place):
-            runner.train()
+        length = {key[4:]: cfg.train_cfg[key] for key in ('max_iters', 'max_epochs') if key in cfg.train_cfg}
+        print_log(f'train: {", ".join(f"{count} {name}" for name, count in length.items())}; checkpoints go to '
+                  f'{place[0]}, the full log and the config to {runner.log_dir}', logger='current')
+        try:
+            with timed('train'), lost_worker_explained('train'):
+                runner.train()
+        except KeyboardInterrupt:
+            if is_main_process():
+                print_log(f'stopped by Ctrl-C after iteration {runner.iter}. {what_resumes(*place)}', logger='current',
+                          level=logging.WARNING)
+            raise
     scalars = runner.message_hub.log_scalars
     return {name[4:]: values.current() for name, values in scalars.items() if name.startswith('val/')}
 
@@ -96,10 +100,10 @@ def _apply_training_options(cfg: Config, amp: Optional[str], auto_scale_lr: bool
     if amp:
         _mix_precision(cfg, amp)
     fuse_optimizer(cfg)
-    if auto_scale_lr and accumulate:
-        raise ConfigError('--auto-scale-lr changes the learning rate to this batch, --match-batch the batch to the '
-                          'recipe: give one of them')
     if auto_scale_lr:
+        if accumulate:
+            raise ConfigError('--auto-scale-lr changes the learning rate to this batch, --match-batch the batch to the '
+                              'recipe: give one of them')
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ConfigError('--auto-scale-lr needs the batch that the learning rate was chosen for; add '
                               'auto_scale_lr = dict(base_batch_size=16) to the config, with the right number')
@@ -121,8 +125,7 @@ def _mix_precision(cfg: Config, amp: str) -> None:
 
 def _where_checkpoints_are(cfg: Config) -> Tuple[str, Optional[str]]:
     """Folder and pattern of the config's checkpoints: MMEngine adds the work dir's name to an ``out_dir``."""
-    hook = cfg.get('default_hooks', {}).get('checkpoint') or {}
-    folder = cfg.work_dir
+    hook, folder = cfg.get('default_hooks', {}).get('checkpoint') or {}, cfg.work_dir
     if hook.get('out_dir'):
         folder = osp.join(hook.out_dir, osp.basename(folder.rstrip(osp.sep)))
     return folder, hook.get('filename_tmpl')
@@ -130,10 +133,7 @@ def _where_checkpoints_are(cfg: Config) -> Tuple[str, Optional[str]]:
 
 @contextmanager
 def _alone_in_folders(cfg: Config) -> Iterator[None]:
-    """Makes the folders that a training writes to and keeps other trainings out of them, by locks of the main process.
-
-    They go with the process, however it ends.
-    """
+    """Makes the folders that a training writes to, and keeps others out by locks that go with the main process."""
     folders = [(cfg.work_dir, '--work-dir'), (_where_checkpoints_are(cfg)[0], 'default_hooks.checkpoint.out_dir')]
     folders = [(folder, option) for folder, option in folders if '://' not in folder]  # what is no folder on a disk
     for folder, option in folders:
@@ -141,68 +141,12 @@ def _alone_in_folders(cfg: Config) -> Iterator[None]:
     is_main = int(os.environ.get(RANKS.get(cfg.get('launcher'), ''), 0)) == 0
     with ExitStack() as locks:
         for folder in {osp.realpath(folder) for folder, _ in folders if is_main}:
-            _lock(folder, locks)
+            try:
+                locks.enter_context(FileLock(osp.join(folder, 'training.lock')).acquire(timeout=SECONDS_TO_WAIT))
+            except Timeout as error:
+                raise ConfigError(f'another training writes to {folder}: wait for it, stop it, or give another '
+                                  '--work-dir') from error
+            except (OSError, NotImplementedError) as error:
+                print_log(f'{folder} cannot be locked ({getattr(error, "strerror", None) or error}): see to it that no '
+                          'other training writes to it', logger='current', level=logging.WARNING)
         yield
-
-
-def _lock(folder: str, locks: ExitStack) -> None:
-    lock = FileLock(osp.join(folder, 'training.lock'))
-    try:
-        locks.enter_context(lock.acquire(timeout=SECONDS_TO_WAIT))
-    except Timeout as error:
-        raise ConfigError(f'another training writes to {folder}: wait for it, stop it, or give another '
-                          '--work-dir') from error
-    except (OSError, NotImplementedError) as error:
-        print_log(f'{folder} cannot be locked ({getattr(error, "strerror", None) or error}): see to it that no other '
-                  'training writes to it', logger='current', level=logging.WARNING)
-
-
-@contextmanager
-def _interrupt_explained(runner: Runner, folder: str, filename_tmpl: Optional[str]) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        if is_main_process():
-            print_log(f'stopped by Ctrl-C after iteration {runner.iter}. {what_resumes(folder, filename_tmpl)}',
-                      logger='current', level=logging.WARNING)
-        raise
-
-
-def _check_save_best(cfg: Config) -> None:
-    """Says at the start what ``save_best`` names and nothing measures; MMEngine would after the first validation.
-
-    Puts the dataset's own names into keys such as ``IoU/screen door``: ``--cfg-options`` takes spaces out of what it is
-    given.
-    """
-    hook = cfg.get('default_hooks', {}).get('checkpoint') or {}
-    best, evaluator = hook.get('save_best'), cfg.get('val_evaluator')
-    if not best or not isinstance(evaluator, dict) or evaluator.get('type') != 'ExactIoUMetric':
-        return
-    classes = metainfo_of(cfg, cfg.val_dataloader.dataset)['classes']
-    found = [_find_measured(key, evaluator, classes) for key in ([best] if isinstance(best, str) else best)]
-    hook['save_best'] = found[0] if isinstance(best, str) else found
-
-
-def _find_measured(key: str, evaluator: dict, classes: Sequence[str]) -> str:
-    """The key under which the evaluator gives what ``save_best`` names."""
-    means = [name for kind in evaluator.get('iou_metrics', ['mIoU']) for name in MEASURED.get(kind, ())]
-    prefix = f'{evaluator["prefix"]}/' if evaluator.get('prefix') else ''
-    metric, _, wanted = key[len(prefix):].partition('/')
-    if key == 'auto' or key in [prefix + name for name in means]:
-        return key
-    if wanted and key.startswith(prefix) and f'm{metric}' in means:
-        return prefix + _find_class(key, metric, wanted, classes)
-    raise ConfigError(f'save_best={key!r} is not measured: val_evaluator gives '
-                      f'{", ".join(prefix + name for name in means)}, and each but aAcc of a class, such as '
-                      f'{prefix}{means[1][1:]}/{classes[0]}; more by val_evaluator.iou_metrics: {", ".join(MEASURED)}')
-
-
-def _find_class(key: str, metric: str, wanted: str, classes: Sequence[str]) -> str:
-    names = {''.join(name.split()): name for name in classes}
-    squeezed = ''.join(wanted.split())
-    if squeezed not in names:
-        near = [names[name] for name in difflib.get_close_matches(squeezed, names)] or list(classes)
-        raise ConfigError(f'save_best={key!r}: the validation set has no class {wanted!r}; near to it are '
-                          f'{", ".join(repr(name) for name in near[:5])}. A name that holds a comma must be given in '
-                          'the config file, since --cfg-options makes a list of it')
-    return f'{metric}/{names[squeezed]}'

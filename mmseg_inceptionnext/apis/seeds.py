@@ -7,22 +7,16 @@ import numpy as np
 from mmengine.config import Config
 from prettytable import PrettyTable
 
+from mmseg_inceptionnext.evaluation import headlines
+
 from .run import train
 
 
 def train_seeds(cfg: Config, seeds: Sequence[int], **options) -> Dict[int, Dict[str, float]]:
-    """Trains once with each seed, one after the other, in ``seed_N`` under ``cfg.work_dir``.
-
-    Args:
-        cfg: a full config, see :func:`load_config`.
-        seeds: values of ``randomness.seed``.
-        **options: of :func:`train`.
+    """Runs :func:`train` once with each ``randomness.seed``, one after the other, in ``seed_N`` under ``cfg.work_dir``.
 
     Returns:
         By seed, the metrics of the last validation.
-
-    Raises:
-        As :func:`train`; what was trained until then is on the disk.
     """
     results = {}
     for seed in seeds:
@@ -36,7 +30,7 @@ def train_seeds(cfg: Config, seeds: Sequence[int], **options) -> Dict[int, Dict[
 
 def seeds_table(results: Dict[int, Dict[str, float]]) -> str:
     """A table of what :func:`train_seeds` returns, with mean and standard deviation (of the sample) below."""
-    names = [name for name in ('mIoU', 'mAcc', 'aAcc') if all(name in metrics for metrics in results.values())]
+    names = [name for name in headlines() if all(name in metrics for metrics in results.values())]
     if not names:
         return 'no run was validated, so there are no metrics to compare: set train_cfg.val_interval'
     table = PrettyTable(['seed', *names], align='r')

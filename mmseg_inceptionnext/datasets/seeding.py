@@ -1,6 +1,5 @@
 """Randomness that depends on the seed and on the place in the run."""
 import random
-from typing import Tuple
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ class Draw(int):
     Datasets that join others or repeat one take the rest of a division, or a difference; the seed stays with these.
     """
 
-    def __new__(cls, index: int, seed: int) -> 'Draw':
+    def __new__(cls, index: int, seed: int = 0) -> 'Draw':  # a copy of a pickle sets the seed after this
         draw = super().__new__(cls, index)
         draw.seed = seed
         return draw
@@ -34,6 +33,3 @@ class Draw(int):
 
     def __sub__(self, other: int) -> 'Draw':
         return Draw(int(self) - other, self.seed)
-
-    def __getnewargs__(self) -> Tuple[int, int]:
-        return int(self), self.seed

@@ -1,6 +1,4 @@
 """Checks that the parts of a config agree before a run."""
-from typing import Optional
-
 from mmengine.config import Config
 
 from mmseg_inceptionnext.config import metainfo_of
@@ -11,10 +9,11 @@ from mmseg_inceptionnext.datasets.check.settings import (
     refuse_skipping,
 )
 from mmseg_inceptionnext.errors import ConfigError
+from mmseg_inceptionnext.evaluation import find_measured
 
 
 def check_datasets(cfg: Config, *splits: str) -> None:
-    """Stops before losses and metrics that would die of a label, or count it wrongly, without a file's name.
+    """Stops before losses and metrics that would fail at a label, or count it wrongly, without a file's name.
 
     A dataset that says no ``ignore_index`` is taken to have MMSegmentation's default, 255.
 
@@ -26,19 +25,32 @@ def check_datasets(cfg: Config, *splits: str) -> None:
         ConfigError: if a head of the model has another ``ignore_index`` or number of classes than the training set, a
             dataset of an evaluation skips broken samples, or a dataloader has no dataset.
     """
-    found = [(split, *named) for split in splits if cfg.get(f'{split}_dataloader')
-             for named in find_datasets(cfg, split)]
-    for split, name, dataset in found:
-        problems = [*refuse_skipping(split, name, dataset)]
-        if split == 'train':
-            problems += [*compare_ignore_index(cfg, split, name, dataset.get('ignore_index', 255)),
-                         *compare_classes(cfg, _number_of_classes(cfg, dataset))]
-        for problem in problems:
-            raise ConfigError(f'{problem.path} {problem.message}')
+    for split in splits:
+        for name, dataset in find_datasets(cfg, split) if cfg.get(f'{split}_dataloader') else ():
+            problems = [*refuse_skipping(split, name, dataset)]
+            if split == 'train':
+                problems += compare_ignore_index(cfg, split, name, dataset.get('ignore_index', 255))
+                problems += compare_classes(cfg, _number_of_classes(cfg, dataset))
+            for problem in problems:
+                raise ConfigError(f'{problem.path} {problem.message}')
 
 
-def _number_of_classes(cfg: Config, dataset: dict) -> Optional[int]:
+def _number_of_classes(cfg: Config, dataset: dict):
     try:
         return len(metainfo_of(cfg, dataset)['classes'])
     except Exception:  # what cannot be built, or names no classes, has its own error where it is used
         return None
+
+
+def check_save_best(cfg: Config) -> None:
+    """Says at the start what ``save_best`` names and nothing measures; MMEngine would after the first validation.
+
+    Puts the dataset's own names into keys such as ``IoU/screen door``: ``--cfg-options`` takes spaces out of what it is
+    given.
+    """
+    hook, evaluator = cfg.get('default_hooks', {}).get('checkpoint') or {}, cfg.get('val_evaluator')
+    best = hook.get('save_best')
+    if best and isinstance(evaluator, dict):
+        classes = metainfo_of(cfg, cfg.val_dataloader.dataset)['classes']
+        found = [find_measured(key, evaluator, classes) for key in ([best] if isinstance(best, str) else best)]
+        hook['save_best'] = found[0] if isinstance(best, str) else found

@@ -1,12 +1,12 @@
 """Training in mixed precision on any device."""
 import warnings
 from contextlib import contextmanager
-from typing import Iterator, Optional, Union
+from typing import Iterator, Union
 
 import torch
-from mmengine.optim import OptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmseg.registry import OPTIM_WRAPPERS
-from torch import Tensor, nn
+from torch import nn
 
 from mmseg_inceptionnext.errors import ConfigError
 
@@ -14,11 +14,10 @@ DTYPES = dict(float16=torch.float16, bfloat16=torch.bfloat16)
 
 
 @OPTIM_WRAPPERS.register_module()
-class AutocastOptimWrapper(OptimWrapper):
-    """Runs the forward pass in half the bits by PyTorch's autocast, on the model's own device; weights stay float32.
+class AutocastOptimWrapper(AmpOptimWrapper):
+    """MMEngine's ``AmpOptimWrapper``, with the same checkpoints, that also runs on CPUs; weights stay float32.
 
-    It takes the settings of MMEngine's ``AmpOptimWrapper`` and writes the same checkpoints. Unlike that one it runs on
-    CPUs too, and looks for gradients that overflow under float16 only: bfloat16 has the range of float32.
+    It looks for gradients that overflow under float16 only: bfloat16 has the range of float32.
 
     Args:
         dtype: ``float16`` or ``bfloat16``, or PyTorch's own of that name.
@@ -29,53 +28,31 @@ class AutocastOptimWrapper(OptimWrapper):
         ConfigError: if it is another dtype or scale, or this PyTorch cannot train in it on the model's device.
     """
 
-    def __init__(self,
-                 dtype: Union[str, torch.dtype] = 'float16',
-                 loss_scale: Union[str, float, dict] = 'dynamic',
+    def __init__(self, dtype: Union[str, torch.dtype] = 'float16', loss_scale: Union[str, float, dict] = 'dynamic',
                  **kwargs) -> None:
-        super().__init__(**kwargs)
+        OptimWrapper.__init__(self, **kwargs)  # that of AmpOptimWrapper refuses CPUs
         self.cast_dtype = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
         if self.cast_dtype not in DTYPES.values():
             raise ConfigError(f'optim_wrapper.dtype={dtype!r}: allowed are {", ".join(DTYPES)}')
         device = self.optimizer.param_groups[0]['params'][0].device.type
         check_autocast(device, self.cast_dtype)
-        self._fixed_scale = float(loss_scale) if isinstance(loss_scale, (int, float)) else None
-        self.loss_scaler = None
-        if self.cast_dtype == torch.float16:
-            self.loss_scaler = _loss_scaler(device, loss_scale)
+        self._scale_update_param = float(loss_scale) if isinstance(loss_scale, (int, float)) else None
+        self.loss_scaler = _loss_scaler(device, loss_scale, enabled=self.cast_dtype == torch.float16)
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Casts what runs within it, and lets gradients be added up without being exchanged where they are."""
         device = next(model.parameters()).device.type
-        with super().optim_context(model), torch.autocast(device, dtype=self.cast_dtype):
+        with OptimWrapper.optim_context(self, model), torch.autocast(device, dtype=self.cast_dtype):
             yield
 
-    def backward(self, loss: Tensor, **kwargs) -> None:
-        super().backward(self.loss_scaler.scale(loss) if self.loss_scaler else loss, **kwargs)
-
-    def step(self, **kwargs) -> None:
-        """Takes a step; with float16 none if gradients have overflowed, and then the loss is scaled by less."""
-        if self.loss_scaler is None:
-            super().step(**kwargs)
-            return
-        if self.clip_grad_kwargs:
-            self.loss_scaler.unscale_(self.optimizer)
-            self._clip_grad()
-        self.loss_scaler.step(self.optimizer, **kwargs)
-        self.loss_scaler.update(self._fixed_scale)
-
     def state_dict(self) -> dict:
-        state = super().state_dict()
-        if self.loss_scaler:
-            state['loss_scaler'] = self.loss_scaler.state_dict()
-        return state
+        return {key: value for key, value in super().state_dict().items() if key != 'loss_scaler' or value}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Takes the state of any precision; the scale of the loss stays as it is where the state has none."""
-        scale = state_dict.pop('loss_scaler', None)
-        if self.loss_scaler and scale:
-            self.loss_scaler.load_state_dict(scale)
+        if not (state_dict.get('loss_scaler') and self.loss_scaler.is_enabled()):
+            state_dict.pop('loss_scaler', None)
         super().load_state_dict(state_dict)
 
 
@@ -97,17 +74,13 @@ def _casts(device: str, dtype: torch.dtype) -> bool:
             return False
 
 
-def _loss_scaler(device: str, loss_scale: Union[str, float, dict]):
-    settings: Optional[dict] = None
-    if loss_scale == 'dynamic':
-        settings = {}
-    elif isinstance(loss_scale, (int, float)):
-        settings = dict(init_scale=float(loss_scale))
-    elif isinstance(loss_scale, dict):
-        settings = dict(loss_scale)
-    if settings is None:
+def _loss_scaler(device: str, loss_scale: Union[str, float, dict], enabled: bool = True):
+    if isinstance(loss_scale, (int, float)):
+        loss_scale = dict(init_scale=float(loss_scale))
+    elif loss_scale != 'dynamic' and not isinstance(loss_scale, dict):
         raise ConfigError(f"optim_wrapper.loss_scale={loss_scale!r}: allowed are 'dynamic', a number, and a dict of "
                           "GradScaler's settings")
+    settings = dict({} if loss_scale == 'dynamic' else loss_scale, enabled=enabled)
     if hasattr(torch.amp, 'GradScaler'):  # PyTorch 2.3 or newer: it scales on all devices, before on CUDA only
         return torch.amp.GradScaler(device=device, **settings)
     return torch.cuda.amp.GradScaler(**settings)

@@ -4,40 +4,56 @@ import logging
 import os
 from contextlib import contextmanager
 from datetime import timedelta
+from inspect import isclass
 from typing import Iterator, Optional
 
+from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.logging import print_log
-from mmengine.model import BaseDataPreprocessor, revert_sync_batchnorm
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.logging import MMLogger, print_log
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import BaseOptimWrapper, OptimWrapper
+from mmengine.registry import RUNNERS, Registry
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
+from mmengine.visualization import Visualizer
+from mmseg.registry import LOOPS, OPTIM_WRAPPERS
 from torch import distributed, nn
 
 from mmseg_inceptionnext.errors import CheckpointError, ConfigError, LostWorkerError
 
-NO_GPU = ('no GPU: the processes talk by gloo, and SyncBN is reverted to BatchNorm, whose statistics are those of one '
-          'process')
+from . import console
+from .nonfinite import watched
+from .patches import copy_without_waiting
+from .resume import ResumableTrainLoop
+
 _numbers = itertools.count(1)
 
 
-@RUNNERS.register_module()
-class CPURunner(Runner):
-    """Runner for processes that torchrun started on a machine without an accelerator.
+@RUNNERS.register_module(name=['SegRunner', 'CPURunner'])
+class SegRunner(Runner):
+    """MMEngine's runner with :class:`LossWatch`, :class:`ResumableTrainLoop` and a quiet console.
 
-    MMEngine gives every process a GPU. Here they talk by gloo, and SyncBN, which needs GPUs, is reverted to BatchNorm:
-    each process then normalises by its own images. One process alone behaves as under ``Runner``. As there,
-    ``env_cfg.dist_cfg.timeout`` is the time in seconds after which a process that waits for the others gives up, half
-    an hour by default.
+    On a machine without an accelerator, processes that torchrun started talk by gloo, and SyncBN, which needs GPUs, is
+    reverted to BatchNorm: each process then normalises by its own images. After ``env_cfg.dist_cfg.timeout`` seconds,
+    by default half an hour, a process that waits for the others gives up.
+
+    Raises:
+        CheckpointError: if a checkpoint cannot be loaded or resumed from, whatever the reason.
     """
 
+    @property
+    def _on_cpus(self) -> bool:
+        return self.launcher == 'pytorch' and get_device() == 'cpu'
+
     def setup_env(self, env_cfg: dict) -> None:
-        if self.distributed and not distributed.is_initialized():
-            start_gloo(env_cfg.get('dist_cfg', {}).get('timeout'))
+        if self._on_cpus and not distributed.is_initialized():
+            timeout = env_cfg.get('dist_cfg', {}).get('timeout')  # PyTorch 2.1 takes no None
+            distributed.init_process_group('gloo', **(dict(timeout=timedelta(seconds=timeout)) if timeout else {}))
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: Optional[dict], model: nn.Module) -> nn.Module:
-        if self.distributed:
-            print_log(NO_GPU, logger=self.logger, level=logging.WARNING)
+        if self._on_cpus:
+            print_log('no GPU: the processes talk by gloo, and SyncBN is reverted to BatchNorm, whose statistics are '
+                      'those of one process', logger=self.logger, level=logging.WARNING)
             model = revert_sync_batchnorm(model)
             if model_wrapper_cfg is None:
                 model_wrapper_cfg = dict(
@@ -46,48 +62,62 @@ class CPURunner(Runner):
             model_wrapper_cfg = dict(model_wrapper_cfg, device_ids=None)
         return super().wrap_model(model_wrapper_cfg, model)
 
+    def build_logger(self, *args, **kwargs) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        console.keep_in_file(logger, console.DUMPS)
+        return logger
 
-def start_gloo(timeout: Optional[float] = None) -> None:
-    """Lets the processes of a launcher talk on CPUs; ``timeout`` in seconds."""
-    settings = dict(timeout=timedelta(seconds=timeout)) if timeout else {}  # PyTorch 2.1 takes no None
-    distributed.init_process_group('gloo', **settings)
+    def build_visualizer(self, visualizer: Optional[dict] = None) -> Visualizer:
+        if isinstance(visualizer, dict):  # MMEngine gives a second run of this process that of the same name
+            visualizer = dict(visualizer, name=f'visualizer_{next(_numbers)}')
+        return super().build_visualizer(visualizer)
 
+    def build_train_loop(self, loop: dict) -> BaseLoop:
+        if isinstance(loop, dict) and _class_of(loop, LOOPS, 'EpochBasedTrainLoop') is IterBasedTrainLoop:
+            loop = dict(loop, type=ResumableTrainLoop)
+        return super().build_train_loop(loop)
 
-def build_runner(cfg) -> Runner:
-    """Builds the runner that ``runner_type`` of the config names; by default MMEngine's own, which needs a GPU for each
-    process when there are several, or :class:`CPURunner` where there is none."""
-    if cfg.get('visualizer'):  # MMEngine would give a second run of this process that of the same name, with its folder
-        cfg.visualizer.name = f'visualizer_{next(_numbers)}'
-    device = get_device()
-    if device == 'cuda':
-        _set_up_for_gpu(cfg)
-    if 'runner_type' in cfg:
-        runner = RUNNERS.build(cfg)
-    else:
-        cpu_processes = cfg.get('launcher') == 'pytorch' and device == 'cpu'
-        runner = (CPURunner if cpu_processes else Runner).from_cfg(cfg)
-    _explain_loading(runner)
-    if device == 'cuda':
-        for module in runner.model.modules():  # also that of a model that averages views
-            if isinstance(module, BaseDataPreprocessor):  # MMSegmentation's takes none of the settings of this class
-                module._non_blocking = True
-    return runner
+    def build_optim_wrapper(self, optim_wrapper: dict) -> BaseOptimWrapper:
+        if isinstance(optim_wrapper, dict) and 'optimizer' in optim_wrapper:
+            kind = _class_of(optim_wrapper, OPTIM_WRAPPERS, 'OptimWrapper')
+            if isclass(kind) and issubclass(kind, OptimWrapper):
+                optim_wrapper = optim_wrapper.copy()
+                optim_wrapper['type'] = watched(kind)
+        return super().build_optim_wrapper(optim_wrapper)
 
-
-def _explain_loading(runner: Runner) -> None:
-    """Makes one error, with a sentence, of whatever a checkpoint raises when a runner loads it or resumes from it."""
-    load = runner.load_or_resume
-
-    def load_or_resume() -> None:
+    def load_or_resume(self) -> None:
         try:
-            load()
+            super().load_or_resume()
         except (CheckpointError, ConfigError):
             raise
         except Exception as error:  # a checkpoint of garbage can raise anything, wherever its parts are loaded
             text = (str(error).strip().splitlines() or [''])[0]
-            raise unusable(runner._load_from, f'{type(error).__name__}: {text:.160}', runner._resume) from error
+            raise unusable(self.cfg.load_from, f'{type(error).__name__}: {text:.160}', self.cfg.resume) from error
 
-    runner.load_or_resume = load_or_resume
+    def train(self) -> nn.Module:
+        console.keep_in_file(self.logger, console.TABLES)
+        return super().train()
+
+
+def _class_of(cfg: dict, registry: Registry, default: str) -> Optional[type]:
+    """The class that a config names, or is given as."""
+    kind = cfg.get('type', default)
+    return kind if isclass(kind) else registry.get(kind)
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Builds :class:`SegRunner`, or the runner that ``runner_type`` of the config names, which is left as it is."""
+    console.silence_warnings()
+    on_gpu = get_device() == 'cuda'
+    for loader in [cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')] if on_gpu else ():
+        if loader:
+            loader.setdefault('pin_memory', True)  # from which a GPU copies by itself
+    if on_gpu and cfg.get('randomness', {}).get('deterministic'):  # cuBLAS reads it at the first product
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else SegRunner.from_cfg(cfg)
+    if on_gpu:
+        copy_without_waiting(runner.model)
+    return runner
 
 
 def unusable(source: str, reason: str, resuming: bool = True) -> CheckpointError:
@@ -101,11 +131,7 @@ def unusable(source: str, reason: str, resuming: bool = True) -> CheckpointError
 
 @contextmanager
 def lost_worker_explained(split: str) -> Iterator[None]:
-    """Gives the error of a data loader whose process died a class and a sentence; ``split`` is ``train`` or ``test``.
-
-    Raises:
-        LostWorkerError: if one died.
-    """
+    """Raises LostWorkerError if a process of a data loader died; ``split`` is ``train`` or ``test``."""
     try:
         yield
     except RuntimeError as error:  # the only sign is PyTorch's text
@@ -119,21 +145,10 @@ def lost_worker_explained(split: str) -> Iterator[None]:
             f'{goes_on}') from error
 
 
-def _set_up_for_gpu(cfg) -> None:
-    """Loads batches into memory that a GPU copies from by itself, and gives cuBLAS what it needs to repeat itself."""
-    for split in ('train', 'val', 'test'):
-        loader = cfg.get(f'{split}_dataloader')
-        if isinstance(loader, dict):
-            loader.setdefault('pin_memory', True)
-    if cfg.get('randomness', {}).get('deterministic'):  # read at the first product, where PyTorch raises without it
-        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
-
-
 def end_processes() -> None:
     """Waits for all processes that a launcher started, and ends their communication; alone, nothing.
 
-    A thread of gloo may otherwise outlive the interpreter, and abort the process when all is done
-    (pytorch/pytorch#179291).
+    A thread of gloo may otherwise outlive the interpreter, and abort the process (pytorch/pytorch#179291).
     """
     if distributed.is_available() and distributed.is_initialized():
         distributed.barrier()

@@ -1,5 +1,4 @@
 """Segmentation metrics."""
-import textwrap
 from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -22,18 +21,21 @@ class ExactIoUMetric(IoUMetric):
 
     The stock metric adds pixel counts in single precision, which stops counting every pixel above 2^24 of a class,
     and rounds to two decimals. Takes the same arguments and returns the same names, in percent. Classes that occur
-    neither in the labels nor in the predictions do not enter the means; the table leaves them out and names them.
-    As in the stock metric, ``mFscore`` also leaves out classes of which no pixel is right, which ``mDice`` counts as 0.
+    neither in the labels nor in the predictions do not enter the means. As in the stock metric, ``mFscore`` also leaves
+    out classes of which no pixel is right, which ``mDice`` counts as 0.
 
     ``PerClassMetricsHook`` (in the configs' ``default_hooks``) adds the metrics of each class to a validation's, for
-    ``CheckpointHook(save_best='IoU/road')`` and early stopping. MMEngine does not guess whether more IoU is better:
-    our configs say it by ``greater_keys``; in your own add ``rule='greater'``.
+    ``AtomicCheckpointHook(save_best='IoU/road')`` and early stopping (there with ``rule='greater'``).
 
     Attributes:
+        MEASURED: what is measured of each class, by ``iou_metrics``; the more, the better. Means begin with ``m``.
+        HEADLINES: the means that summaries of runs show.
         per_class: such as ``{'IoU/road': 81.2, 'Acc/road': 90.1}``, in percent, NaN where nothing can be divided; on
             every process, after :meth:`evaluate`.
         report: names, ratios and confusion matrix of the classes; on the main process only.
     """
+    MEASURED = dict(mIoU=('IoU', 'Acc'), mDice=('Dice', 'Acc'), mFscore=('Fscore', 'Precision', 'Recall'))
+    HEADLINES = ('mIoU', 'mAcc', 'aAcc')
     per_class: Dict[str, float] = {}
     report: Optional[ClassReport] = None
 
@@ -131,8 +133,8 @@ class ExactIoUMetric(IoUMetric):
         table.align['class'] = 'l'
         for i in self.report.present:
             table.add_row([self.report.classes[i], *(f'{100 * value[i]:.2f}' for value in self.report.ratios.values())])
-        note, absent = '', [name.strip() for name in self.report.absent]
-        if absent:
-            count = f'{len(absent)} of {len(self.report.classes)} classes'
-            note = '\n' + textwrap.fill(f'absent from labels and predictions, {count}: {", ".join(absent)}', 120)
-        print_log(f'per class, in percent:\n{table}{note}', logger='current')
+        names = [name.strip() for name in self.report.absent]
+        count = f'{len(self.report.present)} of {len(self.report.classes)} classes'
+        print_log(f'per class, in percent; {count} occur in labels or predictions:\n{table}', logger='current')
+        if names:
+            print_log(f'absent from labels and predictions: {", ".join(names)}', logger='current')

@@ -41,7 +41,7 @@ class Protocol(NamedTuple):
 
 
 def apply_protocol(cfg: Config, name: str) -> Protocol:
-    """Makes a config predict by a protocol.
+    """Makes a config, which is changed, predict by a protocol; returns what will run.
 
     - ``ss``: single scale, the config's own test pipeline.
     - ``ms``: the config's ``tta_pipeline``. Those of MMSegmentation 1.x rescale the original image.
@@ -51,21 +51,14 @@ def apply_protocol(cfg: Config, name: str) -> Protocol:
 
     A ``ResizeToMultiple`` of the test pipeline is kept in all of them, after the resize.
 
-    Args:
-        cfg: a full config, changed in place.
-        name: one of the three.
-
-    Returns:
-        What will run.
-
     Raises:
         ConfigError: if there is no such protocol, or the config cannot serve it.
     """
     if name not in PROTOCOLS:
         raise ConfigError(f'--protocol {name}: allowed are {", ".join(PROTOCOLS)}')
     if name == 'ms' and not ('tta_pipeline' in cfg and 'tta_model' in cfg):
-        raise ConfigError('--tta needs a tta_pipeline and a tta_model in the config, and so does --protocol ms, which '
-                          'is the same; configs/_base_ has both, in datasets/ade20k.py and default_runtime.py')
+        raise ConfigError('--protocol ms (--tta) needs a tta_pipeline and a tta_model in the config: configs/_base_ '
+                          'has both, in datasets/ade20k.py and default_runtime.py')
     if 'test_dataloader' not in cfg:
         raise ConfigError('the config has no test_dataloader; configs/_base_ has some, in datasets/')
     dataset, model = cfg.test_dataloader.dataset, cfg.model
@@ -83,7 +76,7 @@ def apply_protocol(cfg: Config, name: str) -> Protocol:
 
 
 def own_pipeline(cfg: Config, option: str) -> List[dict]:
-    """The pipeline of the test set, if it is one dataset; ``option`` is what would change it."""
+    """The pipeline of the test set, which must be one dataset; ``option`` is what would change it."""
     dataset = cfg.test_dataloader.dataset
     if not dataset.get('pipeline'):
         raise ConfigError(f'{option} changes test_dataloader.dataset.pipeline, and {dataset.type} has none; name one '
@@ -92,11 +85,7 @@ def own_pipeline(cfg: Config, option: str) -> List[dict]:
 
 
 def paper_pipeline(pipeline: List[dict]) -> List[dict]:
-    """The test pipeline with the twelve views of MMSegmentation 0.x in place of its resize.
-
-    Args:
-        pipeline: of the config's test set; the first step loads the image.
-    """
+    """A test pipeline, whose first step loads the image, with the twelve views of MMSegmentation 0.x for its resize."""
     load, *rest = copy.deepcopy(list(pipeline))
     if any(_kind(step) == 'TestTimeAug' for step in rest):
         raise ConfigError('--protocol paper puts its views into a pipeline of one view, and that of the test set has '
@@ -113,10 +102,9 @@ def _with_alignment(pipeline: List[dict], aligning: List[dict]) -> List[dict]:
     pipeline = copy.deepcopy(list(pipeline))
     for step in pipeline:
         if _kind(step) == 'TestTimeAug' and not any(_kind(choice) == 'ResizeToMultiple' for choice in _choices(step)):
-            resizes = [i for i, choices in enumerate(step['transforms']) if 'Resize' in _kind(choices[0])]
-            place = max(resizes, default=-1) + 1
-            step['transforms'] = [*step['transforms'][:place], *([aligner] for aligner in aligning),
-                                  *step['transforms'][place:]]
+            lists = step['transforms']
+            place = max((i for i, choices in enumerate(lists, 1) if 'Resize' in _kind(choices[0])), default=0)
+            step['transforms'] = [*lists[:place], *([aligner] for aligner in aligning), *lists[place:]]
     return pipeline
 
 
@@ -132,13 +120,9 @@ def without_labels(pipeline: List[dict]) -> List[dict]:
 
 
 def _describe(name: str, pipeline: List[dict], model: dict) -> Protocol:
-    steps, views = [], 1
-    for step in pipeline:
-        if _kind(step) == 'TestTimeAug':
-            steps += _choices(step)
-            views *= math.prod(len(choices) for choices in step['transforms'])
-        else:
-            steps.append(step)
+    steps = [choice for step in pipeline for choice in (_choices(step) if _kind(step) == 'TestTimeAug' else [step])]
+    views = math.prod(
+        len(choices) for step in pipeline if _kind(step) == 'TestTimeAug' for choices in step['transforms'])
     resizes = [step for step in steps if 'Resize' in _kind(step) and _kind(step) != 'ResizeToMultiple']
     flip = any(_kind(step) == 'RandomFlip' and step.get('prob') for step in steps)
     return Protocol(name, _mode(model.get('test_cfg') or {}), [_scale(step) for step in resizes], flip,

@@ -40,15 +40,10 @@ class ClassReport(NamedTuple):
 
 
 def write_report(report: ClassReport, folder: str, prefix: str = '') -> List[str]:
-    """Writes ``per_class.csv``, ``confusion.npy`` and ``confusion.png``.
+    """Writes ``per_class.csv``, ``confusion.npy`` and ``confusion.png`` to a folder; ``prefix`` precedes their names.
 
     The table has a row for each class, in percent, with an empty field where nothing can be divided, and the number of
     pixels labelled and predicted. The matrix is int64, rows label, columns prediction.
-
-    Args:
-        report: what to write.
-        folder: where to; made if it is not there.
-        prefix: comes before the names of the files.
 
     Returns:
         The paths written.
@@ -72,12 +67,9 @@ def draw_confusion(report: ClassReport, path: str) -> None:
     """Draws the confusion matrix: of the pixels labelled as a row's class, the share predicted as each column's.
 
     Classes that occur neither in the labels nor in the predictions are left out. A class that is predicted and never
-    labelled has an empty row.
-
-    Args:
-        report: what to draw.
-        path: the picture to write; its suffix says which kind.
+    labelled has an empty row. The suffix of ``path`` says which kind of picture it is.
     """
+    from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
     shown = report.present
     share = report.confusion[np.ix_(shown, shown)] / np.maximum(report.confusion.sum(1)[shown], 1)[:, None]
@@ -85,15 +77,16 @@ def draw_confusion(report: ClassReport, path: str) -> None:
     side = max(5., (0.5 if small else 0.17) * len(shown))  # inches
     figure = Figure(figsize=(side + 2.5, side + 2), layout='constrained')
     axes = figure.add_subplot()
-    image = axes.imshow(share, cmap='Blues', norm=_norm())
+    image = axes.imshow(share, cmap='Blues', norm=PowerNorm(0.5, 0, 1))  # so that a confusion of a few percent shows
     _name_classes(axes, [report.classes[i].strip().replace('$', r'\$') for i in shown], small)
-    if small:
-        _write_cells(axes, share)
+    for row, col in np.argwhere(share >= 0.0005) if small else ():
+        value = 100 * share[row, col]
+        axes.text(col, row, f'{value:.0f}' if value >= 9.95 else f'{value:.1f}', ha='center', va='center', fontsize=7,
+                  color='white' if value > 40 else 'black')
     size = 10 if small else 18
-    axes.set_xlabel('predicted', fontsize=size)
-    axes.set_ylabel('labelled', fontsize=size)
-    axes.set_title(f'share of the labelled pixels, in percent; {len(shown)} of {len(report.classes)} classes occur',
-                   fontsize=size)
+    for write, text in ((axes.set_xlabel, 'predicted'), (axes.set_ylabel, 'labelled'), (axes.set_title, (
+            f'share of the labelled pixels, in percent; {len(shown)} of {len(report.classes)} classes occur'))):
+        write(text, fontsize=size)
     bar = figure.colorbar(image, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1], shrink=0.6 if small else 0.25,
                           aspect=20, pad=0.02)
     bar.ax.set_yticklabels(['0', '1', '5', '10', '25', '50', '75', '100'])
@@ -113,13 +106,3 @@ def _name_classes(axes, names: List[str], small: bool) -> None:
     axes.set(xlim=edges[[0, -1]], ylim=edges[[-1, 0]])
 
 
-def _norm():
-    from matplotlib.colors import PowerNorm
-    return PowerNorm(0.5, 0, 1)  # so that a confusion of a few percent shows
-
-
-def _write_cells(axes, share: np.ndarray) -> None:
-    for row, col in np.argwhere(share >= 0.0005):
-        value = 100 * share[row, col]
-        axes.text(col, row, f'{value:.0f}' if value >= 9.95 else f'{value:.1f}', ha='center', va='center', fontsize=7,
-                  color='white' if share[row, col] > 0.4 else 'black')

@@ -9,8 +9,7 @@ import pytest
 from filelock import FileLock
 from mmseg.registry import TRANSFORMS
 
-from mmseg_inceptionnext.apis import run, train, train_seeds
-from mmseg_inceptionnext.apis import test as evaluate
+from mmseg_inceptionnext.apis import evaluate, run, train, train_seeds
 from mmseg_inceptionnext.errors import CheckpointError, ConfigError, LostWorkerError
 
 from utils import ROOT, SHORT, TOY, _be_tool, run_tool, short_config

@@ -72,6 +72,7 @@ def test_a_resumed_run_ends_bit_for_bit_the_same(straight, toy_root, tmp_path, m
         assert len(drawn) == 2 * (5 - stop)  # no sample is loaded again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('workers', [0, 2])
 def test_joined_and_repeated_data_resume_bit_for_bit_too(toy_root, tmp_path, workers):
     def run(name, **options):
@@ -90,15 +91,17 @@ def test_joined_and_repeated_data_resume_bit_for_bit_too(toy_root, tmp_path, wor
     assert 'augmentations differ' not in next((tmp_path / 'resumed').glob('*/*.log')).read_text()
 
 
+@pytest.mark.slow
 def test_data_that_take_no_seeds_are_said(toy_root, tmp_path, straight):
     shutil.copy(straight / 'iter_4.pth', tmp_path)
     cfg = with_randomness(toy_root, tmp_path)
     cfg.train_dataloader.dataset.type = 'ADE20KDataset'
-    train(cfg, resume=True)
+    train(cfg, resume=True, deterministic=True)
     assert 'train_dataloader.dataset.type ADE20KDataset the augmentations differ' in next(
         tmp_path.glob('*/*.log')).read_text()
 
 
+@pytest.mark.slow
 def test_another_batch_is_said_and_other_steps_are_refused(toy_root, tmp_path, straight):
     shutil.copy(straight / 'iter_4.pth', tmp_path)
     cfg = with_randomness(toy_root, tmp_path)
@@ -114,6 +117,7 @@ def test_another_batch_is_said_and_other_steps_are_refused(toy_root, tmp_path, s
     assert 'resume: the checkpoint was trained with 2 images an iteration, this run has 3' in log
 
 
+@pytest.mark.slow
 def test_a_run_without_a_seed_resumes_with_its_own(toy_root, tmp_path, straight):
     shutil.copy(straight / 'iter_3.pth', tmp_path)
     train(with_randomness(toy_root, tmp_path), resume=True, deterministic=True)
@@ -160,6 +164,7 @@ def test_a_full_disk_leaves_what_was_there(toy_root, tmp_path):
     assert not list(tmp_path.glob('.*.tmp'))
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_the_log_is_explained_too(toy_root, tmp_path, monkeypatch):
     def fail(self, scalars, step, *args):
         if step == 2:
@@ -236,6 +241,7 @@ def test_runs_of_one_process_log_to_folders_of_their_own(toy_root, tmp_path, mon
         shutil.rmtree(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_seeds_in_turn(toy_root, tmp_path):
     results = train_seeds(short_config(toy_root, tmp_path, max_iters=1, val_interval=1), [4, 7])
     assert list(results) == [4, 7] and results[4] != results[7]

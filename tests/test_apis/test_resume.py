@@ -49,6 +49,7 @@ def test_a_validation_that_was_killed_is_made_up(toy_root, tmp_path, monkeypatch
     assert (tmp_path / 'best_mIoU_iter_2.pth').is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('save_best', ['mIoU', None])
 def test_a_validation_that_was_made_is_not_repeated_and_its_figures_are_kept(toy_root, tmp_path, validated, save_best):
     """Also when it was not the best so far, after which MMEngine writes no checkpoint."""
@@ -68,6 +69,7 @@ def test_a_validation_that_was_made_is_not_repeated_and_its_figures_are_kept(toy
     assert validated == [4, 4]
 
 
+@pytest.mark.slow
 def test_seeds_that_are_done_keep_their_figures(toy_root, tmp_path, validated):
     def run(**options):
         return train_seeds(short_config(toy_root, tmp_path, max_iters=2, val_interval=1), [1, 2], **options)
@@ -75,6 +77,7 @@ def test_seeds_that_are_done_keep_their_figures(toy_root, tmp_path, validated):
     assert run() == run(resume=True) and validated == [1, 2, 1, 2]
 
 
+@pytest.mark.slow
 def test_the_work_dir_comes_before_the_weights_to_start_from(toy_root, tmp_path):
     """Fine-tuning names load_from in the config; a file that is named with the resuming comes before both."""
     def run(folder, max_iters, resume=False):
@@ -93,6 +96,7 @@ def test_the_work_dir_comes_before_the_weights_to_start_from(toy_root, tmp_path)
     assert run('other', 3, resume=str(tmp_path / 'new/iter_1.pth')) == ['iter_2.pth', 'iter_3.pth']
 
 
+@pytest.mark.slow
 def test_checkpoints_with_other_names_are_found(toy_root, tmp_path):
     for max_iters in (2, 3):
         cfg = short_config(toy_root, tmp_path, max_iters, val_interval=10)

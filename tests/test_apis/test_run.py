@@ -11,8 +11,7 @@ from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 from PIL import Image
 
-from mmseg_inceptionnext.apis import test as evaluate
-from mmseg_inceptionnext.apis import train
+from mmseg_inceptionnext.apis import evaluate, train
 from mmseg_inceptionnext.errors import ConfigError, LabelError
 from mmseg_inceptionnext.evaluation import ExactIoUMetric
 
@@ -75,6 +74,7 @@ def assert_same_predictions(confusion, expected):
     assert confusion.sum() == expected.sum() and abs(confusion - expected).sum() <= 2e-4 * expected.sum()
 
 
+@pytest.mark.slow
 def test_stock_weights_evaluate_to_the_same(toy_root, tmp_path):
     """Trained in MMSegmentation's own class; evaluated in it, in ours, fused, and with views, whole and sliding."""
     stock = {'model.type': 'EncoderDecoder'}
@@ -96,6 +96,7 @@ def test_stock_weights_evaluate_to_the_same(toy_root, tmp_path):
         assert_same_predictions(*by_views)
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_evaluated_fused_too(toy_root, tmp_path):
     """EMAHook exchanges parameters before an evaluation, and a fused model has others."""
     ema = dict(param_scheduler=[], randomness=dict(seed=0), custom_hooks=[dict(type='EMAHook', momentum=0.2)])

@@ -9,8 +9,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmseg_inceptionnext import Segmenter
-from mmseg_inceptionnext.apis import check_checkpoint, publish_checkpoint, train
-from mmseg_inceptionnext.apis import test as evaluate
+from mmseg_inceptionnext.apis import check_checkpoint, evaluate, publish_checkpoint, train
 from mmseg_inceptionnext.config import load_config
 
 from utils import ROOT, TOY
@@ -90,7 +89,8 @@ def _parts(node):
         yield from _parts(item)
 
 
-@pytest.mark.parametrize('name', RUNS)
+@pytest.mark.parametrize('name', [
+    'bisenetv2', *(pytest.param(name, marks=pytest.mark.slow) for name in RUNS if name != 'bisenetv2')])
 def test_a_stock_checkpoint_is_read_evaluated_and_resumed(toy_root, tmp_path, name):
     Runner.from_cfg(stock_config(name, toy_root, tmp_path / 'stock')).train()
     checkpoint = str(tmp_path / 'stock/iter_2.pth')

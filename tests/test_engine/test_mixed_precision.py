@@ -67,6 +67,7 @@ def test_training_resumes(toy_root, tmp_path, amp):
     assert ('loss_scaler' in checkpoint['optimizer']) == (amp == 'fp16')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('before,after', [
     ('fp16', 'bf16'), ('bf16', 'fp16'), ('fp16', None), (None, 'fp16'), (None, 'bf16'), ('bf16', None)])
 def test_training_resumes_in_another_precision(toy_root, tmp_path, before, after):
@@ -80,6 +81,7 @@ def test_training_resumes_in_another_precision(toy_root, tmp_path, before, after
         assert all(values['step'] == 2 for values in state['state'].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('amp', DTYPES)
 def test_accumulated_and_averaged(toy_root, tmp_path, amp):
     """With --match-batch, gradients clipped, and an average of the weights."""
@@ -192,7 +194,8 @@ def test_the_scaler_is_the_one_that_this_pytorch_has(monkeypatch):
     monkeypatch.delattr(torch.amp, 'GradScaler')
     mixed_precision._loss_scaler('cuda', 8)
     mixed_precision._loss_scaler('cuda', 'dynamic')
-    assert made == [dict(device='cuda', init_scale=8.), dict(device='cuda'), dict(init_scale=8.), {}]
+    on = dict(enabled=True)
+    assert made == [dict(device='cuda', init_scale=8., **on), dict(device='cuda', **on), dict(init_scale=8., **on), on]
 
 
 @pytest.mark.parametrize('amp,dtype', [('fp16', 'float16'), ('bf16', 'bfloat16')])

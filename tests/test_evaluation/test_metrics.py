@@ -151,6 +151,7 @@ def share_of_a_process(rank, pairs, folder):
     os._exit(0)  # torch 2.1 may hang when it takes a gloo group down
 
 
+@pytest.mark.slow
 def test_two_processes_count_each_of_five_images_once(tmp_path):
     rng = np.random.default_rng(0)
     pairs = [pair for _ in range(3) for pair in random_pairs(rng)][:5]

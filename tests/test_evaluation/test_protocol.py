@@ -8,7 +8,7 @@ import torch
 from mmengine.dataset import Compose
 from PIL import Image
 
-from mmseg_inceptionnext.apis import test as evaluate
+from mmseg_inceptionnext.apis import evaluate
 from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.errors import BrokenSampleError, ConfigError
 from mmseg_inceptionnext.evaluation import apply_protocol

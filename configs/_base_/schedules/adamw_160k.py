@@ -16,8 +16,7 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
         type='AtomicCheckpointHook', by_epoch=False, interval=16000, max_keep_ckpts=3,
-        save_best='mIoU',  # or 'IoU/road', or a list; of all these more is better:
-        greater_keys=['IoU', 'Acc', 'Dice', 'Fscore', 'Precision', 'Recall']),
+        save_best='mIoU'),  # or 'IoU/road', or a list
     per_class=dict(type='PerClassMetricsHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'))

@@ -1,12 +1,14 @@
 """Checks that the settings of a config agree: of its datasets, its model and its metrics."""
+import inspect
 from typing import Iterator, List, Optional, Tuple, Union
+
+from mmseg.registry import METRICS
 
 from mmseg_inceptionnext.errors import ConfigError
 
 from .report import Problem
 
 SPLITS = ('train', 'val', 'test')
-IOU_METRICS = ('IoUMetric', 'ExactIoUMetric')  # those that compare labels with classes, and ignore 255 by default
 
 
 def find_datasets(cfg: dict, split: str) -> Iterator[Tuple[str, dict]]:
@@ -63,7 +65,7 @@ def compare_ignore_index(cfg: dict, split: str, name: str, ignore_index: int) ->
     """Compares what a dataset ignores with what those ignore that get its labels: in training heads, else metrics."""
     readers = _heads(cfg) if split == 'train' else [
         (metric, settings) for metric, settings in _numbered(f'{split}_evaluator', cfg.get(f'{split}_evaluator'))
-        if settings.get('type') in IOU_METRICS]
+        if _compares_labels(settings.get('type'))]
     padding = ', and model.data_preprocessor.seg_pad_val,' if split == 'train' else ''
     for reader, settings in readers:
         found = settings.get('ignore_index', 255)
@@ -72,6 +74,12 @@ def compare_ignore_index(cfg: dict, split: str, name: str, ignore_index: int) ->
                 f'is {found}, but {name}.ignore_index is {ignore_index}, so a pixel that the dataset ignores is taken '
                 f'for a class: set both{padding} to the value of such pixels after reduce_zero_label and label_map '
                 '(MMSegmentation makes them 255)'))
+
+
+def _compares_labels(metric: str) -> bool:
+    """Whether a metric compares labels with classes, and leaves out an index of them."""
+    kind = METRICS.get(metric) if isinstance(metric, str) else metric
+    return kind is not None and 'ignore_index' in inspect.signature(kind).parameters
 
 
 def refuse_skipping(split: str, name: str, dataset: dict) -> Iterator[Problem]:

@@ -1,65 +1,82 @@
+"""Samples and their randomness are those of the place in the run; and what no run can go on from."""
 import copy
-import logging
+import itertools
+import pickle
 import re
 from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.dataset import BaseDataset, ConcatDataset, InfiniteSampler, RepeatDataset
 from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.optim import ConstantLR, OptimWrapper, PolyLR
 
-from mmseg_inceptionnext.engine import BatchSizeHook
-from mmseg_inceptionnext.engine.hooks import WholeCheckpointHook
+from mmseg_inceptionnext.datasets.seeding import Draw, derived_seed
+from mmseg_inceptionnext.engine import ResumableSampler
+from mmseg_inceptionnext.engine.hooks import CompleteCheckpointHook
 from mmseg_inceptionnext.errors import CheckpointError
 
 
-def line_of(recipe, batch_size, world_size=1, accumulated=1, norm=torch.nn.BatchNorm2d):
-    logger = MMLogger.get_instance('test_hooks', log_level='INFO')
-    runner = SimpleNamespace(
-        cfg=Config(dict(auto_scale_lr=recipe) if recipe else {}), logger=logger, world_size=world_size,
-        train_dataloader=SimpleNamespace(batch_size=batch_size), model=torch.nn.Sequential(norm(1)),
-        optim_wrapper=SimpleNamespace(_accumulative_counts=accumulated))
-    records = []
-    handler = logging.Handler()
-    handler.emit = records.append
-    logger.addHandler(handler)
-    BatchSizeHook().before_train(runner)
-    logger.removeHandler(handler)
-    return [(record.levelname, record.getMessage()) for record in records]
+def first(sampler, count):
+    return list(itertools.islice(sampler, count))
 
 
-@pytest.mark.parametrize('batch_size,world_size,accumulated', [(2, 8, 1), (16, 1, 1), (2, 1, 8)])
-def test_the_recipes_batch_is_information(batch_size, world_size, accumulated):
-    (level, text), = line_of(dict(base_batch_size=16), batch_size, world_size, accumulated)
-    assert level == 'INFO' and text.startswith('batch: the recipe has 16, this run has 16 ')
+@pytest.fixture
+def deterministic():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
-def test_accumulated_steps_say_what_batch_norm_sees():
-    for norm, images in ((torch.nn.BatchNorm2d, 2), (torch.nn.SyncBatchNorm, 8)):
-        (_, text), = line_of(dict(base_batch_size=16), 2, world_size=4, accumulated=2, norm=norm)
-        assert f'(4 processes x 2 images x 2 accumulated steps; BatchNorm sees {images} images at once)' in text
+@pytest.mark.parametrize('shuffle', [True, False])
+def test_the_order_is_mmengines_from_any_place_on(deterministic, shuffle):
+    data = range(7)
+    expected = first(InfiniteSampler(data, shuffle=shuffle, seed=3), 30)
+    sampler = ResumableSampler(data, shuffle=shuffle, seed=3)
+    draws = first(sampler, 30)
+    assert draws == expected and first(sampler, 30) == expected  # a second iteration starts anew
+    sampler.skip(11)
+    resumed = first(sampler, 19)
+    assert resumed == expected[11:] and [draw.seed for draw in resumed] == [draw.seed for draw in draws[11:]]
 
 
-def test_another_batch_is_a_warning_that_says_what_to_do():
-    (level, text), = line_of(dict(base_batch_size=16, enable=False), 2)
-    assert level == 'WARNING'
-    assert 'the recipe has 16, this run has 2 (1 process x 2 images)' in text
-    assert '--match-batch' in text and '--auto-scale-lr' in text
+def test_without_deterministic_algorithms_there_are_no_seeds():
+    sampler, expected = ResumableSampler(range(7), seed=3), first(InfiniteSampler(range(7), seed=3), 30)
+    sampler.skip(11)
+    assert first(sampler, 19) == expected[11:] and {type(index) for index in first(sampler, 19)} == {int}
 
 
-def test_a_scaled_learning_rate_is_said():
-    (level, text), = line_of(dict(base_batch_size=16, enable=True), 2, world_size=2)
-    assert level == 'WARNING' and 'this run has 4 (2 processes x 2 images)' in text and 'scaled by 0.25' in text
+def test_every_draw_has_a_seed_of_its_own(deterministic):
+    seeds = set()
+    for rank in (0, 1):
+        for seed in (0, 1):
+            sampler = ResumableSampler(range(5), seed=seed)
+            sampler.rank, sampler.world_size = rank, 2
+            seeds |= {draw.seed for draw in first(sampler, 50)}
+    assert len(seeds) == 200
 
 
-def test_scaling_beside_accumulation_is_a_warning():
-    (level, text), = line_of(dict(base_batch_size=6, enable=True), 2, accumulated=3)
-    assert level == 'WARNING' and 'this run has 6' in text and 'scaled by 0.333333' in text
+def test_draws_reach_worker_processes():
+    draw = pickle.loads(pickle.dumps(Draw(5, 77)))
+    assert (draw, draw.seed, [0, 1, 2, 3, 4, 'here'][draw]) == (5, 77, 'here')
 
 
-def test_a_config_without_a_recipe_says_nothing():
-    assert line_of(None, 2) == []
+def test_draws_keep_their_seeds_in_datasets_that_join_and_repeat():
+    class Data(BaseDataset):
+        METAINFO = dict(classes=('a', ))
+
+        def load_data_list(self):
+            return [dict(index=i) for i in range(3)]
+
+        def __getitem__(self, index):
+            return int(index), index.seed
+
+    for data in (RepeatDataset(Data(), times=2), ConcatDataset([Data(), Data()])):
+        assert [data[Draw(i, 70 + i)] for i in range(6)] == [(i % 3, 70 + i) for i in range(6)]
+
+
+def test_each_number_changes_the_seed():
+    assert len({derived_seed(*numbers) for numbers in itertools.product(range(4), repeat=3)}) == 64
 
 
 @pytest.fixture
@@ -68,7 +85,7 @@ def resuming(tmp_path):
     model = torch.nn.Linear(2, 1)
     trained, optimizer = (torch.optim.AdamW(model.parameters(), lr=0.1) for _ in range(2))
     runner = SimpleNamespace(
-        _resume=True, model=model, work_dir=str(tmp_path), logger=MMLogger.get_instance('test_hooks'),
+        cfg=dict(resume=True), model=model, work_dir=str(tmp_path), logger=MMLogger.get_instance('test_hooks'),
         optim_wrapper=OptimWrapper(optimizer), param_schedulers=[PolyLR(optimizer, end=9), ConstantLR(optimizer)])
     model(torch.ones(1, 2)).sum().backward()
     trained.step()
@@ -103,9 +120,6 @@ def change(checkpoint, place, value):
     ('message_hub.runtime_info', 3, 'message_hub.runtime_info is 3, not dict'),
     ('message_hub.runtime_info', dict(best_score='x'), "message_hub.runtime_info.best_score is 'x', not a number"),
     ('message_hub.runtime_info', dict(accumulated_batches='1'), "accumulated_batches is '1', not a number"),
-    ('message_hub.log_scalars', {5: HistoryBuffer([1], [1])}, 'message_hub has the key 5, not a text'),
-    ('message_hub.log_scalars', {'val/a': 7}, 'message_hub.log_scalars.val/a is no history of numbers'),
-    ('message_hub.log_scalars', {'val/a': HistoryBuffer()}, 'message_hub.log_scalars.val/a is no history of numbers'),
     ('optimizer', None, 'it has no optimizer'),
     ('optimizer', [1], 'optimizer is list of 1, not dict'),
     ('optimizer.param_groups', [], 'optimizer.param_groups is list of 0, not a list of 1'),
@@ -128,7 +142,7 @@ def test_what_no_run_can_go_on_from_is_named(resuming, place, value, words):
     runner, checkpoint = resuming
     change(checkpoint, place, value)
     with pytest.raises(CheckpointError, match=f'the checkpoint cannot be resumed from: .*{re.escape(words)}'):
-        WholeCheckpointHook().after_load_checkpoint(runner, checkpoint)
+        CompleteCheckpointHook().after_load_checkpoint(runner, checkpoint)
 
 
 def test_what_a_run_goes_on_from(resuming):
@@ -138,11 +152,11 @@ def test_what_a_run_goes_on_from(resuming):
                          ('param_schedulers.1.factor', None), ('optimizer.param_groups.0.foreach', None),
                          ('optimizer.state.0', None)):
         change(checkpoint, place, value)
-    WholeCheckpointHook().after_load_checkpoint(runner, checkpoint)
+    CompleteCheckpointHook().after_load_checkpoint(runner, checkpoint)
     assert 'step' not in checkpoint['param_schedulers'][0]
     runner.param_schedulers = None
     del checkpoint['param_schedulers']
-    WholeCheckpointHook().after_load_checkpoint(runner, checkpoint)
+    CompleteCheckpointHook().after_load_checkpoint(runner, checkpoint)
 
 
 @pytest.mark.parametrize('kept', [['../precious'], {'a': 1}, 5])
@@ -154,5 +168,5 @@ def test_a_resumed_checkpoint_names_no_file_elsewhere(resuming, kept):
     info = dict(best_ckpt=inside, best_ckpt_mIoU=f'{home}/../precious', last_ckpt='/precious', best_ckpt_a=5,
                 keep_ckpt_ids=kept, best_score=1.)
     checkpoint['message_hub']['runtime_info'] = info
-    WholeCheckpointHook().after_load_checkpoint(runner, checkpoint)
+    CompleteCheckpointHook().after_load_checkpoint(runner, checkpoint)
     assert info == dict(best_ckpt=inside, best_score=1.)
