@@ -13,19 +13,20 @@ from mmseg_inceptionnext.datasets.check.settings import (
     SPLITS,
 )
 from mmseg_inceptionnext.errors import CheckpointError, ConfigError
+from mmseg_inceptionnext.models.sync_bn import without_sync_bn
 
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
 
 
 def build_model(cfg: Config, source: str) -> nn.Module:
-    """Builds the model of a config.
+    """Builds the model of a config, with each SyncBN as a BatchNorm.
 
     Raises:
         ConfigError: if it cannot be built here; ``source`` names the config.
     """
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     try:
-        return MODELS.build(cfg.model)
+        return without_sync_bn(MODELS.build(cfg.model))
     except CheckpointError:
         raise
     except Exception as error:  # every class has its own errors for settings that it does not know

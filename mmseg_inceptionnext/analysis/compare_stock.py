@@ -9,7 +9,6 @@ import timm
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.models import fuse
 from mmseg_inceptionnext.models.compiled import compile_model
 from mmseg_inceptionnext.models.fuse import cast_convolutions
+from mmseg_inceptionnext.models.sync_bn import without_sync_bn
 
 from .machine import machine
 from .measure import (
@@ -89,8 +89,8 @@ def build_pair(cfg: Config, seed: int = 0) -> Tuple[nn.Module, nn.Module]:
     for head in [model_cfg.decode_head, *([model_cfg.auxiliary_head] if 'auxiliary_head' in model_cfg else [])]:
         head.dropout_ratio = 0
     torch.manual_seed(seed)
-    stock = randomise(revert_sync_batchnorm(MODELS.build(timm_model_cfg(model_cfg))))
-    ours = revert_sync_batchnorm(MODELS.build(model_cfg))
+    stock = randomise(without_sync_bn(MODELS.build(timm_model_cfg(model_cfg))))
+    ours = without_sync_bn(MODELS.build(model_cfg))
     copy_weights(stock, ours)
     return stock, ours
 

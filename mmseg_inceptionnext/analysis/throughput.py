@@ -6,7 +6,6 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from mmengine.device import get_device
-from mmengine.model import revert_sync_batchnorm
 from torch import nn
 
 from mmseg_inceptionnext.config import build_model, load_config
@@ -155,7 +154,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 def _build(config: str, settings: Settings, memory_format: str) -> nn.Module:
     torch.manual_seed(0)
-    model = randomise(revert_sync_batchnorm(build_model(load_config(config), config))).to(get_device())
+    model = randomise(build_model(load_config(config), config)).to(get_device())
     if settings.fused and settings.mode == 'infer':
         model = fuse(model.eval(), inplace=True)
     if settings.backbone_only:

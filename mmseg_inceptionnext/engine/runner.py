@@ -8,12 +8,13 @@ from typing import Iterator, Optional
 
 from mmengine.device import get_device
 from mmengine.logging import print_log
-from mmengine.model import BaseDataPreprocessor, revert_sync_batchnorm
+from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import distributed, nn
 
 from mmseg_inceptionnext.errors import CheckpointError, ConfigError, LostWorkerError
+from mmseg_inceptionnext.models.sync_bn import without_sync_bn
 
 NO_GPU = ('no GPU: the processes talk by gloo, and SyncBN is reverted to BatchNorm, whose statistics are those of one '
           'process')
@@ -38,7 +39,7 @@ class CPURunner(Runner):
     def wrap_model(self, model_wrapper_cfg: Optional[dict], model: nn.Module) -> nn.Module:
         if self.distributed:
             print_log(NO_GPU, logger=self.logger, level=logging.WARNING)
-            model = revert_sync_batchnorm(model)
+            model = without_sync_bn(model)
             if model_wrapper_cfg is None:
                 model_wrapper_cfg = dict(
                     type='MMDistributedDataParallel', broadcast_buffers=False,

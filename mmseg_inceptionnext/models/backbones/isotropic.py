@@ -1,12 +1,11 @@
 """MetaNeXt with one size of map throughout, as a plain vision transformer has."""
-from typing import Optional, Sequence, Tuple
+from typing import Optional, Sequence
 
 import torch
 from mmseg.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
 
-from .base import TRUNC_NORMAL, MetaNeXtBase
-from .blocks import MetaNeXtBlock, run_block
+from .metanext import TRUNC_NORMAL, MetaNeXtBase, MetaNeXtBlock
 
 
 @MODELS.register_module()
@@ -53,21 +52,10 @@ class IsotropicMetaNeXt(MetaNeXtBase):
                  init_cfg=TRUNC_NORMAL) -> None:
         super().__init__('blocks', depth, out_indices, init_cfg)
         self.output_stride = patch_size
-        self.with_cp = with_cp
         self.stem = nn.Sequential(nn.Conv2d(in_channels, dim, patch_size, stride=patch_size))
         self.blocks = nn.ModuleList(
             MetaNeXtBlock(
                 dim, token_mixer, mlp_ratio, norm_cfg, act_cfg, drop_path=rate,
-                layer_scale_init_value=layer_scale_init_value)
+                layer_scale_init_value=layer_scale_init_value, with_cp=with_cp)
             for rate in torch.linspace(0, drop_path_rate, depth).tolist()[:self.num_built])
         self._add_output_norms(out_norm_cfg, [dim] * depth)
-
-    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
-        self._check_size(x)
-        outs = []
-        x = self.stem(x)
-        for i, block in enumerate(self.blocks):
-            x = run_block(block, x, self.with_cp)
-            if i in self.out_indices:
-                outs.append(getattr(self, f'norm{i}')(x))
-        return tuple(outs)

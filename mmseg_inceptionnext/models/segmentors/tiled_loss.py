@@ -7,6 +7,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss
 from torch import Tensor, nn
 
+from mmseg_inceptionnext.models.compat import once_differentiable
 from mmseg_inceptionnext.models.device_plan import plan_of
 from mmseg_inceptionnext.models.interpolation import (
     Resampling,
@@ -17,7 +18,6 @@ from mmseg_inceptionnext.models.interpolation import (
     resample_rows,
     resizing,
 )
-from mmseg_inceptionnext.models.once_differentiable import once_differentiable
 
 
 def why_not_tiled(head: nn.Module) -> str:
