@@ -35,21 +35,11 @@ class IsotropicMetaNeXt(MetaNeXtBase):
         ValueError: for ``out_indices`` that do not fit, and for images smaller than a patch.
     """
 
-    def __init__(self,
-                 token_mixer: dict,
-                 depth: int = 18,
-                 dim: int = 384,
-                 patch_size: int = 16,
-                 mlp_ratio: float = 4,
-                 in_channels: int = 3,
-                 out_indices: Sequence[int] = (4, 8, 13, 17),
-                 drop_path_rate: float = 0.,
-                 layer_scale_init_value: float = 1e-6,
-                 norm_cfg: dict = dict(type='SyncBN'),
-                 act_cfg: dict = dict(type='GELU'),
-                 out_norm_cfg: Optional[dict] = dict(type='SyncBN'),
-                 with_cp: bool = False,
-                 init_cfg=TRUNC_NORMAL) -> None:
+    def __init__(self, token_mixer: dict, depth: int = 18, dim: int = 384, patch_size: int = 16, mlp_ratio: float = 4,
+                 in_channels: int = 3, out_indices: Sequence[int] = (4, 8, 13, 17), drop_path_rate: float = 0.,
+                 layer_scale_init_value: float = 1e-6, norm_cfg: dict = dict(type='SyncBN'),
+                 act_cfg: dict = dict(type='GELU'), out_norm_cfg: Optional[dict] = dict(type='SyncBN'),
+                 with_cp: bool = False, init_cfg=TRUNC_NORMAL) -> None:
         super().__init__('blocks', depth, out_indices, init_cfg)
         self.output_stride = patch_size
         self.stem = nn.Sequential(nn.Conv2d(in_channels, dim, patch_size, stride=patch_size))
@@ -57,5 +47,5 @@ class IsotropicMetaNeXt(MetaNeXtBase):
             MetaNeXtBlock(
                 dim, token_mixer, mlp_ratio, norm_cfg, act_cfg, drop_path=rate,
                 layer_scale_init_value=layer_scale_init_value, with_cp=with_cp)
-            for rate in torch.linspace(0, drop_path_rate, depth).tolist()[:self.num_built])
+            for rate in torch.linspace(0, drop_path_rate, depth, device='cpu').tolist()[:self.num_built])
         self._add_output_norms(out_norm_cfg, [dim] * depth)

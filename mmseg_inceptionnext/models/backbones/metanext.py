@@ -21,6 +21,7 @@ PATCH_SIZE = 4  # side and stride of the stem's convolution, in pixels
 # Cut at 5 std: at the default cut of +-2, which is 100 std, the single-precision sampling of PyTorch draws about one
 # weight in 17 million at the cut itself, and one weight of -2 among values of 0.02 is a bad start.
 TRUNC_NORMAL = dict(type='TruncNormal', layer='Conv2d', std=0.02, a=-0.1, b=0.1, bias=0.)
+PRETRAINED = (PretrainedInit, 'Pretrained', 'PretrainedInit', 'mmengine.Pretrained', 'mmengine.PretrainedInit')
 
 
 def build_norm(norm_cfg: Optional[dict], channels: int) -> nn.Module:
@@ -64,15 +65,8 @@ class MetaNeXtBlock(nn.Module):
         dilation: spacing of the token mixer's taps, in pixels.
     """
 
-    def __init__(self,
-                 dim: int,
-                 token_mixer: dict,
-                 mlp_ratio: float,
-                 norm_cfg: dict,
-                 act_cfg: dict,
-                 drop_path: float = 0.,
-                 layer_scale_init_value: float = 1e-6,
-                 with_cp: bool = False,
+    def __init__(self, dim: int, token_mixer: dict, mlp_ratio: float, norm_cfg: dict, act_cfg: dict,
+                 drop_path: float = 0., layer_scale_init_value: float = 1e-6, with_cp: bool = False,
                  dilation: int = 1) -> None:
         super().__init__()
         self.with_cp = with_cp
@@ -114,30 +108,15 @@ def frozen_running_stats(module: nn.Module) -> Iterator[None]:
 
 
 class MetaNeXtStage(nn.Module):
-    """A downsampling (norm, then a 2x2 convolution) and the blocks that follow it.
+    """A downsampling (norm, then a 2x2 convolution), which the first stage lacks, and the blocks that follow it.
 
-    Args:
-        in_channels: channels of the incoming map.
-        out_channels: channels of the stage.
-        drop_path_rates: one rate for each block, so its length is the depth.
-        stride: 1 or 2, by which the map shrinks.
-        downsample: whether the stage starts with a downsampling; the first one does not.
-        dilation: dilation of the token mixers.
-        norm_cfg: config of the norms.
-        **block_cfg: further arguments of :class:`MetaNeXtBlock`.
+    There is a block for each of ``drop_path_rates``; ``block_cfg`` are further arguments of :class:`MetaNeXtBlock`.
 
     Shape: (N, in_channels, H, W) to (N, out_channels, H // stride, W // stride).
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 out_channels: int,
-                 drop_path_rates: Sequence[float],
-                 stride: int,
-                 downsample: bool,
-                 dilation: int,
-                 norm_cfg: dict,
-                 **block_cfg) -> None:
+    def __init__(self, in_channels: int, out_channels: int, drop_path_rates: Sequence[float], stride: int,
+                 downsample: bool, dilation: int, norm_cfg: dict, **block_cfg) -> None:
         super().__init__()
         self.downsample = nn.Identity()
         if downsample:
@@ -148,10 +127,9 @@ class MetaNeXtStage(nn.Module):
                 create_conv2d(
                     in_channels, out_channels, 2, stride=stride, bias=True,
                     dilation=2 if dilation > 2 and keeps_size else 1, padding='same' if keeps_size else 0))
-        self.blocks = nn.Sequential(*[
+        self.blocks = nn.Sequential(*(
             MetaNeXtBlock(out_channels, norm_cfg=norm_cfg, drop_path=rate, dilation=dilation, **block_cfg)
-            for rate in drop_path_rates
-        ])
+            for rate in drop_path_rates))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.blocks(self.downsample(x))
@@ -211,7 +189,7 @@ class MetaNeXtBase(BaseModule):
                 ``checkpoint``, ``allow_partial``, and ``prefix`` and ``map_location``, which are not needed here.
         """
         configs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg or {}]
-        pretrained = [config for config in configs if _is_pretrained(config)]
+        pretrained = [config for config in configs if config.get('type') in PRETRAINED]
         if not pretrained or self._is_init:
             super().init_weights()
             return
@@ -225,11 +203,6 @@ class MetaNeXtBase(BaseModule):
                                       f'got {", ".join(settings) or "neither"}')
             load_pretrained(self, settings['checkpoint'], settings.get('allow_partial', False))
         self._is_init = True
-
-
-def _is_pretrained(config: dict) -> bool:
-    kind = config.get('type')
-    return kind is PretrainedInit or str(kind).split('.')[-1] in ('Pretrained', 'PretrainedInit')
 
 
 @MODELS.register_module()
@@ -294,21 +267,19 @@ class MetaNeXt(MetaNeXtBase):
         dims = _one_for_each_stage('dims', dims, num_stages)
         mlp_ratios = _one_for_each_stage('mlp_ratios', mlp_ratios, num_stages)
         token_mixers = _one_for_each_stage('token_mixer', token_mixer, num_stages)
-        drop_path_rates = torch.linspace(0, drop_path_rate, sum(depths)).split(list(depths))
+        drop_path_rates = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').split(list(depths))
 
         self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, dims[0], PATCH_SIZE, stride=PATCH_SIZE),
-            build_norm(norm_cfg, dims[0]))
+            nn.Conv2d(in_channels, dims[0], PATCH_SIZE, stride=PATCH_SIZE), build_norm(norm_cfg, dims[0]))
         self.stages = nn.ModuleList()
         self.output_stride = PATCH_SIZE
         for i in range(self.num_built):
             stride = 2 if i > 0 and dilations[i] == 1 else 1
             self.output_stride *= stride
-            self.stages.append(
-                MetaNeXtStage(
-                    dims[max(i - 1, 0)], dims[i], drop_path_rates[i].tolist(), stride, downsample=i > 0,
-                    dilation=dilations[i], with_cp=with_cp, norm_cfg=norm_cfg, token_mixer=token_mixers[i],
-                    mlp_ratio=mlp_ratios[i], act_cfg=act_cfg, layer_scale_init_value=layer_scale_init_value))
+            self.stages.append(MetaNeXtStage(
+                dims[max(i - 1, 0)], dims[i], drop_path_rates[i].tolist(), stride, downsample=i > 0,
+                dilation=dilations[i], with_cp=with_cp, norm_cfg=norm_cfg, token_mixer=token_mixers[i],
+                mlp_ratio=mlp_ratios[i], act_cfg=act_cfg, layer_scale_init_value=layer_scale_init_value))
         self._add_output_norms(out_norm_cfg, dims)
 
         if not -1 <= frozen_stages <= len(self.stages):
