@@ -39,9 +39,7 @@ def result_of(base, maps, weights, align_corners):
     return conv3x3_of_upsampled(base * 1, maps, weights, align_corners)
 
 
-@pytest.mark.parametrize('batch', [1, 3])
-@pytest.mark.parametrize('align_corners', [False, True])
-@pytest.mark.parametrize('channels_last', [False, True])
+@pytest.mark.parametrize('batch,align_corners,channels_last', [(1, False, True), (3, True, False), (3, False, True)])
 @pytest.mark.parametrize('plan', PLANS.values(), ids=list(PLANS))
 @pytest.mark.parametrize('size,sizes', SIZES.values(), ids=list(SIZES))
 def test_values_and_gradients(size, sizes, align_corners, batch, channels_last, plan):
