@@ -27,6 +27,9 @@ def segmentor(name, **head):
     narrow(cfg)
     cfg.backbone.init_cfg = None
     cfg.decode_head.update(channels=24, num_classes=7, **head)
+    if name == 'fpn':
+        cfg.neck.out_channels = 16
+        cfg.decode_head.in_channels = [16] * 4
     return randomise(without_sync_bn(MODELS.build(cfg))).eval()
 
 

@@ -37,8 +37,10 @@ def pair(name, num_classes=7, align_corners=False, **head):
     cfg.data_preprocessor.update(size=None)
     for part in [cfg.decode_head, *([cfg.auxiliary_head] if name == 'upernet' else [])]:
         part.update(num_classes=num_classes, align_corners=align_corners, dropout_ratio=0, **head)
-    if name == 'upernet':
-        cfg.decode_head.channels = 24
+    cfg.decode_head.channels = 24
+    if name == 'fpn':
+        cfg.neck.out_channels = 16
+        cfg.decode_head.in_channels = [16] * 4
     stock = randomise(without_sync_bn(MODELS.build(stock_model_cfg(cfg)))).double()
     ours = without_sync_bn(MODELS.build(cfg)).double()
     ours.load_state_dict(stock.state_dict())
@@ -93,10 +95,10 @@ METAS = (
 @pytest.mark.parametrize('slide', [False, True])
 def test_postprocessing_is_the_stock_one(plan, align_corners, slide):
     stock, ours = pair('fpn', align_corners=align_corners)
-    inputs = torch.randn(2, 3, 96, 128, dtype=torch.float64)
-    test_cfg = dict(mode='slide', crop_size=(64, 64), stride=(40, 48)) if slide else {}
+    inputs = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    test_cfg = dict(mode='slide', crop_size=(48, 48), stride=(33, 40)) if slide else {}
     for meta in METAS:
-        metas = [dict(meta, img_shape=(96, 128), pad_shape=(96, 128))] * 2
+        metas = [dict(meta, img_shape=(64, 96), pad_shape=(64, 96))] * 2
         assert_same_classes(predictions(ours, inputs, metas, **test_cfg), predictions(stock, inputs, metas, **test_cfg))
 
 
