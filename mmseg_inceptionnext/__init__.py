@@ -1,18 +1,16 @@
 """InceptionNeXt for MMSegmentation. Importing this package registers its classes."""
-import sys
-from contextlib import redirect_stdout
-
-from .stack import error_message, inspect_stack
+from .stack import check_stack, quiet_imports
 from .version import __version__
 
-_problem = error_message(inspect_stack())
-# Python sets argv[0] to '-m' while it looks for the module: `python -m mmseg_inceptionnext` must reach its report.
-if _problem and sys.argv[:1] != ['-m']:
-    raise ImportError(_problem)
-if not _problem:
-    with redirect_stdout(sys.stderr):  # onedl-mmsegmentation prints lines on import; standard output is for results
-        from . import datasets, engine, evaluation, models  # noqa: F401 (registers the classes)
-        from .inference import Segmenter
-        from .models import fuse
+with quiet_imports():
+    check_stack()
+    from mmengine.fileio import FileClient, LocalBackend
+
+    from . import datasets, engine, evaluation, models  # noqa: F401 (registers the classes)
+    from .inference import Segmenter
+    from .models import fuse
+
+# MMEngine's own default for 'disk' is HardDiskBackend, an alias that logs that it is deprecated.
+FileClient.register_backend('disk', LocalBackend, force=True)
 
 __all__ = ['Segmenter', '__version__', 'fuse']

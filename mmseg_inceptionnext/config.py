@@ -13,16 +13,17 @@ from torch import nn
 
 from mmseg_inceptionnext.datasets.check.settings import SPLITS
 from mmseg_inceptionnext.errors import CheckpointError, ConfigError
+from mmseg_inceptionnext.models.sync_bn import without_sync_bn
 
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
 NOT_THE_USERS = ('<', osp.dirname(__file__), *(sysconfig.get_path(kind) for kind in ('stdlib', 'purelib', 'platlib')))
 
 
 def build_model(cfg: Config, source: str) -> nn.Module:
-    """Builds the model of a config, or raises a ConfigError that names it by ``source``."""
+    """Builds the model of a config, with each SyncBN as a BatchNorm, or raises a ConfigError that names ``source``."""
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     try:
-        return MODELS.build(cfg.model)
+        return without_sync_bn(MODELS.build(cfg.model))
     except CheckpointError:
         raise
     except Exception as error:  # every class has its own errors for settings that it does not know

@@ -10,7 +10,6 @@ from typing import Iterator, Optional
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import MMLogger, print_log
-from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import BaseOptimWrapper, OptimWrapper
 from mmengine.registry import RUNNERS, Registry
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
@@ -19,6 +18,7 @@ from mmseg.registry import LOOPS, OPTIM_WRAPPERS
 from torch import distributed, nn
 
 from mmseg_inceptionnext.errors import CheckpointError, ConfigError, LostWorkerError
+from mmseg_inceptionnext.models.sync_bn import without_sync_bn
 
 from . import console
 from .nonfinite import watched
@@ -54,7 +54,7 @@ class SegRunner(Runner):
         if self._on_cpus:
             print_log('no GPU: the processes talk by gloo, and SyncBN is reverted to BatchNorm, whose statistics are '
                       'those of one process', logger=self.logger, level=logging.WARNING)
-            model = revert_sync_batchnorm(model)
+            model = without_sync_bn(model)
             if model_wrapper_cfg is None:
                 model_wrapper_cfg = dict(
                     type='MMDistributedDataParallel', broadcast_buffers=False,

@@ -7,7 +7,6 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
-from mmengine.model import revert_sync_batchnorm
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
@@ -54,7 +53,7 @@ class TorchBackend:
             weights = segmentor_weights(loaded, checkpoint)
             self.cfg = own_cfg or embedded_config(loaded.meta, checkpoint)
             with nullcontext() if config else guarded_build(weights):
-                self.model = revert_sync_batchnorm(build_model(self.cfg, source))
+                self.model = build_model(self.cfg, source)
                 self._build_pipeline(loaded, source, tta)
         check_segmentor(self.model, loaded, checkpoint)
         self.model.load_state_dict(weights)

@@ -1,5 +1,11 @@
-"""What PyTorch is doing at the moment, asked in a way that its versions from 2.1 on understand."""
+"""What PyTorch's own functions do not do, or not in all versions from 2.1 on."""
+import functools
+from typing import Callable
+
 import torch
+from torch import Tensor
+
+AUTOCAST_TAKES_A_DEVICE = hasattr(torch, 'get_autocast_dtype')  # from PyTorch 2.4 on
 
 
 def is_compiling() -> bool:
@@ -7,17 +13,37 @@ def is_compiling() -> bool:
     return getattr(torch.compiler, 'is_compiling', lambda: False)()
 
 
-def _autocast_takes_a_device() -> bool:
-    try:
-        torch.is_autocast_enabled('cpu')
-    except TypeError:  # before PyTorch 2.4
-        return False
-    return True
-
-
-AUTOCAST_TAKES_A_DEVICE = _autocast_takes_a_device()  # found out here, since torch.compile catches no such error
-
-
 def is_autocast_on_cpu() -> bool:
     """Whether autocast is on for the CPU."""
     return torch.is_autocast_enabled('cpu') if AUTOCAST_TAKES_A_DEVICE else torch.is_autocast_cpu_enabled()
+
+
+def once_differentiable(backward: Callable) -> Callable:
+    """For the ``backward`` of an autograd function: a second derivative is an error.
+
+    PyTorch's decorator of this name raises only if the incoming gradients want one; results of others would be taken
+    for constants, as in a penalty on the gradients of a loss, without a word.
+    """
+
+    @functools.wraps(backward)
+    def wrapper(ctx, *grads: Tensor):
+        with torch.no_grad():
+            results = backward(ctx, *grads)
+        if not torch.is_grad_enabled():  # it is with create_graph=True
+            return results
+        mark = torch.zeros((), requires_grad=True)
+        return tuple(result if result is None else _Refused.apply(result, mark) for result in results)
+
+    return wrapper
+
+
+class _Refused(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, x: Tensor, mark: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise RuntimeError('FastUPerHead and MemoryEfficientEncoderDecoder have first derivatives only, and a second '
+                           'one was asked for, as by a penalty on gradients; use UPerHead and EncoderDecoder there')

@@ -37,8 +37,6 @@ def compile_model(model: nn.Module, backend: str = 'inductor') -> nn.Module:
 def _parts(model: nn.Module) -> List[nn.Module]:
     if not hasattr(model, 'decode_head'):
         return [model]
-    found = []
-    for part in (model.backbone, getattr(model, 'neck', None), model.decode_head,
-                 getattr(model, 'auxiliary_head', None)):
-        found += part if isinstance(part, nn.ModuleList) else [part]
-    return [part for part in found if part is not None]
+    parts = [getattr(model, name, None) for name in ('backbone', 'neck', 'decode_head', 'auxiliary_head')]
+    lists = [part if isinstance(part, nn.ModuleList) else [part] for part in parts]
+    return [part for parts in lists for part in parts if part is not None]

@@ -1,6 +1,6 @@
 """Folds norms and scales into the convolutions beside them, for inference."""
 import copy
-from typing import Callable, List, Optional
+from typing import Callable, Optional
 
 import torch
 from mmcv.cnn import ConvModule
@@ -11,9 +11,7 @@ from mmseg.models.segmentors import BaseSegmentor
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmseg_inceptionnext.models.backbones.metanext import MetaNeXtStage
-
-from .backbones import MetaNeXtBase, MetaNeXtBlock
+from .backbones.metanext import MetaNeXtBase, MetaNeXtBlock, MetaNeXtStage
 from .compat import is_compiling
 from .decode_heads import FastUPerHead
 from .device_plan import plan_of
@@ -94,9 +92,7 @@ class _FusedMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, _, height, width = x.shape
-        if torch.onnx.is_in_onnx_export() or is_compiling():
-            return self._run(x)
-        limit = plan_of(x.device).mlp_bytes
+        limit = None if torch.onnx.is_in_onnx_export() or is_compiling() else plan_of(x.device).mlp_bytes
         if limit is None:
             return self._run(x)
         rows = max(1, limit // (n * self.fc1.out_channels * width * x.element_size()))
@@ -106,9 +102,9 @@ class _FusedMlp(nn.Module):
         for top in range(0, height, rows):
             part = self._run(x[:, :, top:top + rows])
             if result is None:
+                size = n, part.shape[1], height, width
                 result = torch.empty(
-                    (n, part.shape[1], height, width), dtype=part.dtype, device=part.device,
-                    memory_format=torch.channels_last)
+                    size, dtype=part.dtype, device=part.device, memory_format=torch.channels_last)
             result[:, :, top:top + rows] = part
         return result
 
@@ -155,50 +151,46 @@ def _fuse_backbone(backbone: MetaNeXtBase) -> None:
     fuse_conv_bn(backbone.stem)
     for module in list(backbone.modules()):
         if isinstance(module, MetaNeXtStage) and isinstance(module.downsample, nn.Sequential):
-            module.downsample[0] = _fold_into_next(module.downsample[0], [module.downsample[1]])
+            module.downsample[0] = _fold_into_next(*module.downsample)
         elif isinstance(module, MetaNeXtBlock):
-            _fuse_block(module)
-
-
-def _fuse_block(block: MetaNeXtBlock) -> None:
-    block.norm = _fold_into_next(block.norm, [block.mlp.fc1])
-    if block.gamma is not None:
-        block.mlp.fc2.weight.mul_(block.gamma.view(-1, 1, 1, 1))
-        block.mlp.fc2.bias.mul_(block.gamma)
-        block.gamma = None
-    block.mlp = _FusedMlp(block.mlp)
+            module.norm = _fold_into_next(module.norm, module.mlp.fc1)
+            if module.gamma is not None:
+                module.mlp.fc2.weight.mul_(module.gamma.view(-1, 1, 1, 1))
+                module.mlp.fc2.bias.mul_(module.gamma)
+                module.gamma = None
+            module.mlp = _FusedMlp(module.mlp)
 
 
 def _fold_output_norms(model: BaseSegmentor) -> None:
     """Each output's norm into the convolutions that take the output."""
     for position, index in enumerate(model.backbone.out_indices):
-        consumers = _consumers(model, position)
-        if consumers:
+        conv = _only_consumer(model, position)
+        if conv is not None:
             norm = getattr(model.backbone, f'norm{index}')
-            setattr(model.backbone, f'norm{index}', _fold_into_next(norm, consumers))
+            setattr(model.backbone, f'norm{index}', _fold_into_next(norm, conv))
 
 
-def _consumers(model: BaseSegmentor, position: int) -> Optional[List[nn.Module]]:
-    """The convolutions that take an output of the backbone, None if they are not all known."""
+def _only_consumer(model: BaseSegmentor, position: int) -> Optional[nn.Module]:
+    """The 1x1 convolution that takes an output of the backbone; None if something else takes it, too."""
+    level = None
     if model.with_neck:
-        neck = model.neck
-        if type(neck) is FPN and neck.start_level == 0 and not neck.add_extra_convs:
-            return [neck.lateral_convs[position].conv] if position < len(neck.lateral_convs) else None
-        return None
-    head = model.decode_head
-    if isinstance(head, UPerHead) and list(head.in_index).count(position) == 1:
-        level = list(head.in_index).index(position)
-        return [head.lateral_convs[level].conv] if level < len(head.lateral_convs) else None  # the last is also padded
-    return None
+        taker = model.neck
+        if type(taker) is FPN and taker.start_level == 0 and not taker.add_extra_convs:
+            level = position
+    else:
+        taker = model.decode_head
+        if isinstance(taker, UPerHead) and list(taker.in_index).count(position) == 1:
+            level = list(taker.in_index).index(position)  # that of the last is not among its lateral ones: it is padded
+    return taker.lateral_convs[level].conv if level is not None and level < len(taker.lateral_convs) else None
 
 
-def _fold_into_next(norm: nn.Module, convs: List[nn.Module]) -> nn.Module:
-    """Folds a BatchNorm into the convolutions after it; returns what stays in its place.
+def _fold_into_next(norm: nn.Module, conv: nn.Module) -> nn.Module:
+    """Folds a BatchNorm into the convolution after it; returns what stays in its place.
 
     Exact only without padding: a padded zero would have to become the norm's shift.
     """
-    if not isinstance(norm, _BatchNorm) or any(
-            type(conv) is not nn.Conv2d or conv.padding not in ((0, 0), 'valid') or conv.groups != 1 for conv in convs):
+    if not isinstance(norm, _BatchNorm) or type(conv) is not nn.Conv2d or conv.groups != 1 or conv.padding not in (
+            (0, 0), 'valid'):
         return norm  # a subclass may pad by itself, as timm's "same" convolution does
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
@@ -206,10 +198,9 @@ def _fold_into_next(norm: nn.Module, convs: List[nn.Module]) -> nn.Module:
     shift = -norm.running_mean * scale
     if norm.bias is not None:
         shift = shift + norm.bias
-    for conv in convs:
-        bias = torch.einsum('ocyx,c->o', conv.weight.double(), shift)
-        if conv.bias is not None:
-            bias = bias + conv.bias
-        conv.weight.copy_(conv.weight * scale.view(1, -1, 1, 1))
-        conv.bias = nn.Parameter(bias.to(conv.weight), requires_grad=False)
+    bias = torch.einsum('ocyx,c->o', conv.weight.double(), shift)
+    if conv.bias is not None:
+        bias = bias + conv.bias
+    conv.weight.copy_(conv.weight * scale.view(1, -1, 1, 1))
+    conv.bias = nn.Parameter(bias.to(conv.weight), requires_grad=False)
     return nn.Identity()

@@ -40,21 +40,22 @@ class Step(NamedTuple):
         i = torch.arange(outputs.start, outputs.stop, device=device)
         j = torch.arange(inputs.start, inputs.stop, device=device)
         position = (i * self.factor + self.offset).clamp(0, (self.size - 1) * self.unit)
-        distance = (position[:, None] - j * self.unit).abs()
-        return (1 - distance.to(torch.float32 if device.type == 'mps' else torch.float64) / self.unit).relu()
+        return _weights(position, j, self.unit, torch.float32 if device.type == 'mps' else torch.float64)
 
     @property
     def is_identity(self) -> bool:
         return self.size == self.new_size and not self.offset and (self.factor == self.unit or self.size == 1)
 
 
-class Block(NamedTuple):
-    """Part of a resampling along an axis.
+def _weights(position: Tensor, j: Tensor, unit, dtype: torch.dtype) -> Tensor:
+    """(outputs, inputs): how much an output at ``position / unit`` takes of input ``j``."""
+    return (1 - (position[:, None] - j * unit).abs().to(dtype) / unit).relu()
 
-    Attributes:
-        outputs: what is computed.
-        inputs: what it takes.
-        matrix: (outputs, inputs); None where the outputs are the inputs.
+
+class Block(NamedTuple):
+    """Some outputs of a resampling along an axis, the inputs that they take, and the matrix (outputs, inputs).
+
+    There is no matrix where the outputs are the inputs.
     """
     outputs: slice
     inputs: slice
@@ -62,13 +63,7 @@ class Block(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """Linear maps of one axis, one after the other.
-
-    Attributes:
-        size: number of inputs.
-        new_size: number of outputs.
-        steps: the maps that are not the identity.
-    """
+    """Linear maps of one axis, one after the other, from ``size`` to ``new_size``; no step is the identity."""
     size: int
     new_size: int
     steps: Tuple[Step, ...] = ()
@@ -92,11 +87,17 @@ def _axis(*step: int) -> Axis:
     return Axis(step.size, step.new_size, () if step.is_identity else (step, ))
 
 
+def _line(size, new_size, align_corners: bool) -> tuple:
+    """``factor``, ``offset`` and ``unit`` of a :class:`Step` that resizes as ``interpolate(..., mode='bilinear')``."""
+    if align_corners:
+        unit = new_size - 1
+        return size - 1, 0, unit.clamp(min=1) if isinstance(unit, Tensor) else max(unit, 1)
+    return 2 * size, size - new_size, 2 * new_size
+
+
 def resized(size: int, new_size: int, align_corners: bool) -> Axis:
     """``torch.nn.functional.interpolate(..., mode='bilinear')`` along one axis."""
-    if align_corners:
-        return _axis(size, new_size, size - 1, 0, max(new_size - 1, 1))
-    return _axis(size, new_size, 2 * size, size - new_size, 2 * new_size)
+    return _axis(size, new_size, *_line(size, new_size, align_corners))
 
 
 def window(size: int, start: int, stop: int, flip: bool = False) -> Axis:
@@ -155,25 +156,17 @@ def resizing(size: Size, new_size: Size, align_corners: bool) -> Resampling:
 
 def resample(images: Tensor, rows: Block, cols: Block) -> Tensor:
     """One tile of resampled images: (N, h, w, C) to (N, rows, columns, C)."""
-    stretched = resample_columns(images[:, rows.inputs], cols)
-    return stretched if rows.matrix is None else _product(rows.matrix, stretched.flatten(2)).unflatten(
-        2, stretched.shape[2:])
+    return _along_y(rows.matrix, resample_columns(images[:, rows.inputs], cols))
 
 
 def resample_columns(images: Tensor, block: Block) -> Tensor:
     """(N, h, w, C) to (N, h, columns, C): one block of columns, of all rows."""
-    images = images[:, :, block.inputs]
-    if block.matrix is None:
-        return images
-    return _product(block.matrix, images.flatten(0, 1)).unflatten(0, images.shape[:2])
+    return _along_x(block.matrix, images[:, :, block.inputs])
 
 
 def resample_rows(images: Tensor, block: Block) -> Tensor:
     """(N, h, W, C) to (N, rows, W, C): one block of rows."""
-    images = images[:, block.inputs]
-    if block.matrix is None:
-        return images
-    return _product(block.matrix, images.flatten(2)).unflatten(2, images.shape[2:])
+    return _along_y(block.matrix, images[:, block.inputs])
 
 
 def add_transposed_rows(total: Tensor, grad: Tensor, block: Block) -> None:
@@ -187,15 +180,21 @@ def add_transposed_rows(total: Tensor, grad: Tensor, block: Block) -> None:
 
 def add_transposed_columns(total: Tensor, grad: Tensor, block: Block) -> None:
     """Adds to ``total``, (N, h, w, C), what a gradient of :func:`resample_columns` gives its input."""
-    if block.matrix is not None:
-        grad = _product(block.matrix.t(), grad.flatten(0, 1)).unflatten(0, grad.shape[:2])
-    total[:, :, block.inputs].add_(grad)
+    total[:, :, block.inputs].add_(_along_x(None if block.matrix is None else block.matrix.t(), grad))
 
 
 def add_product(total: Tensor, matrix: Tensor, x: Tensor) -> None:
     """``total += matrix @ x`` for a batch: (N, a, c), (a, b) and (N, b, c)."""
     with torch.autocast(x.device.type, enabled=False):
         torch.baddbmm(total, matrix.expand(len(x), -1, -1), x, out=total)
+
+
+def _along_x(matrix: Optional[Tensor], images: Tensor) -> Tensor:
+    return images if matrix is None else _product(matrix, images.flatten(0, 1)).unflatten(0, images.shape[:2])
+
+
+def _along_y(matrix: Optional[Tensor], images: Tensor) -> Tensor:
+    return images if matrix is None else _product(matrix, images.flatten(2)).unflatten(2, images.shape[2:])
 
 
 def _product(matrix: Tensor, x: Tensor) -> Tensor:
@@ -218,18 +217,11 @@ def shifted_matrix(size, new_size, align_corners: bool, like: Tensor) -> Tensor:
 def interpolation_matrix(size, new_size, align_corners: bool, like: Tensor) -> Tensor:
     """(new_size, size): the interpolation of a whole axis; see :func:`shifted_matrix`."""
     i, j = torch.arange(new_size, device=like.device), torch.arange(size, device=like.device)
-    if align_corners:
-        position, unit = i * (size - 1), _at_least_one(new_size - 1)
-    else:
-        position, unit = (2 * i + 1) * size - new_size, 2 * new_size
+    factor, offset, unit = _line(size, new_size, align_corners)
     last = (size - 1) * unit
-    position = torch.minimum(position.clamp(min=0), last if isinstance(last, Tensor) else torch.full_like(i, last))
-    distance = position[:, None] - j * unit
-    return torch.relu(1 - distance.abs().to(_whole(like)) / unit)
-
-
-def _at_least_one(number):
-    return number.clamp(min=1) if isinstance(number, Tensor) else max(number, 1)
+    position = (i * factor + offset).clamp(min=0)
+    position = torch.minimum(position, last if isinstance(last, Tensor) else torch.full_like(i, last))
+    return _weights(position, j, unit, _at_least_single(like))
 
 
 def average_matrix(size: int, length, like: Tensor) -> Tensor:
@@ -240,8 +232,9 @@ def average_matrix(size: int, length, like: Tensor) -> Tensor:
     i, j = torch.arange(size, device=like.device)[:, None], torch.arange(length, device=like.device)
     first = torch.div(i * length, size, rounding_mode='floor')
     end = torch.div((i + 1) * length + size - 1, size, rounding_mode='floor')
-    return torch.logical_and(j >= first, j < end).to(_whole(like)) / (end - first).to(_whole(like))
+    dtype = _at_least_single(like)
+    return torch.logical_and(j >= first, j < end).to(dtype) / (end - first).to(dtype)
 
 
-def _whole(like: Tensor) -> torch.dtype:
+def _at_least_single(like: Tensor) -> torch.dtype:
     return torch.promote_types(like.dtype, torch.float32)

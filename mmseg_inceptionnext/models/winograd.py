@@ -9,24 +9,20 @@ TILE = 4  # outputs along each side of a tile, which takes TILE + 2 inputs
 TILES = 128  # at once: enough for products of good size, few enough for the caches
 
 
-def _matrices():
-    """The three transforms of Winograd's F(4, 3) in float64: of outputs (4, 6), weights (6, 3) and inputs (6, 6).
+def _values(degree: int) -> Tensor:
+    """Takes a polynomial's coefficients to its values at five points and at infinity, in float64.
 
-    By Toom and Cook: polynomials are multiplied by their values at five points and at infinity. With the points
-    0, +-1/sqrt(2), +-sqrt(2) single precision loses a quarter of what it loses with the usual 0, +-1, +-2.
+    Toom and Cook multiply polynomials by these. With the points 0, +-1/sqrt(2), +-sqrt(2) single precision loses a
+    quarter of what it loses with the usual 0, +-1, +-2.
     """
     root = 2**0.5
     points = torch.tensor([0, 1 / root, -1 / root, root, -root], dtype=torch.float64)
-
-    def values(degree: int) -> Tensor:
-        at_infinity = torch.zeros(1, degree, dtype=torch.float64)
-        at_infinity[0, -1] = 1
-        return torch.cat((torch.vander(points, degree, increasing=True), at_infinity))
-
-    return values(TILE).T, values(3), torch.linalg.inv(values(TILE + 2)).T
+    at_infinity = torch.eye(degree, dtype=torch.float64)[-1:]
+    return torch.cat((torch.vander(points, degree, increasing=True), at_infinity))
 
 
-OUTPUT, WEIGHT, INPUT = _matrices()
+# The transforms of Winograd's F(4, 3): of outputs (4, 6), weights (6, 3) and inputs (6, 6)
+OUTPUT, WEIGHT, INPUT = _values(TILE).T, _values(3), torch.linalg.inv(_values(TILE + 2)).T
 
 
 class WinogradConv2d(nn.Module):
@@ -82,14 +78,11 @@ class WinogradConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if torch.onnx.is_in_onnx_export() and torch.jit.is_tracing():
             return self._in_graph(x)
-        if x.dtype == torch.float32 and x.device.type == 'cpu' and not self._must_be_plain(x):
-            return self._in_tiles(x)
-        return F.conv2d(x, self.weight[:, :self.num_inputs], self.bias, padding=1)
-
-    def _must_be_plain(self, x: Tensor) -> bool:
         wants_grad = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
-        traced = torch.jit.is_tracing() or is_compiling()
-        return wants_grad or traced or is_autocast_on_cpu()
+        is_traced = torch.jit.is_tracing() or is_compiling()
+        if x.dtype != torch.float32 or x.device.type != 'cpu' or wants_grad or is_traced or is_autocast_on_cpu():
+            return F.conv2d(x, self.weight[:, :self.num_inputs], self.bias, padding=1)
+        return self._in_tiles(x)
 
     def _in_graph(self, x: Tensor) -> Tensor:
         """The same in operations that a tracer keeps, so that sizes may change later: slices and products."""

@@ -20,7 +20,9 @@ from mmseg_inceptionnext.models.compiled import compile_model
 
 from utils import ROOT, narrow, randomise, short_config, total_loss
 
-pytestmark = pytest.mark.skipif(not hasattr(torch.compiler, 'is_compiling'), reason='needs PyTorch 2.3')
+pytestmark = [
+    pytest.mark.compile,
+    pytest.mark.skipif(not hasattr(torch.compiler, 'is_compiling'), reason='needs PyTorch 2.3')]
 
 
 def build(name):
@@ -54,6 +56,7 @@ def compare(model, compiled, sizes):
             assert len(compiled.predict(x)) == n
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['upernet', 'fpn'])
 def test_other_sizes_compile_no_more(name, graphs):
     """After a few, which make sizes free; traced only, which is what it depends on.
@@ -70,12 +73,14 @@ def test_other_sizes_compile_no_more(name, graphs):
     assert graphs['stats']['unique_graphs'] == before
 
 
+@pytest.mark.slow
 def test_predictions_by_inductor(graphs):
     model = build('fpn').eval()
     compare(model, compile_model(fuse(model)), [(1, (64, 96)), (1, (101, 75)), (1, (70, 131))])
     assert not graphs['graph_break'] and graphs['stats']['unique_graphs'] == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name,backend', [('upernet', 'inductor'), ('fpn', 'aot_eager')])
 def test_training(name, backend, graphs):
     """Also the gradients of the token mixers, which share their input with the shortcut."""
@@ -110,6 +115,7 @@ def test_a_copy_of_a_compiled_model_has_weights_of_its_own():
     assert list(other.state_dict()) == list(build('fpn').state_dict())
 
 
+@pytest.mark.slow
 def test_training_evaluation_and_inference_compile(toy_root, tmp_path, monkeypatch):
     """What the tools call, traced only."""
     compiled = []

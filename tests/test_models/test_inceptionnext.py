@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmseg_inceptionnext.models import InceptionNeXt, MetaNeXt
+from mmseg_inceptionnext.models import InceptionNeXt, MetaNeXt, PartialDWConv2d
 
 from utils import assert_equal_stages, randomise
 
@@ -23,7 +23,8 @@ def output_strides(outs, height):
 
 
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
-@pytest.mark.parametrize('arch,stride', [*((arch, 32) for arch in ARCHS), ('atto', 16), ('tiny', 8)])
+@pytest.mark.parametrize('arch,stride', [
+    ('atto', 32), ('atto', 16), ('atto', 8), pytest.param('tiny', 8, marks=pytest.mark.slow)])
 def test_equals_timm_stage_by_stage(arch, stride, training):
     reference = randomise(timm.create_model(f'inception_next_{arch}', output_stride=stride)).double().train(training)
     model = InceptionNeXt(arch, out_norm_cfg=None, dilations=DILATIONS[stride]).double().train(training)
@@ -32,6 +33,14 @@ def test_equals_timm_stage_by_stage(arch, stride, training):
     assert_equal_stages(model, reference, sizes)
     for key, value in trunk(reference).items():  # the running statistics moved alike
         torch.testing.assert_close(model.state_dict()[key], value, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize('arch', ARCHS)
+def test_every_arch_has_timms_parameters(arch):
+    with torch.device('meta'):
+        expected = trunk(timm.create_model(f'inception_next_{arch}'))
+        found = InceptionNeXt(arch, out_norm_cfg=None).state_dict()
+    assert {key: value.shape for key, value in found.items()} == {key: value.shape for key, value in expected.items()}
 
 
 def test_gradients_equal_timms():
@@ -49,7 +58,9 @@ def test_gradients_equal_timms():
 
 @pytest.mark.parametrize('short,name', [('a', 'atto'), ('t', 'tiny'), ('s', 'small'), ('b', 'base')])
 def test_short_and_long_names_are_one_model(short, name):
-    shapes = [{key: value.shape for key, value in InceptionNeXt(arch).state_dict().items()} for arch in (short, name)]
+    with torch.device('meta'):
+        models = [InceptionNeXt(arch) for arch in (short, name)]
+    shapes = [{key: value.shape for key, value in model.state_dict().items()} for model in models]
     assert shapes[0] == shapes[1]
 
 
@@ -185,6 +196,17 @@ def test_small_images_are_refused_with_the_size_they_need():
     with pytest.raises(ValueError, match='31 x 64 .* at least 32'):
         model(torch.zeros(1, 3, 31, 64))
     assert InceptionNeXt(SMALL, out_indices=(0, )).eval()(torch.zeros(1, 3, 31, 64))[0].shape == (1, 16, 7, 16)
+
+
+def test_it_takes_settings_of_its_mixer_and_other_mixers():
+    def mixer(**settings):
+        return InceptionNeXt({**SMALL, 'band_kernel_size': 9}, **settings).stages[0].blocks[0].token_mixer
+
+    assert mixer(token_mixer=dict(square_kernel_size=5)).dwconv_hw.kernel_size == (5, 5)
+    for settings in (dict(), dict(square_kernel_size=5), dict(type='InceptionDWConv2d')):
+        assert mixer(token_mixer=settings).dwconv_w.kernel_size == (1, 9)
+    other = mixer(token_mixer=dict(type='PartialDWConv2d', kernel_size=5))
+    assert type(other) is PartialDWConv2d and other.dwconv.kernel_size == (5, 5)
 
 
 def test_metanext_takes_one_mixer_for_each_stage():

@@ -23,13 +23,14 @@ def as_metanext(state: dict) -> dict:
 
 
 def test_convnext_is_a_metanext():
-    """The paper's claim, for ConvNeXt-T, with gamma and norms that matter."""
-    reference = randomise(timm.create_model('convnext_tiny')).double().eval()
+    """The paper's claim, for a small ConvNeXt, with gamma and norms that matter."""
+    sizes = dict(depths=(1, 2, 2, 1), dims=(16, 24, 32, 48))
+    reference = randomise(timm.create_model('convnext_tiny', **sizes)).double().eval()
     for module in reference.modules():
         if isinstance(module, torch.nn.LayerNorm):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.normal_(module.bias, std=0.3)
-    model = MetaNeXt((3, 3, 9, 3), (96, 192, 384, 768), dict(type='PartialDWConv2d', kernel_size=7, conv_ratio=1.),
+    model = MetaNeXt(**sizes, token_mixer=dict(type='PartialDWConv2d', kernel_size=7, conv_ratio=1.),
                      norm_cfg=dict(type='LN', eps=1e-6), out_norm_cfg=None).double().eval()
     model.load_state_dict(as_metanext(reference.state_dict()))
     assert_equal_stages(model, reference)

@@ -26,8 +26,7 @@ def relative_error(x, y):
 
 
 @pytest.mark.parametrize('size', [(1, 1), (4, 4), (5, 9), (16, 12), (31, 33)])
-@pytest.mark.parametrize('batch', [1, 3])
-@pytest.mark.parametrize('tiles', [1, 7, 128])
+@pytest.mark.parametrize('batch,tiles', [(1, 1), (3, 7), (1, 128), (3, 128)])
 def test_equals_the_plain_convolution(monkeypatch, size, batch, tiles):
     monkeypatch.setattr(winograd, 'TILES', tiles)
     for kwargs in (dict(), dict(num_inputs=12, bias=False)):
@@ -69,6 +68,7 @@ def test_other_types_and_gradients_are_plain():
         assert module(x).dtype == torch.bfloat16
 
 
+@pytest.mark.compile
 def test_compiles_and_traces_as_the_plain_convolution():
     module, reference = pair()
     x = torch.randn(2, 20, 9, 10)
@@ -91,7 +91,7 @@ def test_fused_segmentors_have_it_where_it_pays(monkeypatch, name, expected):
     fused = fuse(model)
     assert {name for name, module in fused.named_modules() if isinstance(module, WinogradConv2d)} == expected
     assert not any('transformed' in key for key in fused.state_dict())
-    x = torch.randn(2, 3, 107, 133)
+    x = torch.randn(2, 3, 41, 53)
     with torch.no_grad():
         expected = model.double()(x.double())
         assert relative_error(fused(x), expected) < 1e-5

@@ -1,8 +1,6 @@
-from .base import MetaNeXtBase
-from .blocks import MetaNeXtBlock
 from .inceptionnext import InceptionNeXt
 from .isotropic import IsotropicMetaNeXt
-from .metanext import MetaNeXt
+from .metanext import MetaNeXt, MetaNeXtBase, MetaNeXtBlock
 from .normed_timm_backbone import NormedTIMMBackbone
 from .token_mixers import InceptionDWConv2d, PartialDWConv2d, SelfAttention2d
 

@@ -1,9 +1,9 @@
 """InceptionNeXt: MetaNeXt with the Inception depthwise convolution, in the published sizes."""
-from typing import Optional, Union
+from typing import Optional, Sequence, Union
 
 from mmseg.registry import MODELS
 
-from .metanext import MetaNeXt
+from .metanext import TRUNC_NORMAL, MetaNeXt
 
 
 @MODELS.register_module()
@@ -14,15 +14,16 @@ class InceptionNeXt(MetaNeXt):
         arch: ``'a'``/``'atto'``, ``'t'``/``'tiny'``, ``'s'``/``'small'``, ``'b'``/``'base'``, or a dict with ``depths``
             and ``dims`` and, if they differ from the tiny model's, ``band_kernel_size``, ``branch_ratio`` and
             ``mlp_ratios``.
-        token_mixer: settings of :class:`InceptionDWConv2d` that differ from the arch's, such as ``with_square=False``.
-        **kwargs: every other argument of :class:`MetaNeXt` (``in_channels``, ``out_indices``, ``drop_path_rate``,
-            ``layer_scale_init_value``, ``norm_cfg``, ``act_cfg``, ``out_norm_cfg``, ``frozen_stages``, ``norm_eval``,
-            ``with_cp``, ``dilations``, ``init_cfg``).
+        token_mixer: settings of :class:`InceptionDWConv2d` that differ from the arch's, such as
+            ``dict(with_square=False)`` or ``dict(square_kernel_size=5)``; or another token mixer, by its ``type`` and
+            all its settings.
+        in_channels, out_indices, drop_path_rate, layer_scale_init_value, norm_cfg, act_cfg, out_norm_cfg,
+            frozen_stages, norm_eval, with_cp, dilations, init_cfg: as in :class:`MetaNeXt`.
 
     Shape: (N, 3, H, W) to four maps with ``dims`` channels at strides 4, 8, 16 and 32.
 
     Raises:
-        ValueError: if ``arch`` is not one of the above.
+        ValueError: if ``arch`` is not one of the above; else as :class:`MetaNeXt`.
 
     Example:
         >>> backbone = InceptionNeXt('tiny').eval()
@@ -37,28 +38,45 @@ class InceptionNeXt(MetaNeXt):
         'small': dict(depths=(3, 3, 27, 3), dims=(96, 192, 384, 768)),
         'base': dict(depths=(3, 3, 27, 3), dims=(128, 256, 512, 1024)),
     }
+    defaults = dict(band_kernel_size=11, branch_ratio=0.125, mlp_ratios=(4, 4, 4, 3))
     short_names = {name[0]: name for name in arch_settings}
 
-    def __init__(self, arch: Union[str, dict] = 'tiny', token_mixer: Optional[dict] = None, **kwargs) -> None:
+    def __init__(self,
+                 arch: Union[str, dict] = 'tiny',
+                 token_mixer: Optional[dict] = None,
+                 in_channels: int = 3,
+                 out_indices: Sequence[int] = (0, 1, 2, 3),
+                 drop_path_rate: float = 0.,
+                 layer_scale_init_value: float = 1e-6,
+                 norm_cfg: dict = dict(type='SyncBN'),
+                 act_cfg: dict = dict(type='GELU'),
+                 out_norm_cfg: Optional[dict] = dict(type='SyncBN'),
+                 frozen_stages: int = -1,
+                 norm_eval: bool = False,
+                 with_cp: bool = False,
+                 dilations: Optional[Sequence[int]] = None,
+                 init_cfg=TRUNC_NORMAL) -> None:
         settings = self._settings_of(arch)
-        mixer = dict(
-            type='InceptionDWConv2d', band_kernel_size=settings['band_kernel_size'],
-            branch_ratio=settings['branch_ratio'])
+        mixer = dict(type='InceptionDWConv2d', band_kernel_size=settings.pop('band_kernel_size'),
+                     branch_ratio=settings.pop('branch_ratio'))
+        token_mixer = dict(token_mixer or {})
+        if token_mixer.get('type', mixer['type']) == mixer['type']:
+            token_mixer = {**mixer, **token_mixer}
         super().__init__(
-            settings['depths'], settings['dims'], {**mixer, **(token_mixer or {})}, mlp_ratios=settings['mlp_ratios'],
-            **kwargs)
+            **settings, token_mixer=token_mixer, in_channels=in_channels, out_indices=out_indices,
+            drop_path_rate=drop_path_rate, layer_scale_init_value=layer_scale_init_value, norm_cfg=norm_cfg,
+            act_cfg=act_cfg, out_norm_cfg=out_norm_cfg, frozen_stages=frozen_stages, norm_eval=norm_eval,
+            with_cp=with_cp, dilations=dilations, init_cfg=init_cfg)
 
     @classmethod
     def _settings_of(cls, arch: Union[str, dict]) -> dict:
-        defaults = dict(band_kernel_size=11, branch_ratio=0.125, mlp_ratios=(4, 4, 4, 3))
         if isinstance(arch, dict):
-            allowed = {'depths', 'dims', *defaults}
-            if not {'depths', 'dims'} <= arch.keys() <= allowed:
-                raise ValueError(f'arch as a dict needs depths and dims and may have {", ".join(defaults)}; '
+            if not {'depths', 'dims'} <= arch.keys() <= {'depths', 'dims', *cls.defaults}:
+                raise ValueError(f'arch as a dict needs depths and dims and may have {", ".join(cls.defaults)}; '
                                  f'got {", ".join(arch) or "nothing"}')
-            return {**defaults, **arch}
+            return {**cls.defaults, **arch}
         name = cls.short_names.get(arch, arch)
         if name not in cls.arch_settings:
             allowed = ', '.join(f"'{short}' or '{name}'" for short, name in cls.short_names.items())
             raise ValueError(f"arch={arch!r} is not known; use {allowed}, or a dict with depths and dims")
-        return {**defaults, **cls.arch_settings[name]}
+        return {**cls.defaults, **cls.arch_settings[name]}

@@ -1,12 +1,11 @@
 """MetaNeXt with one size of map throughout, as a plain vision transformer has."""
-from typing import Optional, Sequence, Tuple
+from typing import Optional, Sequence
 
 import torch
 from mmseg.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
 
-from .base import TRUNC_NORMAL, MetaNeXtBase
-from .blocks import MetaNeXtBlock, run_block
+from .metanext import TRUNC_NORMAL, MetaNeXtBase, MetaNeXtBlock
 
 
 @MODELS.register_module()
@@ -36,38 +35,17 @@ class IsotropicMetaNeXt(MetaNeXtBase):
         ValueError: for ``out_indices`` that do not fit, and for images smaller than a patch.
     """
 
-    def __init__(self,
-                 token_mixer: dict,
-                 depth: int = 18,
-                 dim: int = 384,
-                 patch_size: int = 16,
-                 mlp_ratio: float = 4,
-                 in_channels: int = 3,
-                 out_indices: Sequence[int] = (4, 8, 13, 17),
-                 drop_path_rate: float = 0.,
-                 layer_scale_init_value: float = 1e-6,
-                 norm_cfg: dict = dict(type='SyncBN'),
-                 act_cfg: dict = dict(type='GELU'),
-                 out_norm_cfg: Optional[dict] = dict(type='SyncBN'),
-                 with_cp: bool = False,
-                 init_cfg=TRUNC_NORMAL) -> None:
+    def __init__(self, token_mixer: dict, depth: int = 18, dim: int = 384, patch_size: int = 16, mlp_ratio: float = 4,
+                 in_channels: int = 3, out_indices: Sequence[int] = (4, 8, 13, 17), drop_path_rate: float = 0.,
+                 layer_scale_init_value: float = 1e-6, norm_cfg: dict = dict(type='SyncBN'),
+                 act_cfg: dict = dict(type='GELU'), out_norm_cfg: Optional[dict] = dict(type='SyncBN'),
+                 with_cp: bool = False, init_cfg=TRUNC_NORMAL) -> None:
         super().__init__('blocks', depth, out_indices, init_cfg)
         self.output_stride = patch_size
-        self.with_cp = with_cp
         self.stem = nn.Sequential(nn.Conv2d(in_channels, dim, patch_size, stride=patch_size))
         self.blocks = nn.ModuleList(
             MetaNeXtBlock(
                 dim, token_mixer, mlp_ratio, norm_cfg, act_cfg, drop_path=rate,
-                layer_scale_init_value=layer_scale_init_value)
-            for rate in torch.linspace(0, drop_path_rate, depth).tolist()[:self.num_built])
+                layer_scale_init_value=layer_scale_init_value, with_cp=with_cp)
+            for rate in torch.linspace(0, drop_path_rate, depth, device='cpu').tolist()[:self.num_built])
         self._add_output_norms(out_norm_cfg, [dim] * depth)
-
-    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
-        self._check_size(x)
-        outs = []
-        x = self.stem(x)
-        for i, block in enumerate(self.blocks):
-            x = run_block(block, x, self.with_cp)
-            if i in self.out_indices:
-                outs.append(getattr(self, f'norm{i}')(x))
-        return tuple(outs)

@@ -4,9 +4,9 @@ from typing import Optional, Tuple
 import timm
 from mmseg.models.backbones import TIMMBackbone
 from mmseg.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
-from .norms import build_norm
+from .metanext import build_norm
 
 
 @MODELS.register_module()
@@ -29,7 +29,7 @@ class NormedTIMMBackbone(TIMMBackbone):
         super().__init__(model_name, features_only=True, pretrained=False, **kwargs)
         self.model_name, self.pretrained = model_name, pretrained
         for i, channels in enumerate(self.timm_model.feature_info.channels()):
-            self.add_module(f'norm{i}', build_norm(out_norm_cfg, channels) if out_norm_cfg else nn.Identity())
+            self.add_module(f'norm{i}', build_norm(out_norm_cfg, channels))
 
     def init_weights(self) -> None:
         """Keeps timm's own initialisation, or loads timm's weights."""

@@ -2,31 +2,20 @@
 
 A block gives its mixer ``in_channels`` and ``dilation``; everything else stands in the config's ``token_mixer``.
 """
-from typing import Callable, List
-
 import torch
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 
-def same_padding(kernel_size: int, dilation: int = 1) -> int:
-    """Padding that keeps the size of a map under a stride-1 convolution.
-
-    Raises:
-        ValueError: if the kernel is even, which has no symmetric padding.
-    """
-    if kernel_size % 2 == 0:
-        raise ValueError(f'kernel sizes must be odd so that a map keeps its size, got {kernel_size}')
-    return dilation * (kernel_size - 1) // 2
-
-
 def _depthwise(channels: int, height: int, width: int, dilation: int) -> nn.Conv2d:
-    """A depthwise convolution by a kernel of height x width; a side of 1 is not dilated."""
+    """A depthwise convolution by a kernel of height x width, which keeps the size; a side of 1 is not dilated."""
+    kernel = height, width
+    if not height % 2 or not width % 2:
+        raise ValueError(f'kernel sizes must be odd so that a map keeps its size, got {max(kernel)}')
     return nn.Conv2d(
-        channels, channels, (height, width), groups=channels,
-        padding=(same_padding(height, dilation), same_padding(width, dilation)),
-        dilation=(dilation if height > 1 else 1, dilation if width > 1 else 1))
+        channels, channels, kernel, groups=channels, padding=tuple(dilation * (side - 1) // 2 for side in kernel),
+        dilation=tuple(dilation if side > 1 else 1 for side in kernel))
 
 
 @MODELS.register_module()
@@ -58,24 +47,16 @@ class InceptionDWConv2d(nn.Module):
             branch is left, or if ``bands`` is neither of the two or sequential without both bands.
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 square_kernel_size: int = 3,
-                 band_kernel_size: int = 11,
-                 branch_ratio: float = 0.125,
-                 with_square: bool = True,
-                 with_band_w: bool = True,
-                 with_band_h: bool = True,
-                 bands: str = 'parallel',
-                 dilation: int = 1) -> None:
+    def __init__(self, in_channels: int, square_kernel_size: int = 3, band_kernel_size: int = 11,
+                 branch_ratio: float = 0.125, with_square: bool = True, with_band_w: bool = True,
+                 with_band_h: bool = True, bands: str = 'parallel', dilation: int = 1) -> None:
         super().__init__()
         if bands not in ('parallel', 'sequential') or (bands == 'sequential' and not (with_band_w and with_band_h)):
             raise ValueError(f"bands={bands!r}: use 'parallel', or 'sequential' with both with_band_w and with_band_h")
         branches = with_square + with_band_w + with_band_h - (bands == 'sequential')
         channels = int(in_channels * branch_ratio)
         if not branches:
-            raise ValueError('no branch is left: set one of with_square, with_band_w and with_band_h, or leave the '
-                             'token mixer out')
+            raise ValueError('no branch is left: set one of with_square, with_band_w and with_band_h')
         if not 0 < branches * channels <= in_channels:
             raise ValueError(f'branch_ratio={branch_ratio} gives each of the {branches} branches {channels} of '
                              f'{in_channels} channels; use a ratio between {1 / in_channels:.3g} (one channel) and '
@@ -87,17 +68,15 @@ class InceptionDWConv2d(nn.Module):
         self.bands = bands
         self.split_sizes = (in_channels - branches * channels, *[channels] * branches)
 
-    def branches(self) -> List[Callable[[Tensor], Tensor]]:
-        """What convolves each part after the identity part, in order."""
-        if self.bands == 'sequential':
-            bands = [lambda x: self.dwconv_h(self.dwconv_w(x))]
-        else:
-            bands = [self.dwconv_w, self.dwconv_h]
-        return [branch for branch in (self.dwconv_hw, *bands) if branch is not None]
-
     def forward(self, x: Tensor) -> Tensor:
         identity, *parts = torch.split(x, self.split_sizes, dim=1)
-        return torch.cat((identity, *(branch(part) for branch, part in zip(self.branches(), parts))), dim=1)
+        if self.bands == 'sequential':
+            *parts, band = parts
+            parts, convs = [*parts, self.dwconv_w(band)], (self.dwconv_hw, self.dwconv_h)
+        else:
+            convs = self.dwconv_hw, self.dwconv_w, self.dwconv_h
+        convs = [conv for conv in convs if conv is not None]
+        return torch.cat((identity, *(conv(part) for conv, part in zip(convs, parts))), dim=1)
 
 
 @MODELS.register_module()

@@ -58,13 +58,11 @@ class FastUPerHead(UPerHead):
         x = inputs[-1]
         n, channels, *size = x.shape
         scales = tuple(self.psp_modules.pool_scales)
-        like = x.new_empty((), dtype=torch.promote_types(x.dtype, torch.float32))
-        if is_compiling():
-            pooling, enlarging = _pooling(scales, tuple(size), self.align_corners, like)
-        else:
-            pooling, enlarging = _pooling_kept(scales, tuple(size), self.align_corners, like.dtype, like.device)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        make = _pooling if is_compiling() else _pooling_kept
+        pooling, enlarging = make(scales, tuple(size), self.align_corners, dtype, x.device)
         with torch.autocast(x.device.type, enabled=False):
-            pixels = x.permute(0, 2, 3, 1).reshape(n, -1, channels).to(like.dtype)
+            pixels = x.permute(0, 2, 3, 1).reshape(n, -1, channels).to(dtype)
             pooled = torch.bmm(pooling.expand(n, -1, -1), pixels).to(x.dtype)  # (N, pixels of all scales, C)
         pooled = [
             module[1](part.unflatten(1, (scale, scale)).permute(0, 3, 1, 2)) for module, scale, part in
@@ -73,7 +71,7 @@ class FastUPerHead(UPerHead):
             return self._conv_of_resized(self.bottleneck, [x, *pooled])
         for i, (y, matrix) in enumerate(zip(pooled, enlarging)):
             with torch.autocast(x.device.type, enabled=False):
-                pixels = y.permute(0, 2, 3, 1).flatten(1, 2).to(like.dtype)
+                pixels = y.permute(0, 2, 3, 1).flatten(1, 2).to(dtype)
                 enlarged = torch.bmm(matrix.expand(n, -1, -1), pixels).to(y.dtype)
             pooled[i] = enlarged.unflatten(1, size).permute(0, 3, 1, 2)
         return self.bottleneck(torch.cat([x, *pooled], 1))
@@ -105,22 +103,19 @@ def resize_by_products(x: Tensor, size: Size, align_corners: bool) -> Tensor:
     return resample(images, rows, cols).permute(0, 3, 1, 2).to(x.dtype)
 
 
-def _pooling(scales: Tuple[int, ...], size: Size, align_corners: bool, like: Tensor) -> Tuple[Tensor, List[Tensor]]:
+def _pooling(scales: Tuple[int, ...], size: Size, align_corners: bool, dtype: torch.dtype, device: torch.device
+             ) -> Tuple[Tensor, List[Tensor]]:
     """The pyramid of a map of H x W pixels as matrices: (pixels of all scales, H W), and (H W, S S) for each scale."""
+    like = torch.empty((), dtype=dtype, device=device)
     pooling = [_kron(*(average_matrix(scale, length, like) for length in size)) for scale in scales]
     enlarging = [_kron(*(interpolation_matrix(scale, length, align_corners, like) for length in size))
                  for scale in scales]
     return torch.cat(pooling), enlarging
 
 
+_pooling_kept = lru_cache(maxsize=64)(torch.inference_mode(False)(_pooling))  # made once
+
+
 def _kron(a: Tensor, b: Tensor) -> Tensor:
     """``torch.kron`` of two matrices; PyTorch's own would compile for one size only."""
     return (a[:, None, :, None] * b[:, None]).flatten(2).flatten(0, 1)
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
-def _pooling_kept(scales: Tuple[int, ...], size: Size, align_corners: bool, dtype: torch.dtype, device: torch.device
-                  ) -> Tuple[Tensor, List[Tensor]]:
-    """:func:`_pooling`, made once."""
-    return _pooling(scales, size, align_corners, torch.empty((), dtype=dtype, device=device))

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmseg_inceptionnext.models.compat import is_compiling
+from mmseg_inceptionnext.models.compat import is_compiling, once_differentiable
 from mmseg_inceptionnext.models.device_plan import DevicePlan, plan_of
 from mmseg_inceptionnext.models.interpolation import add_product, parts, resized, shifted_matrix
-from mmseg_inceptionnext.models.once_differentiable import once_differentiable
 
 
 def conv3x3_of_upsampled(base: Tensor, maps: Sequence[Tensor], weights: Sequence[Tensor], align_corners: bool
@@ -80,10 +79,9 @@ class _ConvOfUpsampled(torch.autograd.Function):
         with torch.autocast(base.device.type, enabled=False):
             taps = [_taps(weight) for weight in weights]
             for tile in _tiles(maps, total, align_corners, ctx.plan):
-                target = total[tile.images, tile.rows.outputs, tile.cols.outputs]
-                rows = total.new_empty(tile.rows.matrix.shape[1], *target.shape[:1], *target.shape[2:])
+                target, matrix, rows = _output_and_rows(total, tile)
                 _fill(rows, maps, taps, tile)
-                add_product(target.view(*target.shape[:2], -1), tile.rows.matrix, rows.flatten(2).transpose(0, 1))
+                add_product(target.view(*target.shape[:2], -1), matrix, rows.flatten(2).transpose(0, 1))
         return result
 
     @staticmethod
@@ -97,29 +95,18 @@ class _ConvOfUpsampled(torch.autograd.Function):
             map_grads = [torch.zeros_like(x, dtype=sums, memory_format=torch.channels_last) for x in maps]
             tap_grads = [torch.zeros_like(tap, dtype=sums) for tap in taps]
             for tile in _tiles(maps, total, ctx.align_corners, ctx.plan):
-                part = total[tile.images, tile.rows.outputs, tile.cols.outputs]
-                rows = total.new_empty(tile.rows.matrix.shape[1], *part.shape[:1], *part.shape[2:])
-                torch.bmm(tile.rows.matrix.t().expand(len(part), -1, -1), part.flatten(2),
-                          out=rows.view(len(rows), len(part), -1).transpose(0, 1))
+                part, matrix, rows = _output_and_rows(total, tile)
+                torch.bmm(matrix.t().expand(len(part), -1, -1), part.flatten(2), out=rows.flatten(2).transpose(0, 1))
                 _add_gradients(map_grads, tap_grads, rows, maps, taps, tile)
         weight_grads = [g.view(3, 3, -1, g.shape[2]).permute(2, 3, 0, 1).contiguous() for g in tap_grads]
         return grad, None, None, *(g.to(grad.dtype) for g in [*map_grads, *weight_grads])
 
 
-class _Rows(NamedTuple):
-    """Neighbouring rows of the output, the rows of each map that they take, and the product that makes them.
+class _Block(NamedTuple):
+    """Neighbouring rows or columns of the output, those that they take of each map, and the products that make them.
 
-    The matrix is (outputs, rows of all maps), the latter in the order (map, dy, row).
-    """
-    outputs: slice
-    inputs: List[slice]
-    matrix: Tensor
-
-
-class _Columns(NamedTuple):
-    """Neighbouring columns of the output, and for each map the columns that they take and the product that makes them.
-
-    The matrices are (outputs, columns of the map), the latter in the order (column, dx).
+    The matrices are (outputs, inputs). Of columns there is one for each map, with inputs in the order (column, dx); of
+    rows a single one for all maps, with inputs in the order (map, dy, row).
     """
     outputs: slice
     inputs: List[slice]
@@ -128,21 +115,27 @@ class _Columns(NamedTuple):
 
 class _Tile(NamedTuple):
     images: slice
-    rows: _Rows
-    cols: _Columns
+    rows: _Block
+    cols: _Block
 
 
 def _tiles(maps: Sequence[Tensor], total: Tensor, align_corners: bool, plan: DevicePlan) -> Iterator[_Tile]:
     """Tiles of the output, (N, H, W, O), which cover it once."""
     n, height, width, out = total.shape
     heights, widths = (tuple(x.shape[axis] for x in maps) for axis in (2, 3))
-    rows = _row_blocks(heights, height, align_corners, plan.conv_side, total.dtype, total.device)
-    columns = _column_blocks(widths, width, align_corners, plan.conv_side, total.dtype, total.device)
-    stretched = rows[-1].matrix.shape[1] * min(plan.conv_side, width) * out * total.element_size()
+    settings = align_corners, plan.conv_side, total.dtype, total.device
+    rows, columns = _blocks(heights, height, True, *settings), _blocks(widths, width, False, *settings)
+    stretched = rows[-1].matrices[0].shape[1] * min(plan.conv_side, width) * out * total.element_size()
     for images in parts(n, plan.conv_bytes // stretched):
         for row in rows:
             for cols in columns:
                 yield _Tile(images, row, cols)
+
+
+def _output_and_rows(total: Tensor, tile: _Tile) -> Tuple[Tensor, Tensor, Tensor]:
+    """A tile: of the output, its matrix, and an empty tensor for what that takes, (rows of all maps, n, columns, O)."""
+    part, matrix = total[tile.images, tile.rows.outputs, tile.cols.outputs], tile.rows.matrices[0]
+    return part, matrix, total.new_empty(matrix.shape[1], len(part), *part.shape[2:])
 
 
 def _fill(rows: Tensor, maps: Sequence[Tensor], taps: Sequence[Tensor], tile: _Tile) -> None:
@@ -185,25 +178,18 @@ def _taps(weight: Tensor) -> Tensor:
     return weight.permute(2, 3, 0, 1).contiguous().view(3, -1, weight.shape[1], 1, 1)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 @torch.inference_mode(False)
-def _row_blocks(sizes: Tuple[int, ...], new_size: int, align_corners: bool, side: int, dtype: torch.dtype,
-                device: torch.device) -> List[_Rows]:
+def _blocks(sizes: Tuple[int, ...], new_size: int, of_rows: bool, align_corners: bool, side: int, dtype: torch.dtype,
+            device: torch.device) -> List[_Block]:
     found = []
     for outputs in parts(new_size, side):
         inputs, matrices = zip(*(_shifted(size, new_size, align_corners, outputs, device) for size in sizes))
-        found.append(_Rows(outputs, inputs, torch.cat([m.flatten(1) for m in matrices], 1).to(dtype)))
-    return found
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
-def _column_blocks(sizes: Tuple[int, ...], new_size: int, align_corners: bool, side: int, dtype: torch.dtype,
-                   device: torch.device) -> List[_Columns]:
-    found = []
-    for outputs in parts(new_size, side):
-        inputs, matrices = zip(*(_shifted(size, new_size, align_corners, outputs, device) for size in sizes))
-        found.append(_Columns(outputs, inputs, [m.transpose(1, 2).flatten(1).to(dtype) for m in matrices]))
+        if of_rows:
+            matrices = [torch.cat([m.flatten(1) for m in matrices], 1)]
+        else:
+            matrices = [m.transpose(1, 2).flatten(1) for m in matrices]
+        found.append(_Block(outputs, inputs, [m.to(dtype) for m in matrices]))
     return found
 
 

@@ -13,8 +13,6 @@ def slide_tiles(logits_of: Callable[[Tensor], Tensor], num_logits: int, image: T
                 align_corners: bool) -> Iterator[Tuple[slice, slice, Tensor]]:
     """The mean of the windows' logits, resampled, tile by tile.
 
-    The logits in memory cover ``crop_size`` pixels along the longer side of the image and all of the shorter one.
-
     Args:
         logits_of: (N, C, H, W) to logits (N, h, w, num_logits), float32 or float64.
         num_logits: of a pixel.
@@ -53,13 +51,9 @@ def slide_tiles(logits_of: Callable[[Tensor], Tensor], num_logits: int, image: T
 
 
 class _Band:
-    """Some neighbouring rows of an image of logits, in a buffer of a fixed size, from which the output is made.
+    """Neighbouring rows of an image of logits, in a buffer of a fixed size, from which the output is made.
 
-    Args:
-        image: (C, H, W), on the device of the logits.
-        num_logits: of a pixel.
-        post: from (H, W) to the output.
-        height: of a window.
+    The arguments are those of :func:`slide_tiles`, and the height of a window.
     """
 
     def __init__(self, image: Tensor, num_logits: int, post: Resampling, height: int) -> None:

@@ -1,15 +1,16 @@
 """The loss of a head from its own small logits, tile by tile: resized logits are never held at full size."""
 from functools import lru_cache
-from typing import Optional, Tuple, Union
+from typing import List, Optional, Tuple
 
 import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss
 from torch import Tensor, nn
 
+from mmseg_inceptionnext.models.compat import once_differentiable
 from mmseg_inceptionnext.models.device_plan import plan_of
 from mmseg_inceptionnext.models.interpolation import (
-    Resampling,
+    Block,
     add_transposed_columns,
     add_transposed_rows,
     parts,
@@ -17,7 +18,6 @@ from mmseg_inceptionnext.models.interpolation import (
     resample_rows,
     resizing,
 )
-from mmseg_inceptionnext.models.once_differentiable import once_differentiable
 
 
 def why_not_tiled(head: nn.Module) -> str:
@@ -63,8 +63,9 @@ def tiled_loss(head: BaseDecodeHead, logits: Tensor, labels: Tensor) -> dict:
                 weight = valid * _class_weight(tuple(module.class_weight), logits.dtype, logits.device)[classes]
             log_likelihood, predicted = _TiledCrossEntropy.apply(logits, classes, weight, head.align_corners)
             factor = -module.loss_weight
-            if module.reduction == 'mean':
-                factor = factor / (_average_factor(module, weight) + _EPS)
+            if module.reduction == 'mean':  # over pixels, or with class weights over those of the labels
+                by_weight = module.avg_non_ignore or module.class_weight is not None
+                factor = factor / ((weight.sum() if by_weight else weight.numel()) + _EPS)
             loss = log_likelihood * factor
             losses[module.loss_name] = losses[module.loss_name] + loss if module.loss_name in losses else loss
         correct = (predicted == labels).sum() if head.ignore_index not in range(head.num_classes) else (
@@ -86,11 +87,6 @@ def _class_weight(values: Tuple[float, ...], dtype: torch.dtype, device: torch.d
     return torch.tensor(values, dtype=dtype, device=device)
 
 
-def _average_factor(module: CrossEntropyLoss, weight: Tensor) -> Union[Tensor, int]:
-    """What MMSegmentation divides by: pixels, or with class weights the sum of those of the labels."""
-    return weight.sum() if module.avg_non_ignore or module.class_weight is not None else weight.numel()
-
-
 class _TiledCrossEntropy(torch.autograd.Function):
     """The sum of weighted log likelihoods of resized logits, and the classes of the largest ones."""
 
@@ -101,9 +97,10 @@ class _TiledCrossEntropy(torch.autograd.Function):
         grads = torch.zeros_like(images) if ctx.needs_input_grad[0] else None
         predicted, log_likelihood = torch.empty_like(classes), torch.empty_like(weight)
         tile_bytes = plan_of(images.device).tile_bytes
+        tiles = up.blocks(images.shape[-1], images.dtype, images.device, tile_bytes)
         for part in parts(len(images), tile_bytes // (weight[0].numel() * images.shape[3] * images.element_size())):
-            _cross_entropy(images[part], classes[part], weight[part], up, tile_bytes, predicted[part],
-                           log_likelihood[part], None if grads is None else grads[part])
+            _cross_entropy(images[part], classes[part], weight[part], *tiles, predicted[part], log_likelihood[part],
+                           None if grads is None else grads[part])
         if grads is not None:
             ctx.save_for_backward(grads.permute(0, 3, 1, 2))
         ctx.mark_non_differentiable(predicted)
@@ -116,10 +113,9 @@ class _TiledCrossEntropy(torch.autograd.Function):
         return grads * -grad, None, None, None
 
 
-def _cross_entropy(images: Tensor, classes: Tensor, weight: Tensor, up: Resampling, tile_bytes: int,
+def _cross_entropy(images: Tensor, classes: Tensor, weight: Tensor, row_blocks: List[Block], column_blocks: List[Block],
                    predicted: Tensor, log_likelihood: Tensor, grads: Optional[Tensor]) -> None:
     """Fills in the predicted classes, the log likelihood of ``classes``, and the gradients of (n, h, w, C) logits."""
-    row_blocks, column_blocks = up.blocks(images.shape[-1], images.dtype, images.device, tile_bytes)
     for cols in column_blocks:
         stretched = resample_columns(images, cols)
         shrunk = None if grads is None else torch.zeros_like(stretched)
