@@ -18,7 +18,7 @@ from .outputs import ENDINGS, VIDEO_ENDINGS, ResultWriter, SegmentationResult
 from .overlay import find_classes, percent
 from .read_ahead import read_ahead
 from .segmenter import Segmenter
-from .video import Video, check_folder, is_segmented, segment_video
+from .video import FRAME, Video, check_folder, segment_video
 
 
 @dataclass
@@ -86,17 +86,16 @@ def infer(segmenter: Segmenter, inputs: Sequence[str], out_dir: str, writer: Opt
 
 
 def _is_done(path: str, target: str, writer: ResultWriter) -> bool:
-    if is_video(path):
-        return is_segmented(writer, target)
-    return all(osp.isfile(target + ENDINGS[kind]) for kind in writer.save)
+    files = [target + ENDINGS[kind] for kind in writer.save]
+    if is_video(path):  # of whose frames the first comes last
+        files = [target + VIDEO_ENDINGS[kind] for kind in writer.video_kinds]
+        files += [osp.join(target, FRAME.format(0) + ENDINGS[kind]) for kind in writer.frame_kinds]
+    return all(map(osp.isfile, files))
 
 
 class _Run:
-    """One call of :func:`infer`, after its inputs were checked.
-
-    An image is counted where it is written, in a thread: Ctrl-C reaches the main thread only, so that the summary and
-    the files agree whenever it comes.
-    """
+    """One call of :func:`infer`. An image is counted where it is written, in a thread: Ctrl-C reaches the main thread
+    only, so that the summary and the files agree whenever it comes."""
 
     def __init__(self, segmenter: Segmenter, writer: ResultWriter, targets: Dict[str, str], summary: Summary) -> None:
         self.segmenter, self.writer, self.targets, self.summary = segmenter, writer, targets, summary

@@ -132,8 +132,10 @@ class OnnxBackend:
             fits = kind == 'f' and output.ndim == 4 and self._fits(output.shape[1])
         else:
             promised = f'ids from 0 to {classes - 1}, {count} x h x w; {NOT_FINITE} for logits that are NaN or infinite'
-            values = f', from {output.min(initial=0)} to {output.max(initial=0)}'
-            fits = kind in 'iu' and output.ndim == 3 and output.min(initial=0) >= 0 and output.max(initial=0) < classes
+            fits = kind in 'iu' and output.ndim == 3
+            if fits and output.size:
+                values = f', from {output.min()} to {output.max()}'
+                fits = output.min() >= 0 and output.max() < classes
         if not fits or len(output) != count or not output.size:
             raise CheckpointError(f'{self.path} gives {output.dtype}, {" x ".join(map(str, output.shape))}{values}, '
                                   f'where its metadata promise {promised}; export it by tools/export_onnx.py')

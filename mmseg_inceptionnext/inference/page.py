@@ -8,6 +8,7 @@ import socket
 import stat
 import tempfile
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Iterator, List, Optional
 
 import numpy as np
@@ -21,6 +22,7 @@ from mmseg_inceptionnext.errors import InputError, UserError
 from .segmenter import Segmenter
 from .viewer import draw_examples, draw_message, draw_result
 
+HERE = Path(__file__).parent
 MAX_MEGABYTES = 20
 MAX_MEGAPIXELS = 25
 MAX_SIDE = 16384  # pixels
@@ -41,11 +43,7 @@ SET_OPACITY = "(opacity) => document.documentElement.style.setProperty('--opacit
 
 
 def find_port(host: str, port: int) -> int:
-    """The port, or one that is free for 0, if a server can listen there; before a model is loaded for it.
-
-    Raises:
-        InputError: if it is in use, or the host is none of this machine's.
-    """
+    """The port, or one that is free for 0; an InputError if it is in use, or the host is none of this machine's."""
     if not 0 <= port <= 65535:
         raise InputError(f'--port {port}: allowed are 1 to 65535, and 0 for any that is free')
     try:
@@ -92,7 +90,7 @@ def serve(segmenter: Segmenter, title: str, host: str, port: int, examples: Opti
             yield page.launch(
                 server_name=host, server_port=port, max_file_size=f'{MAX_MEGABYTES}mb', share=False, ssr_mode=False,
                 prevent_thread_lock=True, quiet=True, run_history=False, enable_monitoring=False, footer_links=[],
-                css=read_text('page.css'), theme=theme, app_kwargs=dict(middleware=[guard]))[1]
+                css=HERE.joinpath('page.css').read_text(), theme=theme, app_kwargs=dict(middleware=[guard]))[1]
         finally:
             page.close(verbose=False)
 
@@ -162,7 +160,8 @@ def build_page(segmenter: Segmenter, title: str, examples: List[str]):
                 choice = gr.HTML(draw_examples(map(read_thumbnail, examples)), js_on_load=CHOOSE, elem_id='examples')
             with gr.Column(scale=4, min_width=320):
                 opacity = gr.Slider(0, 1, 0.5, step=0.05, label='Opacity of the classes', elem_id='opacity', buttons=[])
-                view = gr.HTML(draw_message(EMPTY, 'empty'), js_on_load=read_text('viewer.js'), elem_id='view')
+                view = gr.HTML(draw_message(EMPTY, 'empty'), elem_id='view',
+                               js_on_load=HERE.joinpath('viewer.js').read_text())
         one_at_a_time = dict(concurrency_limit=1, concurrency_id='model', show_progress_on=view)
         upload.upload(segment, upload, view, api_name='segment', **one_at_a_time).then(
             lambda: None, None, upload, api_visibility='private')  # an empty field takes the next image
@@ -180,12 +179,6 @@ def _no_url(take):
     return take_file
 
 
-def read_text(name: str) -> str:
-    """What the browser gets of this folder."""
-    with open(osp.join(osp.dirname(__file__), name), encoding='utf-8') as file:
-        return file.read()
-
-
 def segment_file(segmenter: Segmenter, path: str) -> str:
     """The HTML of a file's result, or of the sentence that says why there is none."""
     name = osp.basename(path)
@@ -198,10 +191,7 @@ def segment_file(segmenter: Segmenter, path: str) -> str:
 
 
 def check_size(path: str) -> None:
-    """Reads the head of an image, before a decoder makes room for what it promises.
-
-    Raises:
-        InputError: if the file is too large, has too many pixels or too long a side, or is no image.
+    """Raises an InputError if an image is too large, or none, before a decoder makes room for what its head promises.
     """
     if osp.getsize(path) > MAX_MEGABYTES << 20:
         raise InputError(f'{path}: has {osp.getsize(path) / (1 << 20):.1f} MB; at most {MAX_MEGABYTES} are taken')

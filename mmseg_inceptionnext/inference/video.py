@@ -59,15 +59,12 @@ class Video:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """H x W x 3, uint8, RGB each."""
-        try:
-            while True:
-                there, frame = self._capture.read()
-                if not there:
-                    break
-                self.read += 1
-                yield frame[..., ::-1]
-        finally:
-            self._capture.release()
+        there, frame = self._capture.read()
+        while there:
+            self.read += 1
+            yield frame[..., ::-1]
+            there, frame = self._capture.read()
+        self._capture.release()
 
     @property
     def problem(self) -> str:
@@ -128,13 +125,6 @@ def _check_name(path: str) -> None:
 def _beside(path: str, mark: str) -> str:
     """The path with a mark before its last part."""
     return osp.join(osp.dirname(path), mark + osp.basename(path))
-
-
-def is_segmented(writer: ResultWriter, target: str) -> bool:
-    """Whether all that a video becomes is there; of a kind of frames the first comes last, see _move."""
-    files = [target + VIDEO_ENDINGS[kind] for kind in writer.video_kinds]
-    files += [osp.join(target, FRAME.format(0) + ENDINGS[kind]) for kind in writer.frame_kinds]
-    return all(map(osp.isfile, files))
 
 
 def segment_video(segmenter: Segmenter, video: Video, target: str, writer: ResultWriter

@@ -256,8 +256,6 @@ def test_weights_that_are_not_finite_are_found(exported, tmp_path, monkeypatch):
             Segmenter(path)(exported[1])
         assert Segmenter(source)(exported[1]).mask.any()
         monkeypatch.undo()
-    result = run_tool('tools/infer.py', path, exported[1], '--out-dir', tmp_path / 'out', check=False)
-    assert result.returncode == 1 and 'Traceback' not in result.stdout and 'hold NaN or infinite' in result.stdout
 
 
 def test_weights_in_other_files_are_not_read(exported, tmp_path):

@@ -21,7 +21,7 @@ from mmseg_inceptionnext.inference import SegmentationResult, infer, page
 from mmseg_inceptionnext.inference.viewer import draw_message, draw_result
 
 from broken_files import chunk, half
-from utils import ROOT, TOY, save_checkpoint
+from utils import ROOT
 
 EVIL = '<script>alert(1)</script> & "${1 + 1}" {{value}}'
 CLASSES = ('sky', EVIL, 'never', 'tiny')
@@ -66,11 +66,6 @@ class Fake:
         with Image.open(path) as file:
             image = np.array(file.convert('RGB'))
         return SegmentationResult(image, np.full(image.shape[:2], image[0, 0, 0] > 128, np.uint8), CLASSES, PALETTE)
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    return str(save_checkpoint(TOY, tmp_path_factory.mktemp('page') / 'random.pth'))
 
 
 @pytest.fixture

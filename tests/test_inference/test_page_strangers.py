@@ -199,6 +199,7 @@ def upload_to(process, name):
     assert upload(SimpleNamespace(port=port), name, 1).is_success
 
 
+@pytest.mark.slow
 def test_uploads_go_whatever_ends_the_page(checkpoint, tmp_path, monkeypatch):
     temporary = tmp_path / 'temporary'
     temporary.mkdir()

@@ -129,6 +129,7 @@ def test_a_signal_during_a_slow_read(segmenter, toy_root, tmp_path, monkeypatch,
     check(summary, masks, tmp_path / 'out')
 
 
+@pytest.mark.slow
 def test_the_tool_leaves_whole_files_and_a_way_on(checkpoint, toy_root, tmp_path):
     paths = write_images(toy_root, tmp_path / 'in', 300)
     command = [sys.executable, 'tools/infer.py', str(checkpoint), str(tmp_path / 'in'), '--out-dir',

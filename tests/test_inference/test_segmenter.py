@@ -192,6 +192,23 @@ def test_batches_give_the_same(checkpoint, segmenter, paths, monkeypatch):
             assert (segmenter(image).mask == outcome.mask).mean() > 0.9999
 
 
+def test_threads_share_a_segmenter(segmenter, paths):
+    expected = [result.mask for result in segmenter(paths)]
+    found = [None] * 4
+
+    def run(i):
+        found[i] = [result.mask for result in segmenter(paths)]
+
+    threads = [threading.Thread(target=run, args=(i, )) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for masks in found:
+        for mask, other in zip(masks, expected):
+            np.testing.assert_array_equal(mask, other)
+
+
 def test_views_are_averaged(checkpoint, paths):
     model, mean, std = load_model(TOY, checkpoint)
     result = Segmenter(checkpoint, tta=True, probabilities=True)(paths[0])
