@@ -99,21 +99,13 @@ class OnnxBackend:
         return prepared.pixels.shape
 
     def predict(self, prepared: List[_Image]) -> List[Tuple[np.ndarray, Optional[np.ndarray]]]:
-        """Predicts some images of the same shape.
-
-        Returns:
-            For each its mask (H, W) and its probabilities (classes, H, W), float32, or None.
-        """
+        """See :meth:`TorchBackend.predict`."""
         outputs = self.run(np.concatenate([image.pixels for image in prepared]))
         return [self._finish(output, image) for output, image in zip(outputs, prepared)]
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
-        """The output of the network itself for images, N x 3 x H x W, uint8, RGB.
-
-        Raises:
-            CheckpointError: if the network cannot take them, or gives something else than its metadata say, or logits
-                that are not finite.
-        """
+        """The output of the network itself for images, N x 3 x H x W, uint8, RGB; a CheckpointError if it cannot take
+        them, or gives something else than its metadata say, or logits that are not finite."""
         try:
             output = np.asarray(self._session.run(None, {self._session.get_inputs()[0].name: pixels})[0])
         except Exception as error:  # ONNX Runtime has its own

@@ -25,8 +25,7 @@ class SegmentationResult:
     Attributes:
         image: H x W x 3, uint8, RGB, at the original size.
         mask: H x W, the class id of each pixel, from 0; uint8, or uint16 above 256 classes.
-        classes: name of each class id.
-        palette: colour of each class id, RGB from 0 to 255.
+        classes, palette: name of each class id, and its colour, RGB from 0 to 255.
         probabilities: number of classes x H x W, float32, or None where they were not asked for.
     """
     image: np.ndarray
@@ -36,19 +35,11 @@ class SegmentationResult:
     probabilities: Optional[np.ndarray] = None
 
     def overlay(self, opacity: float = 0.5, classes: Optional[Collection[str]] = None) -> Image.Image:
-        """The image painted with its classes, or some of them, and a legend of those present.
-
-        Raises:
-            InputError: if the opacity is not from 0 to 1, or a name is none of the classes.
-        """
+        """The image painted with its classes, or some of them, and a legend of those present; see :func:`paint`."""
         return draw_overlay(self.image, self.mask, self.classes, self.palette, opacity, classes)
 
     def color(self, classes: Optional[Collection[str]] = None) -> Image.Image:
-        """The palette's colour of each pixel; black where the class is not one of those asked for.
-
-        Raises:
-            InputError: if a name is none of the classes.
-        """
+        """The palette's colour of each pixel; black where the class is not one of those asked for."""
         black = np.zeros_like(self.image)
         return Image.fromarray(paint(black, self.mask, self.classes, self.palette, 1., classes))
 

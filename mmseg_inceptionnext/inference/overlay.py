@@ -38,15 +38,11 @@ def paint(image: np.ndarray, mask: np.ndarray, classes: Sequence[str], palette: 
     """Paints classes over an image.
 
     Args:
-        image: H x W x 3, uint8, RGB.
+        image: H x W x 3, uint8, RGB, as is what is returned.
         mask: H x W, the class id of each pixel.
-        classes: name of each class.
-        palette: colour of each class, RGB from 0 to 255.
+        classes, palette: name of each class, and its colour, RGB from 0 to 255.
         opacity: of the paint, from 0 (the image) to 1 (the class map).
         only: the classes to paint; the image stays as it is elsewhere. Default: all.
-
-    Returns:
-        H x W x 3, uint8, RGB.
 
     Raises:
         InputError: if the opacity is not from 0 to 1, or a name is none of the classes.
@@ -60,11 +56,8 @@ def paint(image: np.ndarray, mask: np.ndarray, classes: Sequence[str], palette: 
 
 def draw_overlay(image: np.ndarray, mask: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]],
                  opacity: float = 0.5, only: Optional[Collection[str]] = None) -> Image.Image:
-    """Paints classes over an image, see :func:`paint`, and lists those present, with their share, on the right.
-
-    Returns:
-        A picture of H x (W + legend); a legend with more rows than H holds makes it taller.
-    """
+    """Paints classes over an image, see :func:`paint`, and lists those present, with their share, on the right: a
+    picture of H x (W + legend); a legend with more rows than H holds makes it taller."""
     painted = Image.fromarray(paint(image, mask, classes, palette, opacity, only))
     listed = classes if only is None else find_classes(only, classes)
     share = {name: part for name, part in class_share(mask, classes).items() if name in listed}

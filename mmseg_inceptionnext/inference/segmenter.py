@@ -69,17 +69,9 @@ class Segmenter:
             classes, if the device is not there, or if the model cannot do what is asked.
     """
 
-    def __init__(self,
-                 checkpoint: str,
-                 config: Optional[str] = None,
-                 device: Optional[str] = None,
-                 fuse_model: bool = False,
-                 trust_checkpoint: bool = False,
-                 amp: Optional[str] = None,
-                 tta: bool = False,
-                 batch_size: int = 1,
-                 probabilities: bool = False,
-                 compile: bool = False) -> None:
+    def __init__(self, checkpoint: str, config: Optional[str] = None, device: Optional[str] = None,
+                 fuse_model: bool = False, trust_checkpoint: bool = False, amp: Optional[str] = None, tta: bool = False,
+                 batch_size: int = 1, probabilities: bool = False, compile: bool = False) -> None:
         if not isinstance(checkpoint, (str, os.PathLike)):
             raise TypeError(f'{type(checkpoint).__name__} as checkpoint: allowed is the path of a file')
         if type(batch_size) is not int or batch_size < 1:

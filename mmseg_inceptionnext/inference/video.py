@@ -3,8 +3,8 @@ import os
 import os.path as osp
 import re
 import shutil
-from contextlib import ExitStack, closing, suppress
-from typing import Iterator, Sequence, Tuple
+from contextlib import ExitStack, closing
+from typing import Dict, Iterator, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -78,18 +78,17 @@ class Video:
 
 
 class VideoWriter:
-    """An MPEG-4 file that takes its name when it is complete."""
+    """An MPEG-4 file that is written under one path, and takes another when it is complete."""
 
-    def __init__(self, path: str, rate: float) -> None:
-        _check_name(path)
-        self.path, self.rate, self._writer, self._count = path, rate, None, 0
-        self._partial = _beside(path, '.partial.')
+    def __init__(self, partial: str, path: str, rate: float) -> None:
+        _check_name(partial)
+        self.partial, self.path, self.rate, self._writer, self._count = partial, path, rate, None, 0
 
     def add(self, frame: np.ndarray) -> None:
         """Takes a frame: H x W x 3, uint8, RGB; all of one size."""
         if self._writer is None:
             size = frame.shape[1], frame.shape[0]
-            self._writer = cv2.VideoWriter(self._partial, cv2.VideoWriter_fourcc(*'mp4v'), self.rate, size)
+            self._writer = cv2.VideoWriter(self.partial, cv2.VideoWriter_fourcc(*'mp4v'), self.rate, size)
             if not self._writer.isOpened():
                 raise InputError(f'{self.path}: this OpenCV cannot write MPEG-4 of {size[0]} x {size[1]} here')
         self._writer.write(np.ascontiguousarray(frame[..., ::-1]))
@@ -100,19 +99,12 @@ class VideoWriter:
         if self._writer is None:
             return
         self._writer.release()
-        written = cv2.VideoCapture(self._partial)
+        written = cv2.VideoCapture(self.partial)
         there = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.isOpened() else 0
         written.release()
         if there != self._count:
             raise InputError(f'{self.path}: {there} of {self._count} frames could be written; is the disk full?')
-        os.replace(self._partial, _beside(self.path, mark))
-
-    def discard(self) -> None:
-        """Removes what has not got its name."""
-        if self._writer is not None:
-            self._writer.release()
-        with suppress(FileNotFoundError):
-            os.remove(self._partial)
+        os.replace(self.partial, _beside(self.path, mark))
 
 
 def _check_name(path: str) -> None:
@@ -142,21 +134,19 @@ def segment_video(segmenter: Segmenter, video: Video, target: str, writer: Resul
         The result of each frame. The files take their names after the last; if it does not come to that, none is left.
         Those of a video that was cut off get others.
     """
-    films = {kind: VideoWriter(target + VIDEO_ENDINGS[kind], video.rate) for kind in writer.video_kinds}
     folder = _beside(target, '.partial.')
-    shutil.rmtree(folder, ignore_errors=True)
 
-    def write(numbered: Tuple[int, SegmentationResult]):
+    def write(numbered: Tuple[int, SegmentationResult]) -> Dict[str, np.ndarray]:
         number, result = numbered
         writer.write(result, osp.join(folder, FRAME.format(number)), writer.frame_kinds)
-        return {kind: writer.picture(kind, result) for kind in films}
+        return {kind: writer.picture(kind, result) for kind in writer.video_kinds}
 
     with ExitStack() as stack:
-        if writer.frame_kinds:
-            os.mkdir(folder)
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        for film in films.values():
-            stack.callback(film.discard)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.mkdir(folder)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        films = {kind: VideoWriter(osp.join(folder, f'{kind}.mp4'), target + VIDEO_ENDINGS[kind], video.rate)
+                 for kind in writer.video_kinds}
         # Closed before the folder goes: writing may be under way when it is stopped.
         frames = stack.enter_context(closing(read_ahead(write, enumerate(segmenter(iter(video))), depth=4)))
         for (_, result), pictures in frames:
@@ -177,7 +167,7 @@ def _move(folder: str, final: str, kinds: Sequence[str]) -> None:
     for name in os.listdir(final):
         if _FRAME_FILE.fullmatch(name)[1] in [ENDINGS[kind] for kind in kinds]:
             os.remove(osp.join(final, name))
-    for name in sorted(os.listdir(folder), reverse=True):
+    for name in sorted(filter(_FRAME_FILE.fullmatch, os.listdir(folder)), reverse=True):
         os.replace(osp.join(folder, name), osp.join(final, name))
 
 
