@@ -19,7 +19,7 @@ from mmseg_inceptionnext.analysis.stock import stock_model_cfg
 from mmseg_inceptionnext.analysis.variants import STOCK_SETTINGS, stock_variants
 from mmseg_inceptionnext.apis import evaluate, train
 from mmseg_inceptionnext.config import load_config
-from mmseg_inceptionnext.export.onnx_export import Settings, export_onnx
+from mmseg_inceptionnext.export.onnx_export import ExportSettings, export_onnx
 from mmseg_inceptionnext.models.compiled import compile_model
 
 from utils import ROOT, content, narrow, randomise, short_config, total_loss
@@ -177,7 +177,7 @@ def test_from_training_to_the_exported_file(toy_root, tmp_path):
         results = Segmenter(checkpoint, device=DEVICE, **options)(images)
         equal = np.mean([(a.mask == b.mask).mean() for a, b in zip(results, expected)])
         assert equal > (0.9 if options.get('amp') else 0.999), options
-    export_onnx(str(tmp_path / 'config.py'), checkpoint, str(tmp_path / 'model.onnx'), images, Settings())
+    export_onnx(str(tmp_path / 'config.py'), checkpoint, str(tmp_path / 'model.onnx'), images, ExportSettings())
 
 
 @pytest.mark.parametrize('mode,batch_size,ratio', [('train', 2, 0.65), ('predict', 1, 0.4)])

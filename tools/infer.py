@@ -4,9 +4,12 @@ import json
 import sys
 from contextlib import redirect_stdout
 
-from mmseg_inceptionnext import Segmenter
-from mmseg_inceptionnext.cli import run_tool
-from mmseg_inceptionnext.inference import Output, infer
+try:
+    from mmseg_inceptionnext import Segmenter
+    from mmseg_inceptionnext.cli import run_tool
+    from mmseg_inceptionnext.inference import ResultWriter, infer
+except KeyboardInterrupt:  # Ctrl-C: imports take seconds
+    sys.exit(130)
 
 
 def parse_args():
@@ -45,11 +48,11 @@ def parse_args():
 
 def main():
     args = parse_args()
-    output = Output(args.save, args.opacity, args.classes)
+    writer = ResultWriter(args.save, args.opacity, args.classes)
     with redirect_stdout(sys.stderr):  # standard output is for the summary; MMEngine logs to it
         segmenter = Segmenter(args.checkpoint, args.config, args.device, args.fuse, args.trust_checkpoint, args.amp,
-                              args.tta, args.batch_size, output.needs_probabilities, args.compile)
-        summary = infer(segmenter, args.inputs, args.out_dir, output, args.skip_existing, sys.stdin)
+                              args.tta, args.batch_size, writer.needs_probabilities, args.compile)
+        summary = infer(segmenter, args.inputs, args.out_dir, writer, args.skip_existing, sys.stdin)
     print(json.dumps(summary.as_dict()) if args.json else summary)
     if summary.interrupted:
         print('stopped; --skip-existing goes on from here', file=sys.stderr)

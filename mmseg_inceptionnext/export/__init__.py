@@ -1,3 +1,3 @@
-from .onnx_export import Agreement, Settings, export_onnx
+from .onnx_export import Agreement, ExportSettings, export_onnx
 
-__all__ = ['Agreement', 'Settings', 'export_onnx']
+__all__ = ['Agreement', 'ExportSettings', 'export_onnx']

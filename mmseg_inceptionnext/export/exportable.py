@@ -30,7 +30,7 @@ class ExportableSegmentor(nn.Module):
         An image whose logits are not finite becomes one class id that there is not, see ``NOT_FINITE``.
 
     Raises:
-        ValueError: if what the segmentor does cannot be written so.
+        InputError: if what the segmentor does cannot be written so.
     """
 
     def __init__(self, model: EncoderDecoder, output: str = 'logits', fused: bool = True, winograd: bool = True
@@ -50,14 +50,14 @@ class ExportableSegmentor(nn.Module):
         logits = self.head(self.neck(self.backbone(self.normalise(image))))
         if self.output == 'logits':
             return logits
-        is_broken = logits.isfinite().float().amin((1, 2, 3), keepdim=True)[:, 0] == 0
+        not_finite = logits.isfinite().float().amin((1, 2, 3), keepdim=True)[:, 0] == 0
         logits = F.interpolate(logits, image.shape[2:], mode='bilinear', align_corners=self.head.align_corners)
         name = 'uint8' if self.head.out_channels < 256 else 'int32'
         if logits.shape[1] == 1:
             classes = logits[:, 0].sigmoid() > self.head.threshold
         else:
             classes = logits.argmax(1)
-        return classes.to(getattr(torch, name)).masked_fill(is_broken, NOT_FINITE[name])
+        return classes.to(getattr(torch, name)).masked_fill(not_finite, NOT_FINITE[name])
 
     @staticmethod
     @torch.no_grad()

@@ -19,27 +19,23 @@ def find_images(given: Optional[Sequence[str]], config: str) -> Iterator[Tuple[L
     """Files, and words that say which they are: those given, else the first of the config's test set, else drawn ones.
 
     Raises:
-        ConfigError, ValueError: if there is no such config, or what is given names no image.
+        UserError: if there is no such config, or what is given names no image.
     """
     if given:
         paths = list_images(given)
         yield paths, f'{len(paths)} image{"s" * (len(paths) > 1)} of {" ".join(given)}'
         return
-    paths = _test_images(config)
+    cfg = load_config(config)
+    init_default_scope('mmseg')
+    try:
+        dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, pipeline=[]))
+        paths, reason = [dataset.get_data_info(i)['img_path'] for i in range(min(COUNT, len(dataset)))], 'it is empty'
+    except Exception as error:  # a dataset that is not there has an error for each of its kinds
+        paths, reason = [], str(error) or type(error).__name__
     if paths:
         yield paths, f'the first {len(paths)} images of the test set'
         return
     with tempfile.TemporaryDirectory() as folder:
         make_toy_ade20k(folder, num_train=1, num_val=COUNT, seed=0)
         yield list_images([osp.join(folder, 'images/validation')]), (
-            f'{COUNT} drawn scenes, since the test set of the config is not there; --images takes others')
-
-
-def _test_images(config: str) -> List[str]:
-    cfg = load_config(config)
-    init_default_scope('mmseg')
-    try:
-        dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, pipeline=[]))
-        return [dataset.get_data_info(i)['img_path'] for i in range(min(COUNT, len(dataset)))]
-    except Exception:  # a dataset that is not there has an error for each of its kinds
-        return []
+            f'{COUNT} drawn scenes, since the test set of the config cannot be read ({reason}); --images takes others')

@@ -1,4 +1,4 @@
-"""Writes a segmentor as an ONNX file that says how to use it, and holds it against PyTorch."""
+"""Writes a segmentor as an ONNX file that says how to use it, and compares it with PyTorch."""
 import copy
 import inspect
 import json
@@ -13,34 +13,31 @@ import torch
 from torch.nn import functional as F
 
 from mmseg_inceptionnext.checkpoints.files import make_folder
-from mmseg_inceptionnext.errors import InputError
+from mmseg_inceptionnext.errors import CheckpointError, InputError
 from mmseg_inceptionnext.evaluation.protocol import without_labels
 from mmseg_inceptionnext.inference import Segmenter
 from mmseg_inceptionnext.inference.onnx_backend import LOADING, NOT_FINITE, RESIZING, to_pixels
 from mmseg_inceptionnext.version import __version__
 
 from .exportable import INPUT, ExportableSegmentor
-from .precision import to_half, to_int8
 
 OPSET = 17  # the newest that PyTorch 2.1 writes
 TRACED = (128, 160)  # size of the image that is traced where sizes stay free
 # Largest error of the logits, relative to the largest, and the smallest share of equal classes, that are let pass.
-TOLERANCES = dict(float32=(1e-4, 0.999), float16=(3e-2, 0.99), int8=(float('inf'), 0.8))
+TOLERANCES = dict(float32=(1e-4, 0.999), float16=(3e-2, 0.99))
 
 
-class Settings(NamedTuple):
+class ExportSettings(NamedTuple):
     """What is written.
 
     Attributes:
         shape: height and width of the images. Default: free.
         output: ``logits``, at the resolution of the head, or ``classes``, at that of the input.
-        precision: ``float32``, ``float16`` or ``int8``.
-        calibration: images by which int8 is calibrated.
+        precision: ``float32`` or ``float16``.
     """
     shape: Optional[Tuple[int, int]] = None
     output: str = 'logits'
     precision: str = 'float32'
-    calibration: Sequence[str] = ()
 
 
 class Agreement(NamedTuple):
@@ -68,17 +65,18 @@ class Agreement(NamedTuple):
 
     def __str__(self) -> str:
         error, equal = TOLERANCES[self.precision]
-        limit = '' if self.error is None or not np.isfinite(error) else f'{error:.0e} and '
-        logits = '' if self.error is None else f'largest error of the logits {self.error:.1e} of the largest, '
-        limits = f'allowed: {limit}{100 * equal:g} %'
-        whole = '' if self.as_checkpoint is None else (
-            f'; of the original images {100 * self.as_checkpoint:.2f} % of the pixels get the class that the '
-            "checkpoint gives them by the config's test pipeline")
+        logits, limit, original = '', '', ''
+        if self.error is not None:
+            logits, limit = f'largest error of the logits {self.error:.1e} of the largest, ', f'{error:.0e} and '
+        if self.as_checkpoint is not None:
+            original = (f'; of the original images {100 * self.as_checkpoint:.2f} % of the pixels get the class that '
+                        "the checkpoint gives them by the config's test pipeline")
         return (f'{self.precision} against PyTorch, {self.images} image{"s" * (self.images > 1)}: {logits}'
-                f'{100 * self.equal:.4f} % of the pixels have the same class ({limits}){whole}')
+                f'{100 * self.equal:.4f} % of the pixels have the same class (allowed: {limit}{100 * equal:g} %)'
+                f'{original}')
 
 
-def export_onnx(config: str, checkpoint: str, out: str, images: Sequence[str], settings: Settings,
+def export_onnx(config: str, checkpoint: str, out: str, images: Sequence[str], settings: ExportSettings,
                 trust_checkpoint: bool = False) -> Agreement:
     """Writes ``out``, if it agrees with PyTorch.
 
@@ -93,22 +91,19 @@ def export_onnx(config: str, checkpoint: str, out: str, images: Sequence[str], s
         trust_checkpoint: see :class:`mmseg_inceptionnext.Segmenter`.
 
     Raises:
-        CheckpointError, ConfigError, ValueError: if something is not there, does not fit, or cannot be exported.
+        UserError: if something is not there, does not fit, or cannot be exported.
     """
     _check(out, images, settings)
     original = Segmenter(checkpoint, config, 'cpu', trust_checkpoint=trust_checkpoint)
     steps = resize_steps(original, settings.shape)
     segmenter = _with_steps(original, steps)
-    winograd = settings.precision == 'float32'
-    network = ExportableSegmentor(segmenter.model, settings.output, winograd=winograd).eval()
+    network = ExportableSegmentor(segmenter.model, settings.output, winograd=settings.precision == 'float32').eval()
     make_folder(out)
     with tempfile.TemporaryDirectory(dir=osp.dirname(osp.abspath(out)), prefix='.export.') as folder:
         path = osp.join(folder, 'model.onnx')
         trace(network, path, settings.shape)
         if settings.precision == 'float16':
             to_half(path)
-        elif settings.precision == 'int8':
-            to_int8(path, (pixels_of(segmenter, image) for image in settings.calibration))
         finish(path, _metadata(segmenter, network, steps, settings, config))
         agreement = compare(segmenter, original, path, images, settings)
         if agreement.passed:
@@ -116,7 +111,7 @@ def export_onnx(config: str, checkpoint: str, out: str, images: Sequence[str], s
     return agreement
 
 
-def _check(out: str, images: Sequence[str], settings: Settings) -> None:
+def _check(out: str, images: Sequence[str], settings: ExportSettings) -> None:
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -126,9 +121,6 @@ def _check(out: str, images: Sequence[str], settings: Settings) -> None:
         raise InputError(f'--out {out}: allowed is a file that ends in .onnx')
     if settings.precision not in TOLERANCES:
         raise InputError(f'precision {settings.precision}: allowed are {", ".join(TOLERANCES)}')
-    if (settings.precision == 'int8') != bool(settings.calibration):
-        raise InputError(f'{len(settings.calibration)} images to calibrate {settings.precision}: int8 needs some, by '
-                         '--quantize, and the other precisions none')
     if settings.shape and min(settings.shape) < 32:
         raise InputError(f'--shape {settings.shape[0]} {settings.shape[1]}: each side needs at least 32 pixels')
     if not images:
@@ -147,7 +139,7 @@ def resize_steps(segmenter: Segmenter, shape: Optional[Tuple[int, int]] = None) 
     """The steps of the test pipeline that change the size of an image; for a fixed shape the one that brings it there.
 
     Raises:
-        ValueError: if the pipeline does anything else to the image, or reads it otherwise than ``LOADING``.
+        InputError: if the pipeline does anything else to the image, or reads it otherwise than ``LOADING``.
     """
     load, *others = without_labels(segmenter.cfg.test_dataloader.dataset.pipeline)
     changed = {key: load[key] for key, value in LOADING.items() if load.get(key, value) != value}
@@ -179,8 +171,8 @@ def trace(network: ExportableSegmentor, path: str, shape: Optional[Tuple[int, in
                           **by_tracing)
 
 
-def _metadata(segmenter: Segmenter, network: ExportableSegmentor, steps: List[dict], settings: Settings, config: str
-              ) -> Dict[str, str]:
+def _metadata(segmenter: Segmenter, network: ExportableSegmentor, steps: List[dict], settings: ExportSettings,
+              config: str) -> Dict[str, str]:
     logits = 'logits, float32, N x classes x h x w, to be resized bilinearly'
     values = dict(classes=segmenter.classes, palette=segmenter.palette, pipeline=steps,
                   align_corners=network.head.align_corners, size=settings.shape or 'dynamic',
@@ -194,6 +186,19 @@ def _metadata(segmenter: Segmenter, network: ExportableSegmentor, steps: List[di
     return dict(texts, **{key: json.dumps(value) for key, value in values.items()})
 
 
+def to_half(path: str) -> None:
+    """Weights and computation in float16, in place; the input, its normalisation and the output stay what they are."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+    model = onnx.load(path)
+    own = [node.name for node in model.graph.node  # before and behind the model
+           if node.name.startswith('/normalise/') or node.name.count('/') == 1]
+    model = convert_float_to_float16(model, keep_io_types=True, node_block_list=own, max_finite_val=65504.)
+    OnnxModel.graph_topological_sort(model.graph)  # it appends what it inserts
+    onnx.save(model, path)
+
+
 def finish(path: str, metadata: Dict[str, str]) -> None:
     """Checks a file and writes metadata into it."""
     import onnx
@@ -203,45 +208,41 @@ def finish(path: str, metadata: Dict[str, str]) -> None:
     onnx.save(model, path)
 
 
-def pixels_of(segmenter: Segmenter, image: str) -> np.ndarray:
-    """An image as the graph takes it: 1 x 3 x H x W, uint8, RGB."""
-    return to_pixels(segmenter.prepare(image).data['img'])
-
-
-def compare(segmenter: Segmenter, original: Segmenter, path: str, images: Sequence[str], settings: Settings
+def compare(segmenter: Segmenter, original: Segmenter, path: str, images: Sequence[str], settings: ExportSettings
             ) -> Agreement:
-    """Holds a file against PyTorch, which is not fused: the logits, and the classes at the original sizes of images.
+    """Compares a file with PyTorch, not fused: the logits, and the classes at the original sizes of images.
 
     Where the file gives class ids, those at the size of its input are compared. There, and where it has a fixed shape,
-    it is held against ``original``, the same model with the config's own test pipeline, too.
+    it is compared with ``original``, the same model with the config's own test pipeline, too.
 
     Raises:
-        ValueError: if the logits of PyTorch or of the file are not finite.
+        InputError: if the logits of PyTorch or of the file are not finite.
     """
-    exported = Segmenter(path, device='cpu')
-    largest = error = equal = pixels = kept = original_pixels = 0.
+    exported, head = Segmenter(path, device='cpu'), segmenter.model.decode_head
+    largest = error = 0.
+    same, same_as_checkpoint = [], []  # of each image, which pixels
     for image in images:
-        taken = pixels_of(segmenter, image)
+        taken = to_pixels(segmenter.prepare(image).data['img'])
         expected = ExportableSegmentor.logits_of(segmenter.model, torch.from_numpy(taken))
         if not expected.isfinite().all():
             raise InputError(f'{image}: the logits of the checkpoint are NaN or infinite, also without an export')
         try:
             output = exported.backend.run(taken)
-        except RuntimeError as error:
-            raise InputError(f'{image}: the {settings.precision} file was not written: {error}') from error
+        except CheckpointError as failure:
+            raise InputError(f'{image}: the {settings.precision} file was not written: {failure}') from failure
         if settings.output == 'logits':
             error = np.maximum(error, np.abs(output - expected.numpy()).max())  # NaN stays
             largest = max(largest, expected.abs().max().item())
-            same = exported(image).mask == segmenter(image).mask
+            same.append(exported(image).mask == segmenter(image).mask)
         else:
-            head = segmenter.model.decode_head
             expected = F.interpolate(expected, taken.shape[2:], mode='bilinear', align_corners=head.align_corners)
             classes = expected[:, 0].sigmoid() > head.threshold if expected.shape[1] == 1 else expected.argmax(1)
-            same = output == classes.numpy()
-        equal, pixels = equal + same.sum(), pixels + same.size
+            same.append(output == classes.numpy())
         if settings.shape or settings.output == 'classes':
-            same = exported(image).mask == original(image).mask
-            kept, original_pixels = kept + same.sum(), original_pixels + same.size
-    relative = float(error / largest) if settings.output == 'logits' else None
-    return Agreement(relative, float(equal / pixels), settings.precision, len(images),
-                     float(kept / original_pixels) if original_pixels else None)
+            same_as_checkpoint.append(exported(image).mask == original(image).mask)
+    return Agreement(float(error / largest) if settings.output == 'logits' else None, _share(same), settings.precision,
+                     len(images), _share(same_as_checkpoint) if same_as_checkpoint else None)
+
+
+def _share(masks: List[np.ndarray]) -> float:
+    return float(sum(mask.sum() for mask in masks) / sum(mask.size for mask in masks))

@@ -1,6 +1,5 @@
 from .infer import Summary, infer
-from .outputs import Output
-from .result import SegmentationResult
+from .outputs import ResultWriter, SegmentationResult
 from .segmenter import Segmenter
 
-__all__ = ['Output', 'SegmentationResult', 'Segmenter', 'Summary', 'infer']
+__all__ = ['ResultWriter', 'SegmentationResult', 'Segmenter', 'Summary', 'infer']

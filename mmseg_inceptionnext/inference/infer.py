@@ -2,23 +2,23 @@
 import os.path as osp
 import sys
 import time
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from threading import Lock
-from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple, Union
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
 from tqdm import tqdm
 
 from mmseg_inceptionnext.checkpoints.files import make_folder
+from mmseg_inceptionnext.errors import InputError, UserError
 
 from .inputs import is_video, plan_outputs
-from .outputs import ENDINGS, Output
+from .outputs import ENDINGS, VIDEO_ENDINGS, ResultWriter, SegmentationResult
 from .overlay import find_classes, percent
 from .read_ahead import read_ahead
-from .result import SegmentationResult
-from .segmenter import Outcome, Segmenter
-from .video import Video, check_folder, is_segmented, segment_video, video_paths
+from .segmenter import Segmenter
+from .video import FRAME, Video, check_folder, segment_video
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Summary:
         return '\n'.join(lines)
 
 
-def infer(segmenter: Segmenter, inputs: Sequence[str], out_dir: str, output: Optional[Output] = None,
+def infer(segmenter: Segmenter, inputs: Sequence[str], out_dir: str, writer: Optional[ResultWriter] = None,
           skip_existing: bool = False, listed: Iterable[str] = ()) -> Summary:
     """Segments images and videos and writes the results of each.
 
@@ -70,37 +70,35 @@ def infer(segmenter: Segmenter, inputs: Sequence[str], out_dir: str, output: Opt
         segmenter: the model; with ``probabilities`` if they are to be saved.
         inputs: see :func:`plan_outputs`.
         out_dir: folder for the results; subfolders of an input folder are kept.
-        output: what is written of each image. Default: ``Output()``.
+        writer: writes the files of each image. Default: ``ResultWriter()``.
         skip_existing: leave inputs out whose results are all there.
         listed: the paths that ``-`` stands for.
 
     Raises:
-        ValueError: before anything is written, if :func:`plan_outputs` refuses or the classes to show are unknown.
+        InputError: before anything is written, if :func:`plan_outputs` refuses or the classes to paint are unknown.
     """
-    output = output or Output()
-    if output.classes:
-        output = replace(output, classes=find_classes(output.classes, segmenter.classes))
-    targets = plan_outputs(inputs, out_dir, listed, [ENDINGS[kind] for kind in output.save], video_paths(output, ''))
-    todo = [path for path, target in targets.items() if not (skip_existing and _is_done(path, target, output))]
-    run = _Run(segmenter, output, {path: targets[path] for path in todo}, Summary(skipped=len(targets) - len(todo)))
-    return run()
+    writer = writer or ResultWriter()
+    find_classes(writer.classes or (), segmenter.classes)
+    targets = plan_outputs(inputs, out_dir, listed, [ENDINGS[kind] for kind in writer.save],
+                           [VIDEO_ENDINGS[kind] for kind in writer.video_kinds] + [''] * bool(writer.frame_kinds))
+    todo = {path: target for path, target in targets.items() if not (skip_existing and _is_done(path, target, writer))}
+    return _Run(segmenter, writer, todo, Summary(skipped=len(targets) - len(todo)))()
 
 
-def _is_done(path: str, target: str, output: Output) -> bool:
-    if is_video(path):
-        return is_segmented(output, target)
-    return all(map(osp.isfile, output.paths(target).values()))
+def _is_done(path: str, target: str, writer: ResultWriter) -> bool:
+    files = [target + ENDINGS[kind] for kind in writer.save]
+    if is_video(path):  # of whose frames the first comes last
+        files = [target + VIDEO_ENDINGS[kind] for kind in writer.video_kinds]
+        files += [osp.join(target, FRAME.format(0) + ENDINGS[kind]) for kind in writer.frame_kinds]
+    return all(map(osp.isfile, files))
 
 
 class _Run:
-    """One call of :func:`infer`, after its inputs were checked.
+    """One call of :func:`infer`. An image is counted where it is written, in a thread: Ctrl-C reaches the main thread
+    only, so that the summary and the files agree whenever it comes."""
 
-    An image is counted where it is written, in a thread: Ctrl-C reaches the main thread only, so that the summary and
-    the files agree whenever it comes.
-    """
-
-    def __init__(self, segmenter: Segmenter, output: Output, targets: Dict[str, str], summary: Summary) -> None:
-        self.segmenter, self.output, self.targets, self.summary = segmenter, output, targets, summary
+    def __init__(self, segmenter: Segmenter, writer: ResultWriter, targets: Dict[str, str], summary: Summary) -> None:
+        self.segmenter, self.writer, self.targets, self.summary = segmenter, writer, targets, summary
         self.pixels, self.lock = np.zeros(len(segmenter.classes), np.int64), Lock()
         self.done: Set[str] = set()
         self.failures: Dict[str, str] = {}
@@ -110,7 +108,8 @@ class _Run:
         try:
             self._segment_images([path for path in self.targets if not is_video(path)])
             for path in filter(is_video, self.targets):
-                self._segment_video(path)
+                with self._reporting(path):
+                    self._segment_video(path)
         except KeyboardInterrupt:
             self.summary.interrupted = True
         self.summary.seconds = time.perf_counter() - start
@@ -120,56 +119,49 @@ class _Run:
         self.summary.share = {self.segmenter.classes[i]: float(self.pixels[i] / self.pixels.sum()) for i in order}
         return self.summary
 
+    @contextmanager
+    def _reporting(self, path: str) -> Iterator[None]:
+        """Notes whether an input was segmented, or why not; what is a fault of ours goes on with its traceback."""
+        try:
+            yield
+            self.done.add(path)
+        except (UserError, OSError) as error:
+            text = str(error)
+            if not isinstance(error, UserError):
+                text = (f'its results could not be written to {self.targets[path]}*: {error.strerror or error}; make '
+                        'room there or choose another --out-dir, then --skip-existing goes on')
+            self.failures[path] = text if text.startswith(path) else f'{path}: {text}'
+            tqdm.write(self.failures[path], file=sys.stderr)
+
     def _segment_images(self, paths: List[str]) -> None:
-        outcomes = tqdm(self.segmenter.outcomes(paths), desc='segmenting', unit='image', total=len(paths),
-                        disable=not paths)
-        with closing(read_ahead(self._write, outcomes, depth=4)) as written:
+        results = tqdm(self.segmenter.outcomes(paths), desc='segmenting', unit='image', total=len(paths),
+                       disable=not paths)
+        with closing(read_ahead(self._write, results, depth=4)) as written:
             for _ in written:
                 pass
 
-    def _write(self, path_and_outcome: Tuple[str, Outcome]) -> None:
-        path, outcome = path_and_outcome
-        if isinstance(outcome, Exception):
-            self._fail(path, outcome)
-            return
-        try:
+    def _write(self, path_and_result: Tuple[str, Union[SegmentationResult, Exception]]) -> None:
+        path, result = path_and_result
+        with self._reporting(path):
+            if isinstance(result, Exception):
+                raise result
             make_folder(self.targets[path])
-            self.output.write(outcome, self.targets[path])
-        except OSError as error:
-            self._fail(path, self._unwritable(path, error))
-        else:
-            self._count(outcome)
-            self.done.add(path)
-
-    def _unwritable(self, path: str, error: OSError) -> ValueError:
-        return ValueError(f'{path}: its results could not be written to {self.targets[path]}*: '
-                          f'{error.strerror or error}; make room there or choose another --out-dir, then '
-                          '--skip-existing goes on')
+            self.writer.write(result, self.targets[path])
+            self._count(result)
 
     def _segment_video(self, path: str) -> None:
-        try:
-            video = Video(path)
-            if self.targets[path] in video_paths(self.output, self.targets[path]):
-                check_folder(self.targets[path])
-            make_folder(self.targets[path])
-            with closing(segment_video(self.segmenter, video, self.targets[path], self.output)) as frames:
-                for result in tqdm(frames, desc=osp.basename(path), unit='frame', total=video.frames or None):
-                    self._count(result)
-            if video.problem:
-                self._fail(path, video.problem)
-            else:
-                self.done.add(path)
-        except OSError as error:
-            self._fail(path, self._unwritable(path, error))
-        except (ValueError, RuntimeError) as error:
-            self._fail(path, error)
+        video, target = Video(path), self.targets[path]
+        if self.writer.frame_kinds:
+            check_folder(target)
+        make_folder(target)
+        with closing(segment_video(self.segmenter, video, target, self.writer)) as frames:
+            for result in tqdm(frames, desc=osp.basename(path), unit='frame', total=video.frames or None):
+                self._count(result)
+        if video.problem:
+            raise InputError(video.problem)
 
     def _count(self, result: SegmentationResult) -> None:
         pixels = np.bincount(result.mask.ravel(), minlength=len(self.pixels))
         with self.lock:
             self.summary.images += 1
             self.pixels += pixels
-
-    def _fail(self, path: str, error: Union[Exception, str]) -> None:
-        self.failures[path] = str(error) if str(error).startswith(path) else f'{path}: {error}'
-        tqdm.write(self.failures[path], file=sys.stderr)

@@ -30,13 +30,13 @@ def plan_outputs(inputs: Sequence[str], out_dir: str, listed: Iterable[str] = ()
         video_endings: the same for videos; empty for the folder of their frames.
 
     Raises:
-        ValueError: if there is nothing to do for an input, if ``out_dir`` is a file, or if results would overwrite
+        InputError: if there is nothing to do for an input, if ``out_dir`` is a file, or if results would overwrite
             each other or stand beside the inputs, where they could overwrite an image or its labels.
     """
     if osp.exists(out_dir) and not osp.isdir(out_dir):
         raise InputError(f'--out-dir {out_dir} is a file; give a folder')
     targets: Dict[str, str] = {}
-    seen = set()
+    seen: Set[str] = set()
     for source in inputs:
         root, paths = _listed(listed) if source == '-' else _search(source, out_dir)
         for path in paths:
@@ -69,11 +69,7 @@ def _check(targets: Dict[str, str], endings: Collection[str], video_endings: Col
 
 
 def list_images(inputs: Iterable[str]) -> List[str]:
-    """The image files that files, folders and patterns name.
-
-    Raises:
-        ValueError: if one of them names none.
-    """
+    """The image files that files, folders and patterns name; an InputError if one of them names none."""
     images = []
     for source in inputs:
         found = [path for path in _search(source)[1] if not is_video(path)]
@@ -88,30 +84,31 @@ def is_video(path: str) -> bool:
 
 
 def require_file(path: str) -> None:
-    """Raises ValueError if a path is no regular file: a pipe would be waited for without end."""
-    if osp.isfile(path):
-        return
-    what = 'is a folder' if osp.isdir(path) else 'is no file, but a pipe, a socket or a device'
-    raise InputError(f'{path}: {what if osp.exists(path) else "no such file"}')
+    """Raises an InputError if a path is no regular file: a pipe would be waited for without end."""
+    if not osp.isfile(path):
+        what = 'is a folder' if osp.isdir(path) else 'is no file, but a pipe, a socket or a device'
+        raise InputError(f'{path}: {what if osp.exists(path) else "no such file"}')
 
 
 def _search(source: str, out_dir: Optional[str] = None) -> Tuple[str, List[str]]:
-    """The folder that results are relative to, and the files."""
+    """The folder that results are relative to, and the files; what is in ``out_dir`` only if that is asked for."""
+    results = out_dir and osp.join(osp.realpath(out_dir), '')
     if osp.isdir(source):
-        root, paths = source, _files_in(source, out_dir)
+        root, found = source, [osp.join(folder, name) for folder, _, names in os.walk(source) for name in names]
+        if results and osp.join(osp.realpath(source), '').startswith(results):
+            results = None
     elif osp.exists(source) or not glob.has_magic(source):
         return osp.dirname(source), [source]
     else:
-        fixed = source[:min(source.find(sign) for sign in '*?[' if sign in source)]
-        root = osp.dirname(fixed)
-        results = out_dir and osp.join(osp.realpath(out_dir), '')
-        paths = sorted(path for path in _matching(source) if _is_wanted(path) and osp.isfile(path)
-                       and not (results and osp.realpath(path).startswith(results)))
-    ours = set(filter(is_result, paths))
+        root = osp.dirname(source[:min(source.find(sign) for sign in '*?[' if sign in source)])
+        found = filter(osp.isfile, _matching(source))
+    found = sorted(path for path in found if path.lower().endswith(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
+                   and not (results and osp.realpath(path).startswith(results)))
+    ours = set(filter(is_result, found))
     if ours:
         print(f'{source}: {len(ours)} results of an earlier run are left out, such as {min(ours)}; to segment them, '
               'name the files themselves', file=sys.stderr)
-        paths = [path for path in paths if path not in ours]
+    paths = [path for path in found if path not in ours]
     if not paths:
         raise InputError(f'no image or video in {source}; files that end in '
                          f'{" ".join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)} are taken')
@@ -119,7 +116,7 @@ def _search(source: str, out_dir: Optional[str] = None) -> Tuple[str, List[str]]
 
 
 def _matching(pattern: str) -> Set[str]:
-    """The paths that a pattern names. ``**`` follows no links, of which two can lead round without end."""
+    """The paths that a pattern names. ``**`` follows no links, of which two can circulate without end."""
     before, *after = re.split(r'(?<![^/])\*\*(?:/|$)', pattern, maxsplit=1)
     if not after:
         return set(glob.glob(pattern))
@@ -136,15 +133,3 @@ def _listed(lines: Iterable[str]) -> Tuple[str, List[str]]:
     if not paths:
         raise InputError('standard input, which - reads, names no file; one path a line is expected')
     return osp.commonpath([osp.dirname(osp.abspath(path)) for path in paths]), paths
-
-
-def _files_in(folder: str, out_dir: Optional[str]) -> List[str]:
-    found, left_out = [], out_dir and osp.realpath(out_dir)
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if osp.realpath(osp.join(root, name)) != left_out)
-        found += [osp.join(root, name) for name in sorted(names) if _is_wanted(name)]
-    return found
-
-
-def _is_wanted(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES) or is_video(name)

@@ -5,10 +5,11 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 from mmcv.transforms import Compose
+from mmseg.registry import TRANSFORMS
 
 from mmseg_inceptionnext.checkpoints.embedded_config import MAX_FACTOR, MAX_PIXELS, SIZES, area
-from mmseg_inceptionnext.checkpoints.sources import MAX_CLASSES, MAX_NAME
-from mmseg_inceptionnext.errors import InputError
+from mmseg_inceptionnext.checkpoints.sources import LoadedCheckpoint
+from mmseg_inceptionnext.errors import CheckpointError, InputError
 
 from .inputs import require_file
 
@@ -22,96 +23,93 @@ NEEDED = ('classes', 'palette', 'pipeline', 'output', 'align_corners')
 
 
 class _Image(NamedTuple):
-    """As the network takes it.
-
-    Attributes:
-        pixels: 1 x 3 x H x W, uint8, RGB.
-        size: height and width of the image that was read.
-    """
+    """An image as the network takes it, 1 x 3 x H x W, uint8, RGB, and height and width of what was read."""
     pixels: np.ndarray
     size: Tuple[int, int]
 
 
 class OnnxBackend:
-    """A segmentor in ONNX Runtime. It is pickled and copied as its path and device, and the file is then read again.
+    """A segmentor in ONNX Runtime. It is pickled and copied as its arguments, and the file is then read again.
 
     Logits that are NaN or infinite are an error. Files of ``tools/export_onnx.py`` that give class ids mark them, see
     ``NOT_FINITE``; what the files of others turn into class ids cannot be seen. Weights that are NaN or infinite are
     refused where the ``onnx`` package is there to read them. ONNX Runtime, which is enough to predict, does not show
     them: without ``onnx`` they are found by the logits, and in int8 files, whose arithmetic hides them, not at all.
 
-    Attributes:
-        classes: name of each class id.
-        palette: colour of each class id.
-
     Args:
         path: file that ``tools/export_onnx.py`` wrote.
         device: ``cpu``, or ``cuda`` with a number for ONNX Runtime's GPU package. Default: the GPU, if there is one.
+        probabilities: give those of all classes, too.
 
     Raises:
-        ValueError: if ONNX Runtime is missing, the file is none of these or holds weights that are not finite, or the
-            device is not there.
+        InputError: if ONNX Runtime is missing, the file is none of these, holds weights that are not finite or cannot
+            give probabilities, or the device is not there.
     """
 
-    def __init__(self, path: str, device: Optional[str] = None) -> None:
-        self.path, self.device, self._session = path, device, _open(path, device)
+    def __init__(self, path: str, device: Optional[str] = None, probabilities: bool = False) -> None:
+        self.path, self.device, self.probabilities, self._session = path, device, probabilities, _open(path, device)
         meta = self._session.get_modelmeta().custom_metadata_map
         missing = [key for key in NEEDED if key not in meta]
         if missing:
             raise InputError(f'{path} lacks {", ".join(missing)} in its metadata: it was not written by '
                              'tools/export_onnx.py, which says there how images enter and what comes out')
         try:
-            if max(map(len, meta.values())) > MAX_TEXT:
-                raise InputError(f'they have a text of more than {MAX_TEXT} characters')
-            self.classes, self.palette = _classes(json.loads(meta['classes']), json.loads(meta['palette']))
-            self._pipeline = _build(json.loads(meta['pipeline']))
-            self._align_corners = bool(json.loads(meta['align_corners']))
-            self._threshold = float(meta.get('threshold', 0.5))
-            if not 0 <= self._threshold <= 1:
-                raise InputError(f'threshold {self._threshold}; allowed is 0 to 1')
-            self._gives_logits = ['classes', 'logits'].index(meta['output']) == 1
-            shape = self._session.get_outputs()[0].shape
-            if self._gives_logits and len(shape) == 4 and isinstance(shape[1], int) and not self._fits(shape[1]):
-                raise InputError(f'{len(self.classes)} classes for a network with {shape[1]} outputs')
+            self._read_metadata(meta)
         except Exception as error:  # they may be anything
             raise InputError(f'{path}: its metadata cannot be used: {_said(error)}') from error
+        if probabilities and not self._gives_logits:
+            raise InputError(f'{path} gives class ids and no probabilities; export it with --output logits')
+
+    def _read_metadata(self, meta: dict) -> None:
+        if max(map(len, meta.values())) > MAX_TEXT:
+            raise InputError(f'they have a text of more than {MAX_TEXT} characters')
+        named = {key: json.loads(meta[key]) for key in ('classes', 'palette')}
+        self.classes, self.palette = LoadedCheckpoint(dict(meta=dict(dataset_meta=named)), 'the file').classes()
+        if not len(self.classes) == len(set(self.classes)) == len(self.palette) > 0:
+            raise InputError(f'{len(self.classes)} classes and {len(self.palette)} colours: each class needs a name of '
+                             'its own, and a colour')
+        self._pipeline = _build(json.loads(meta['pipeline']))
+        self._align_corners = bool(json.loads(meta['align_corners']))
+        self._threshold = float(meta.get('threshold', 0.5))
+        if not 0 <= self._threshold <= 1:
+            raise InputError(f'threshold {self._threshold}; allowed is 0 to 1')
+        self._gives_logits = dict(classes=False, logits=True)[meta['output']]
+        shape = self._session.get_outputs()[0].shape
+        if self._gives_logits and len(shape) == 4 and isinstance(shape[1], int) and not self._fits(shape[1]):
+            raise InputError(f'{len(self.classes)} classes for a network with {shape[1]} outputs')
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.path, self.device)
+        return type(self), (self.path, self.device, self.probabilities)
+
+    @property
+    def model(self):
+        raise AttributeError(f'{self.path} is an ONNX file, which has no PyTorch model and no config; give Segmenter '
+                             'the checkpoint that it was exported from')
+
+    cfg = model
 
     def prepare(self, loaded: dict) -> _Image:
         """What the pipeline of the config makes of an image that was read."""
         size = loaded['img'].shape[:2]
-        image = self._pipeline(loaded)['img']
-        return _Image(to_pixels(image), size)
+        return _Image(to_pixels(self._pipeline(loaded)['img']), size)
 
     @staticmethod
     def shape_of(prepared: _Image) -> tuple:
         """Images of the same shape can be predicted together."""
         return prepared.pixels.shape
 
-    def predict(self, prepared: List[_Image], probabilities: bool) -> List[Tuple[np.ndarray, Optional[np.ndarray]]]:
-        """Predicts some images of the same shape.
-
-        Returns:
-            For each its mask (H, W) and its probabilities (classes, H, W), float32, or None.
-        """
-        if probabilities and not self._gives_logits:
-            raise InputError('this file gives class ids and no probabilities; export it with --output logits')
+    def predict(self, prepared: List[_Image]) -> List[Tuple[np.ndarray, Optional[np.ndarray]]]:
+        """See :meth:`TorchBackend.predict`."""
         outputs = self.run(np.concatenate([image.pixels for image in prepared]))
-        return [self._finish(output, image, probabilities) for output, image in zip(outputs, prepared)]
+        return [self._finish(output, image) for output, image in zip(outputs, prepared)]
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
-        """The output of the network itself for images, N x 3 x H x W, uint8, RGB.
-
-        Raises:
-            RuntimeError: if the network cannot take them, or gives something else than its metadata say, or logits
-                that are not finite.
-        """
+        """The output of the network itself for images, N x 3 x H x W, uint8, RGB; a CheckpointError if it cannot take
+        them, or gives something else than its metadata say, or logits that are not finite."""
         try:
             output = np.asarray(self._session.run(None, {self._session.get_inputs()[0].name: pixels})[0])
         except Exception as error:  # ONNX Runtime has its own
-            raise RuntimeError(f'ONNX Runtime: {_said(error)}') from error
+            raise CheckpointError(f'ONNX Runtime: {_said(error)}') from error
         self._check_output(output, len(pixels))
         return output
 
@@ -120,47 +118,46 @@ class OnnxBackend:
 
     def _check_output(self, output: np.ndarray, count: int) -> None:
         """The metadata, which say what comes out, are of a file that nobody vouches for."""
-        classes, values = len(self.classes), ''
+        classes, kind, values = len(self.classes), output.dtype.kind, ''
         if self._gives_logits:
-            expected = f'the logits of {classes} classes, {count} x classes x h x w'
-            fits = output.dtype.kind == 'f' and output.ndim == 4 and self._fits(output.shape[1])
+            promised = f'the logits of {classes} classes, {count} x classes x h x w'
+            fits = kind == 'f' and output.ndim == 4 and self._fits(output.shape[1])
         else:
-            expected = f'ids from 0 to {classes - 1}, {count} x h x w'
-            fits = output.dtype.kind in 'iu' and output.ndim == 3
+            promised = f'ids from 0 to {classes - 1}, {count} x h x w; {NOT_FINITE} for logits that are NaN or infinite'
+            fits = kind in 'iu' and output.ndim == 3
             if fits and output.size:
                 values = f', from {output.min()} to {output.max()}'
                 fits = output.min() >= 0 and output.max() < classes
-                if not fits and NOT_FINITE.get(output.dtype.name) in (output.min(), output.max()):
-                    values += f' ({NOT_FINITE[output.dtype.name]} stands for logits that are NaN or infinite)'
         if not fits or len(output) != count or not output.size:
-            raise RuntimeError(f'{self.path} gives {output.dtype}, {" x ".join(map(str, output.shape))}{values}, where '
-                               f'its metadata promise {expected}; export it by tools/export_onnx.py')
+            raise CheckpointError(f'{self.path} gives {output.dtype}, {" x ".join(map(str, output.shape))}{values}, '
+                                  f'where its metadata promise {promised}; export it by tools/export_onnx.py')
         if self._gives_logits and not np.isfinite(output).all():
-            raise RuntimeError(f'{self.path} gives logits that are NaN or infinite: its weights are, or they are too '
-                               'large for its precision; export it anew by tools/export_onnx.py, in float32')
+            raise CheckpointError(f'{self.path} gives logits that are NaN or infinite: its weights are, or they are '
+                                  'too large for its precision; export it anew by tools/export_onnx.py, in float32')
 
-    def _finish(self, output: np.ndarray, image: _Image, probabilities: bool):
+    def _finish(self, output: np.ndarray, image: _Image) -> Tuple[np.ndarray, Optional[np.ndarray]]:
         dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
         if not self._gives_logits:  # the class of the pixel that each one was made from
             rows, columns = (((2 * np.arange(size) + 1) * length) // (2 * size)
                              for size, length in zip(image.size, output.shape))
             return output[rows[:, None], columns].astype(dtype), None
         mask = np.empty(image.size, dtype)
-        scores = np.empty((*image.size, max(2, len(output))), np.float32) if probabilities else None
+        scores = np.empty((*image.size, len(self.classes)), np.float32) if self.probabilities else None
         for rows, columns, logits in resized(output, image.pixels.shape[2:], image.size, self._align_corners):
             if logits.shape[-1] == 1:
                 likely = 1 / (1 + np.exp(-logits))
                 mask[rows, columns] = likely[..., 0] > self._threshold
-                values = np.concatenate([1 - likely, likely], -1)
+                logits = np.concatenate([1 - likely, likely], -1)
             else:
                 mask[rows, columns] = logits.argmax(-1)
-                values = logits
             if scores is not None:
-                scores[rows, columns] = values
-        if scores is not None and len(output) > 1:
+                scores[rows, columns] = logits
+        if scores is None:
+            return mask, None
+        if len(output) > 1:
             scores = np.exp(scores - scores.max(-1, keepdims=True))
             scores /= scores.sum(-1, keepdims=True)
-        return mask, None if scores is None else np.ascontiguousarray(scores.transpose(2, 0, 1))
+        return mask, np.ascontiguousarray(scores.transpose(2, 0, 1))
 
 
 def _open(path: str, device: Optional[str]):
@@ -176,14 +173,14 @@ def _open(path: str, device: Optional[str]):
     if provider not in available:
         raise InputError(f'--device {device} cannot be used here: this ONNX Runtime has {", ".join(available)}; for '
                          'cuda install onnxruntime-gpu')
-    _check_weights(path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     try:
+        _check_weights(path)
         session = onnxruntime.InferenceSession(path, options, providers=[
             (provider, {'device_id': number or '0'} if kind == 'cuda' else {})])
-    except Exception as error:  # ONNX Runtime has its own
-        raise InputError(f'{path} cannot be opened by ONNX Runtime: {_said(error)}') from error
+    except Exception as error:  # ONNX Runtime has its own, as has the parser, of a file that is no graph
+        raise InputError(f'{path} cannot be opened: {_said(error)}') from error
     if session.get_providers()[0] != provider:
         raise InputError(f'--device {device or kind} cannot be used here: ONNX Runtime fell back to '
                          f'{session.get_providers()[0]}; --device cpu takes that')
@@ -191,23 +188,20 @@ def _open(path: str, device: Optional[str]):
 
 
 def _check_weights(path: str) -> None:
-    """Raises ValueError if weights are not finite, or in other files. Without the ``onnx`` package it does nothing."""
+    """Raises an InputError if weights are not finite, or in other files. Without the ``onnx`` package does nothing."""
     try:
         import onnx
     except ImportError:
         return
     floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
-    try:
-        weights = onnx.load(path, load_external_data=False).graph.initializer
-        if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in weights):
-            raise InputError('its weights are in other files, which are not read; save it as one file')
-        wrong = [tensor.name for tensor in weights if tensor.data_type in floats
-                 and not np.isfinite(onnx.numpy_helper.to_array(tensor)).all()]
-        if wrong:
-            raise InputError(f'{len(wrong)} of its {len(weights)} weights hold NaN or infinite numbers, the first is '
-                             f'{wrong[0]:.80}; export it anew from a checkpoint whose weights do not')
-    except Exception as error:  # of a file that is no graph, the parser has its own
-        raise InputError(f'{path} cannot be opened: {_said(error)}') from error
+    weights = onnx.load(path, load_external_data=False).graph.initializer
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in weights):
+        raise InputError('its weights are in other files, which are not read; save it as one file')
+    wrong = [tensor.name for tensor in weights if tensor.data_type in floats
+             and not np.isfinite(onnx.numpy_helper.to_array(tensor)).all()]
+    if wrong:
+        raise InputError(f'{len(wrong)} of its {len(weights)} weights hold NaN or infinite numbers, the first is '
+                         f'{wrong[0]:.80}; export it anew from a checkpoint whose weights do not')
 
 
 def _said(error: Exception) -> str:
@@ -216,35 +210,20 @@ def _said(error: Exception) -> str:
     return ''.join(c if c.isprintable() else '?' for c in text[:500])
 
 
-def _classes(names: Any, palette: Any) -> Tuple[Tuple[str, ...], List[List[int]]]:
-    """Names and colours of the classes, from an untrusted file."""
-    if not (isinstance(names, list) and 0 < len(names) <= MAX_CLASSES and all(
-            isinstance(name, str) and len(name) <= MAX_NAME and name.isprintable() for name in names)):
-        raise InputError(f'the classes are no list of printable names: allowed are {MAX_CLASSES} of up to {MAX_NAME} '
-                         'characters')
-    if len(set(names)) < len(names):
-        raise InputError('two classes have the same name')
-    if len(palette) != len(names) or not all(
-            len(color) == 3 and all(type(value) is int and 0 <= value < 256 for value in color) for color in palette):
-        raise InputError(f'the palette is no list of {len(names)} colours, each three whole numbers from 0 to 255')
-    return tuple(names), palette
-
-
 def _build(steps: Any) -> Compose:
     """The pipeline that an untrusted file names."""
-    from mmseg.registry import TRANSFORMS
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise InputError('the pipeline is no list of transforms')
     kinds = [step.get('type') for step in steps]
-    for step in steps:
-        if step.get('type') not in list(RESIZING) or set(step) - {'type'} - RESIZING[step['type']]:
+    for step, kind in zip(steps, kinds):
+        if kind not in list(RESIZING) or set(step) - {'type'} - RESIZING[kind]:
             raise InputError(f'the pipeline names {step!r:.200}; allowed are {RESIZING}')
         sizes = {key: area(step[key]) for key in SIZES if key in step}
         if not sizes or not all(0 < size <= SIZES[key] for key, size in sizes.items()):
             raise InputError(f'the pipeline names {step!r:.200}; sizes are numbers above 0 for up to {MAX_PIXELS} '
                              f'pixels, factors up to {MAX_FACTOR} and divisors up to {math.isqrt(MAX_PIXELS)}')
-        if kinds.count(step['type']) > 1:
-            raise InputError(f'the pipeline names {step["type"]} more than once')
+        if kinds.count(kind) > 1:
+            raise InputError(f'the pipeline names {kind} more than once')
     return Compose([TRANSFORMS.build({key: tuple(value) if isinstance(value, list) else value
                                       for key, value in step.items()}) for step in steps])
 
@@ -256,12 +235,11 @@ def to_pixels(bgr: np.ndarray) -> np.ndarray:
 
 def resized(logits: np.ndarray, size: Tuple[int, int], new_size: Tuple[int, int], align_corners: bool
             ) -> Iterator[Tuple[slice, slice, np.ndarray]]:
-    """Logits, C x h x w, resized bilinearly to one size and then to another, as PyTorch does it, tile by tile.
-
-    Time and memory for all but the logits themselves grow with the sides, and never with their product.
+    """Logits, C x h x w, resized bilinearly to one size and then to another, as PyTorch does it.
 
     Yields:
-        Rows and columns of a tile, and its logits, float32, rows x columns x C.
+        Rows and columns of a tile, and its logits, float32, rows x columns x C. Time and memory for all but the logits
+        themselves grow with the sides, and never with their product.
     """
     logits = np.ascontiguousarray(logits.transpose(1, 2, 0))
     y, x = (_blocks(*lengths, align_corners, step)
@@ -290,11 +268,8 @@ def _blocks(small: int, length: int, size: int, align_corners: bool, step: int
 
 
 def _neighbours(size: int, new_size: int, align_corners: bool, positions: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """The two values that linear interpolation from ``size`` to ``new_size`` takes, as PyTorch and ONNX do it.
-
-    Returns:
-        For each of the new positions two indices and their weights, each ... x 2.
-    """
+    """The two values that linear interpolation from ``size`` to ``new_size`` takes, as PyTorch and ONNX do it: for each
+    of the new positions two indices and their weights, each ... x 2."""
     if align_corners:
         exact = positions * ((size - 1) / max(new_size - 1, 1))
     else:

@@ -8,10 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mmseg_inceptionnext.errors import InputError
 
-ROW_HEIGHT = 22  # pixels
-SWATCH = 16  # pixels
-MARGIN = 8  # pixels
-TEXT_SIZE = 13  # pixels
+ROW_HEIGHT, SWATCH, MARGIN, TEXT_SIZE = 22, 16, 8, 13  # pixels, of the legend
 
 
 def class_share(mask: np.ndarray, classes: Sequence[str]) -> Dict[str, float]:
@@ -21,17 +18,12 @@ def class_share(mask: np.ndarray, classes: Sequence[str]) -> Dict[str, float]:
 
 
 def check_opacity(opacity: float) -> None:
-    """Raises a ValueError if it is not from 0 to 1."""
     if not 0 <= opacity <= 1:
         raise InputError(f'--opacity {opacity}: allowed is 0 (only the image) to 1 (only the classes)')
 
 
-def find_classes(names: Sequence[str], classes: Sequence[str]) -> List[str]:
-    """The classes of these names; spaces around a name do not count.
-
-    Raises:
-        ValueError: if a name is none of the classes.
-    """
+def find_classes(names: Collection[str], classes: Sequence[str]) -> List[str]:
+    """The classes of these names, without the spaces around them; an InputError if one is none of the classes."""
     known = {name.strip(): name for name in classes}
     for name in names:
         if name.strip() not in known:
@@ -42,35 +34,33 @@ def find_classes(names: Sequence[str], classes: Sequence[str]) -> List[str]:
 
 
 def paint(image: np.ndarray, mask: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]],
-          opacity: float = 0.5, shown: Optional[Collection[str]] = None) -> np.ndarray:
+          opacity: float = 0.5, only: Optional[Collection[str]] = None) -> np.ndarray:
     """Paints classes over an image.
 
     Args:
-        image: H x W x 3, uint8, RGB.
+        image: H x W x 3, uint8, RGB, as is what is returned.
         mask: H x W, the class id of each pixel.
-        classes: name of each class.
-        palette: colour of each class, RGB from 0 to 255.
+        classes, palette: name of each class, and its colour, RGB from 0 to 255.
         opacity: of the paint, from 0 (the image) to 1 (the class map).
-        shown: the classes to paint; the image stays as it is elsewhere. Default: all.
+        only: the classes to paint; the image stays as it is elsewhere. Default: all.
 
-    Returns:
-        H x W x 3, uint8, RGB.
+    Raises:
+        InputError: if the opacity is not from 0 to 1, or a name is none of the classes.
     """
+    check_opacity(opacity)
     painted = cv2.addWeighted(image, 1 - opacity, np.asarray(palette, np.uint8)[mask], opacity, 0)
-    if shown is None:
+    if only is None:
         return painted
-    return np.where(np.isin(classes, list(shown))[mask][..., None], painted, image)
+    return np.where(np.isin(classes, find_classes(only, classes))[mask][..., None], painted, image)
 
 
 def draw_overlay(image: np.ndarray, mask: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]],
-                 opacity: float = 0.5, shown: Optional[Collection[str]] = None) -> Image.Image:
-    """Paints classes over an image, see :func:`paint`, and lists those present, with their share, on the right.
-
-    Returns:
-        A picture of H x (W + legend); a legend with more rows than H holds makes it taller.
-    """
-    painted = Image.fromarray(paint(image, mask, classes, palette, opacity, shown))
-    share = {name: part for name, part in class_share(mask, classes).items() if shown is None or name in shown}
+                 opacity: float = 0.5, only: Optional[Collection[str]] = None) -> Image.Image:
+    """Paints classes over an image, see :func:`paint`, and lists those present, with their share, on the right: a
+    picture of H x (W + legend); a legend with more rows than H holds makes it taller."""
+    painted = Image.fromarray(paint(image, mask, classes, palette, opacity, only))
+    listed = classes if only is None else find_classes(only, classes)
+    share = {name: part for name, part in class_share(mask, classes).items() if name in listed}
     if not share:
         return painted
     legend = _legend(share, dict(zip(classes, palette)))

@@ -8,6 +8,7 @@ import socket
 import stat
 import tempfile
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Iterator, List, Optional
 
 import numpy as np
@@ -16,11 +17,12 @@ from PIL import Image, ImageOps
 
 from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
 from mmseg_inceptionnext.datasets.toy_ade20k import draw_scene
-from mmseg_inceptionnext.errors import InputError
+from mmseg_inceptionnext.errors import InputError, UserError
 
 from .segmenter import Segmenter
 from .viewer import draw_examples, draw_message, draw_result
 
+HERE = Path(__file__).parent
 MAX_MEGABYTES = 20
 MAX_MEGAPIXELS = 25
 MAX_SIDE = 16384  # pixels
@@ -41,18 +43,7 @@ SET_OPACITY = "(opacity) => document.documentElement.style.setProperty('--opacit
 
 
 def find_port(host: str, port: int) -> int:
-    """Checks that a server can listen, before a model is loaded for it.
-
-    Args:
-        host: name or address of this machine.
-        port: 0 for any that is free.
-
-    Returns:
-        The port.
-
-    Raises:
-        ValueError: if it is in use, or the host is none of this machine's.
-    """
+    """The port, or one that is free for 0; an InputError if it is in use, or the host is none of this machine's."""
     if not 0 <= port <= 65535:
         raise InputError(f'--port {port}: allowed are 1 to 65535, and 0 for any that is free')
     try:
@@ -73,7 +64,7 @@ def serve(segmenter: Segmenter, title: str, host: str, port: int, examples: Opti
 
     Args:
         segmenter: the model; one image at a time is given to it.
-        title: shown on the page.
+        title: of the page.
         host: address to listen at; ``0.0.0.0`` for all of this machine's.
         port: see :func:`find_port`.
         examples: folder with images to choose from. Default: drawn scenes.
@@ -82,15 +73,24 @@ def serve(segmenter: Segmenter, title: str, host: str, port: int, examples: Opti
         The page's URL.
 
     Raises:
-        ValueError: if Gradio is missing, ``examples`` holds no image, or the page cannot be served there.
+        InputError: if Gradio is missing, ``examples`` holds no image, or the page cannot be served there.
     """
     gr = load_gradio()
+    from starlette.middleware import Middleware
+
+    from .page_guard import Guard
     port = find_port(host, port)
     with _own_folder() as folder, _uploads_to(osp.join(folder, 'uploads')) as uploads:
         page = build_page(segmenter, title, list_examples(examples) if examples else draw_scenes(folder))
         theme = gr.themes.Default(primary_hue='blue', font=('system-ui', 'sans-serif'), font_mono='monospace')
+        guard = Middleware(Guard, host=host, folder=uploads, file_size=(MAX_MEGABYTES + 1) << 20,
+                           total=MAX_UPLOADS << 20, seconds=2 * KEPT)
         try:
-            yield _launch(page, host, port, theme, uploads)
+            # Nothing is loaded from, or told to, another server.
+            yield page.launch(
+                server_name=host, server_port=port, max_file_size=f'{MAX_MEGABYTES}mb', share=False, ssr_mode=False,
+                prevent_thread_lock=True, quiet=True, run_history=False, enable_monitoring=False, footer_links=[],
+                css=HERE.joinpath('page.css').read_text(), theme=theme, app_kwargs=dict(middleware=[guard]))[1]
         finally:
             page.close(verbose=False)
 
@@ -129,24 +129,8 @@ def _uploads_to(folder: str) -> Iterator[str]:
             os.environ['GRADIO_TEMP_DIR'] = before
 
 
-def _launch(page, host: str, port: int, theme, uploads: str) -> str:
-    """Starts the server of a page, with nothing that is loaded from, or told to, another one; returns the URL."""
-    from starlette.middleware import Middleware
-
-    from .page_guard import Guard
-    guard = Middleware(Guard, host=host, folder=uploads, file_size=(MAX_MEGABYTES + 1) << 20, total=MAX_UPLOADS << 20,
-                       seconds=2 * KEPT)
-    try:
-        return page.launch(
-            server_name=host, server_port=port, max_file_size=f'{MAX_MEGABYTES}mb', share=False, ssr_mode=False,
-            prevent_thread_lock=True, quiet=True, run_history=False, enable_monitoring=False, footer_links=[],
-            css=read_text('page.css'), theme=theme, app_kwargs=dict(middleware=[guard]))[1]
-    except OSError as error:
-        raise InputError(f'--host {host} --port {port}: {error}') from error
-
-
 def load_gradio():
-    """The library, or a ValueError that says how to install it."""
+    """The library, or an InputError that says how to install it."""
     try:
         import gradio
     except ImportError as error:
@@ -156,13 +140,7 @@ def load_gradio():
 
 
 def build_page(segmenter: Segmenter, title: str, examples: List[str]):
-    """The page, as Gradio's Blocks.
-
-    Args:
-        segmenter: the model.
-        title: of the page.
-        examples: image files to choose from.
-    """
+    """The page, as Gradio's Blocks, with example images of these files."""
     gr = load_gradio()
 
     def segment(path: Optional[str]) -> str:
@@ -179,16 +157,17 @@ def build_page(segmenter: Segmenter, title: str, examples: List[str]):
                 upload = gr.File(label=f'Image, up to {MAX_MEGABYTES} MB, {MAX_MEGAPIXELS} megapixels',
                                  file_types=list(IMAGE_SUFFIXES), height=160)
                 upload.async_move_resource_to_block_cache = _no_url(upload.async_move_resource_to_block_cache)
-                choice = gr.HTML(draw_examples(read_thumbnails(examples)), js_on_load=CHOOSE, elem_id='examples')
+                choice = gr.HTML(draw_examples(map(read_thumbnail, examples)), js_on_load=CHOOSE, elem_id='examples')
             with gr.Column(scale=4, min_width=320):
                 opacity = gr.Slider(0, 1, 0.5, step=0.05, label='Opacity of the classes', elem_id='opacity', buttons=[])
-                view = gr.HTML(draw_message(EMPTY, 'empty'), js_on_load=read_text('viewer.js'), elem_id='view')
+                view = gr.HTML(draw_message(EMPTY, 'empty'), elem_id='view',
+                               js_on_load=HERE.joinpath('viewer.js').read_text())
         one_at_a_time = dict(concurrency_limit=1, concurrency_id='model', show_progress_on=view)
         upload.upload(segment, upload, view, api_name='segment', **one_at_a_time).then(
             lambda: None, None, upload, api_visibility='private')  # an empty field takes the next image
         choice.click(segment_example, None, view, api_visibility='private', **one_at_a_time)
         opacity.input(None, opacity, None, js=SET_OPACITY)
-    return page.queue(api_open=False, max_size=MAX_WAITING)  # nobody passes the queue by
+    return page.queue(api_open=False, max_size=MAX_WAITING)  # nobody can skip the queue
 
 
 def _no_url(take):
@@ -200,28 +179,19 @@ def _no_url(take):
     return take_file
 
 
-def read_text(name: str) -> str:
-    """What the browser gets of this folder."""
-    with open(osp.join(osp.dirname(__file__), name), encoding='utf-8') as file:
-        return file.read()
-
-
 def segment_file(segmenter: Segmenter, path: str) -> str:
     """The HTML of a file's result, or of the sentence that says why there is none."""
     name = osp.basename(path)
     try:
         check_size(path)
         return draw_result(segmenter(path), name)
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:  # RuntimeError: a device out of memory
+    except (UserError, OSError, MemoryError) as error:
         reason = (str(error) or type(error).__name__).replace(path, name)
         return draw_message(reason if reason.startswith(name) else f'{name}: {reason}', 'failed')
 
 
 def check_size(path: str) -> None:
-    """Reads the head of an image, before a decoder makes room for what it promises.
-
-    Raises:
-        ValueError: if the file is too large, has too many pixels or too long a side, or is no image.
+    """Raises an InputError if an image is too large, or none, before a decoder makes room for what its head promises.
     """
     if osp.getsize(path) > MAX_MEGABYTES << 20:
         raise InputError(f'{path}: has {osp.getsize(path) / (1 << 20):.1f} MB; at most {MAX_MEGABYTES} are taken')
@@ -239,13 +209,9 @@ def check_size(path: str) -> None:
 
 
 def list_examples(folder: str) -> List[str]:
-    """The first images of a folder.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    names = sorted(os.listdir(folder)) if osp.isdir(folder) else []
-    paths = [osp.join(folder, name) for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+    """The first images of a folder; an InputError if there is none."""
+    paths = [path for path in sorted(glob.glob(osp.join(glob.escape(folder), '*')))
+             if path.lower().endswith(IMAGE_SUFFIXES)]
     if not paths:
         raise InputError(f'--examples {folder}: holds no image; files that end in {" ".join(IMAGE_SUFFIXES)} are taken')
     return paths[:NUM_EXAMPLES]
@@ -260,16 +226,13 @@ def draw_scenes(folder: str) -> List[str]:
     return paths
 
 
-def read_thumbnails(paths: List[str]) -> List[Image.Image]:
-    """Small pictures of images; a grey one of what cannot be read."""
-    thumbnails = []
-    for path in paths:
-        try:
-            check_size(path)
-            with Image.open(path) as image:
-                small = ImageOps.exif_transpose(image).convert('RGB')
-            small.thumbnail((THUMBNAIL, THUMBNAIL))
-        except (ValueError, OSError, SyntaxError):  # SyntaxError: Pillow, of a damaged PNG
-            small = Image.new('RGB', (THUMBNAIL, THUMBNAIL), 'grey')
-        thumbnails.append(small)
-    return thumbnails
+def read_thumbnail(path: str) -> Image.Image:
+    """A small picture of an image; a grey one of what cannot be read."""
+    try:
+        check_size(path)
+        with Image.open(path) as image:
+            small = ImageOps.exif_transpose(image).convert('RGB')
+    except (ValueError, OSError, SyntaxError):  # SyntaxError: Pillow, of a damaged PNG
+        small = Image.new('RGB', (THUMBNAIL, THUMBNAIL), 'grey')
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    return small

@@ -45,59 +45,45 @@ class Guard:
         if scope['type'] == 'lifespan':
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
-        refusal = self.refuse_sender(headers) or self.refuse_content(scope, headers)
-        if refusal:
-            return await _answer(refusal, scope, receive, send)
-        length = int(headers.get('content-length', 0)) if scope['path'] == UPLOAD else 0
+        refusal = self.refuse(headers, scope['path'], scope.get('method', 'GET'))
+        length = int(headers.get('content-length', 0)) if scope['path'] == UPLOAD and not refusal else 0
         self.coming += length
         try:
             if length and await run_in_threadpool(remove_old, self.folder, self.seconds) + self.coming > self.total:
                 refusal = 507, (f'the page keeps at most {self.total >> 20} MB of uploads; beside those that it has, '
                                 f'one of {length / (1 << 20):.1f} MB does not fit: try again in '
                                 f'{self.seconds / 60:.0f} minutes, when they are deleted')
-                return await _answer(refusal, scope, receive, send)
-            await self.app(scope, receive, send)
+            answer = PlainTextResponse(refusal[1] + '\n', refusal[0]) if refusal else self.app
+            await answer(scope, receive, send)
         finally:
             self.coming -= length
 
-    def refuse_sender(self, headers: Headers) -> Optional[Tuple[int, str]]:
-        """The status and the sentence for a request whose ``Host`` or ``Origin`` is not this page's."""
+    def refuse(self, headers: Headers, path: str, method: str) -> Optional[Tuple[int, str]]:
+        """The status and the sentence for a request that is not this page's, for other servers' files, or too long."""
         host, origin = headers.get('host', '').lower(), headers.get('origin')
-        match = HOST.fullmatch(host)
-        if not match or not (match[1] in self.names or _is_address(match[1])):
+        name = HOST.fullmatch(host)
+        length, limit = int(headers.get('content-length', 0)), self.file_size if path == UPLOAD else BODY
+        if not name or not (name[1] in self.names or _is_address(name[1])):
             return 403, (f'the page was asked for at {host!r}; it answers at an IP address, localhost, and the names '
                          f'{", ".join(sorted(self.names))}: open it there, or start it with --host and its name')
         if origin is not None and origin.lower().partition('://')[2] != host:
             return 403, f'the request comes from {origin!r}; the page at {host} takes its own alone: open it itself'
-        return None
-
-    def refuse_content(self, scope, headers: Headers) -> Optional[Tuple[int, str]]:
-        """The status and the sentence for a request that asks for another server's files, or has too long a body."""
-        path = scope['path']
         if '://' in path:
             return 403, f'{path}: the page fetches nothing from other servers; upload a file'
-        if scope.get('method') not in (None, 'GET', 'HEAD', 'OPTIONS') and path not in POSTS:
-            return 405, f'{scope["method"]} {path}: taken are POST at {", ".join(POSTS)}'
+        if method not in ('GET', 'HEAD', 'OPTIONS') and path not in POSTS:
+            return 405, f'{method} {path}: taken are POST at {", ".join(POSTS)}'
         if 'transfer-encoding' in headers:
             return 411, 'the request has no Content-Length; send one, and no Transfer-Encoding'
-        length, limit = int(headers.get('content-length', 0)), self.file_size if path == UPLOAD else BODY
         if length > limit:
             return 413, f'the request has {length} bytes; at most {limit} are taken: send a smaller file'
         return None
 
 
-async def _answer(refusal: Tuple[int, str], *connection) -> None:
-    status, sentence = refusal
-    await PlainTextResponse(sentence + '\n', status)(*connection)
-
-
 def _is_address(name: str) -> bool:
     """Is it an IPv4 or IPv6 address?"""
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
+    with suppress(ValueError):
+        return bool(ipaddress.ip_address(name))
+    return False
 
 
 def remove_old(folder: str, seconds: float) -> int:

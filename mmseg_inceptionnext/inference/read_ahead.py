@@ -8,8 +8,8 @@ def read_ahead(function: Callable[[Any], Any], items: Iterable[Any], depth: int,
                ) -> Iterator[Tuple[Any, Any]]:
     """Pairs of each item and ``function(item)``, in order; the next ``depth`` are under way while one is used.
 
-    What is under way is finished, also when the caller stops taking results. If ``items`` raises, the results of those
-    before come first. Ctrl-C ends it at once: no other result follows.
+    What is under way is finished, also when the caller stops taking results. Ctrl-C, and an error of ``items``, end it
+    at once: no other result follows.
 
     Args:
         function: called in threads, which Ctrl-C does not reach.
@@ -18,21 +18,12 @@ def read_ahead(function: Callable[[Any], Any], items: Iterable[Any], depth: int,
         workers: number of threads.
     """
     with ThreadPoolExecutor(workers) as pool:
-        waiting, failure, items = deque(), None, iter(items)
-        while True:
-            try:
-                item = next(items)
-            except StopIteration:
-                break
-            except Exception as error:
-                failure = error
-                break
+        waiting = deque()
+        for item in items:
             waiting.append((item, pool.submit(function, item)))
             if len(waiting) > depth:
-                item, future = waiting.popleft()
-                yield item, future.result()
+                first, future = waiting.popleft()
+                yield first, future.result()
         while waiting:
-            item, future = waiting.popleft()
-            yield item, future.result()
-        if failure is not None:
-            raise failure
+            first, future = waiting.popleft()
+            yield first, future.result()

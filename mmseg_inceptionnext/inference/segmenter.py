@@ -2,31 +2,27 @@
 import os
 from typing import Any, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 
+import cv2
 import numpy as np
 from mmengine.dataset import Compose
 from PIL import Image, ImageOps
 
 from mmseg_inceptionnext.datasets.files import read, why_unreadable
 from mmseg_inceptionnext.datasets.folders import loaders
-from mmseg_inceptionnext.errors import InputError
+from mmseg_inceptionnext.errors import InputError, UserError
 
 from .inputs import require_file
 from .onnx_backend import LOADING, OnnxBackend
+from .outputs import SegmentationResult
 from .read_ahead import read_ahead
-from .result import SegmentationResult
-from .torch_backend import TorchBackend
+from .torch_backend import TorchBackend, memory_errors
 
 Source = Union[str, os.PathLike, np.ndarray, Image.Image]
-Outcome = Union[SegmentationResult, Exception]
+END = object()  # in the place of an image after the last
 
 
 class Prepared(NamedTuple):
-    """An image that was read.
-
-    Attributes:
-        image: H x W x 3, uint8, RGB.
-        data: what the pipeline made of it, as the backend takes it.
-    """
+    """An image that was read, H x W x 3, uint8, RGB, and what the pipeline made of it, as the backend takes it."""
     image: np.ndarray
     data: Any
 
@@ -53,7 +49,7 @@ class Segmenter:
 
     Args:
         checkpoint: file that MMEngine's runner or ``tools/publish_checkpoint.py`` wrote, or what else
-            :func:`mmseg_inceptionnext.engine.load_source` takes; or an ``.onnx`` file of ``tools/export_onnx.py``.
+            :func:`mmseg_inceptionnext.checkpoints.load_source` takes; or an ``.onnx`` file of ``tools/export_onnx.py``.
         config: config file. Default: the config inside the checkpoint.
         device: such as ``cpu`` or ``cuda:0``. Default: the best there is.
         fuse_model: fold the norms into the convolutions, see :func:`mmseg_inceptionnext.fuse`: faster, and the same
@@ -69,61 +65,46 @@ class Segmenter:
     Raises:
         CheckpointError: if the checkpoint cannot be had or read, holds more than data, or does not fit the model.
         TypeError: if ``checkpoint`` is no path.
-        ValueError: if it holds no config and none is given, if neither checkpoint nor config name and colour the
-            classes, if the device is not there, or if an ``.onnx`` file cannot do what is asked.
+        InputError: if it holds no config and none is given, if neither checkpoint nor config name and colour the
+            classes, if the device is not there, or if the model cannot do what is asked.
     """
 
-    def __init__(self,
-                 checkpoint: str,
-                 config: Optional[str] = None,
-                 device: Optional[str] = None,
-                 fuse_model: bool = False,
-                 trust_checkpoint: bool = False,
-                 amp: Optional[str] = None,
-                 tta: bool = False,
-                 batch_size: int = 1,
-                 probabilities: bool = False,
-                 compile: bool = False) -> None:
+    def __init__(self, checkpoint: str, config: Optional[str] = None, device: Optional[str] = None,
+                 fuse_model: bool = False, trust_checkpoint: bool = False, amp: Optional[str] = None, tta: bool = False,
+                 batch_size: int = 1, probabilities: bool = False, compile: bool = False) -> None:
         if not isinstance(checkpoint, (str, os.PathLike)):
             raise TypeError(f'{type(checkpoint).__name__} as checkpoint: allowed is the path of a file')
         if type(batch_size) is not int or batch_size < 1:
             raise InputError(f'--batch-size {batch_size!r}: allowed is a whole number from 1')
-        self.batch_size, self.probabilities = batch_size, probabilities
-        checkpoint = os.fspath(checkpoint)
+        checkpoint, self.batch_size, self.probabilities = os.fspath(checkpoint), batch_size, probabilities
         if checkpoint.lower().endswith('.onnx'):
             if config or amp or tta or compile:
                 raise InputError(f'{checkpoint} was exported with its config and precision, one view an image; leave '
                                  '--config, --amp, --tta and --compile out, or give the checkpoint in its place')
-            self.backend = OnnxBackend(checkpoint, device)
+            self.backend = OnnxBackend(checkpoint, device, probabilities)
             self._load = Compose([dict(LOADING)])
         else:
             self.backend = TorchBackend(
-                checkpoint, config, device, fuse_model, amp, tta, trust_checkpoint, compile)
+                checkpoint, config, device, fuse_model, amp, tta, trust_checkpoint, probabilities, compile)
             self._load = self.backend.load
         self.classes, self.palette = self.backend.classes, self.backend.palette
 
     @property
     def model(self):
         """The segmentor, of a checkpoint."""
-        return self._of_checkpoint().model
+        return self.backend.model
 
     @property
     def cfg(self):
         """The config, of a checkpoint."""
-        return self._of_checkpoint().cfg
-
-    def _of_checkpoint(self) -> TorchBackend:
-        if isinstance(self.backend, OnnxBackend):
-            raise AttributeError(f'{self.backend.path} is an ONNX file, which has no PyTorch model and no config; give '
-                                 'Segmenter the checkpoint that it was exported from')
-        return self.backend
+        return self.backend.cfg
 
     def __call__(self, images: Union[Source, Iterable[Source]]
                  ) -> Union[SegmentationResult, List[SegmentationResult], Iterator[SegmentationResult]]:
         """Segments an image, a list of images, or any other iterable of images as results are taken.
 
         Raises:
-            ValueError: if a file is missing or is no image that can be read, or an array is no image.
+            InputError: if a file is missing or is no image that can be read, or an array is no image.
         """
         if isinstance(images, (str, os.PathLike, np.ndarray, Image.Image)):
             return next(self._results([images]))
@@ -132,79 +113,86 @@ class Segmenter:
         return list(self._results(images)) if isinstance(images, (list, tuple)) else self._results(images)
 
     def _results(self, sources: Iterable[Source]) -> Iterator[SegmentationResult]:
-        for _, outcome in self.outcomes(sources):
-            if isinstance(outcome, Exception):
-                raise outcome
-            yield outcome
+        for _, result in self.outcomes(sources):
+            if isinstance(result, Exception):
+                raise result
+            yield result
 
-    def outcomes(self, sources: Iterable[Source]) -> Iterator[Tuple[Source, Outcome]]:
+    def outcomes(self, sources: Iterable[Source]) -> Iterator[Tuple[Source, Union[SegmentationResult, Exception]]]:
         """Each image with its result, or the error that there is none: what fails does not keep the others back.
 
-        If ``sources`` itself raises, it does so after the outcomes of all images before.
+        An error that is no :class:`UserError` is a fault, and meant to be raised. If ``sources`` itself raises, it does
+        so after all images before.
         """
         batch: List[Tuple[Source, Prepared]] = []
-        failures: List[Exception] = []
+        shape_of = self.backend.shape_of
 
-        def taken() -> Iterator[Tuple[Source, Union[Source, Exception]]]:
+        def kept() -> Iterator[Tuple[Source, Any]]:
             try:
                 for source in sources:
-                    yield source, _own(source)
-            except Exception as error:  # of a generator, to be raised behind the results of what it gave
-                failures.append(error)
+                    yield source, _keep(source)
+            except Exception as error:  # of a generator
+                yield END, error
 
-        for (source, _), prepared in read_ahead(self._try_to_prepare, taken(), depth=self.batch_size + 1):
+        for (source, _), prepared in read_ahead(self._try_to_prepare, kept(), depth=self.batch_size + 1):
             failed = isinstance(prepared, Exception)
-            if batch and (failed or len(batch) == self.batch_size or not self._alike(batch[0][1], prepared)):
+            if failed or len(batch) == self.batch_size or batch and (
+                    shape_of(prepared.data) != shape_of(batch[0][1].data)):
                 yield from self._predict(batch)
                 batch = []
+            if source is END:
+                raise prepared
             if failed:
                 yield source, prepared
             else:
                 batch.append((source, prepared))
-        if batch:
-            yield from self._predict(batch)
-        if failures:
-            raise failures[0]
+        yield from self._predict(batch)
 
-    def _alike(self, one: Prepared, other: Prepared) -> bool:
-        return self.backend.shape_of(one.data) == self.backend.shape_of(other.data)
-
-    def _predict(self, batch: List[Tuple[Source, Prepared]]) -> Iterator[Tuple[Source, Outcome]]:
+    def _predict(self, batch: List[Tuple[Source, Prepared]]
+                 ) -> Iterator[Tuple[Source, Union[SegmentationResult, Exception]]]:
         try:
-            predictions = self.backend.predict([prepared.data for _, prepared in batch], self.probabilities)
-        except RuntimeError as error:  # out of memory
+            with memory_errors():
+                predictions = self.backend.predict([image.data for _, image in batch]) if batch else []
+        except UserError as error:
             if len(batch) == 1:
                 yield batch[0][0], error
-            else:
+            else:  # they may fit one by one
                 for pair in batch:
                     yield from self._predict([pair])
             return
         for (source, prepared), (mask, probabilities) in zip(batch, predictions):
             yield source, SegmentationResult(prepared.image, mask, self.classes, self.palette, probabilities)
 
-    def prepare(self, source: Source) -> Prepared:
-        """Reads an image and takes it through the pipeline.
-
-        Raises:
-            ValueError: if a file is missing or is no image that can be read, or an array is no image.
-        """
-        loaded = self._read(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else self._take(source)
-        image = loaded['img'] if loaded['img'].ndim == 3 else np.repeat(loaded['img'][..., None], 3, axis=2)
-        image = image[..., ::-1].astype(np.uint8)  # a copy: the pipeline may change what was loaded
-        return Prepared(image, self.backend.prepare(loaded))
-
-    def _try_to_prepare(self, taken: Tuple[Source, Union[Source, Exception]]) -> Union[Prepared, Exception]:
-        """What became of an image, from the pair of what was given and what is kept of it, see :func:`_own`."""
-        source = taken[1]
+    def _try_to_prepare(self, kept: Tuple[Source, Any]) -> Union[Prepared, Exception]:
         try:
-            if isinstance(source, Exception):
-                raise source
-            return self.prepare(source)
-        except (ValueError, TypeError) as error:
+            return kept[1] if isinstance(kept[1], Exception) else self.prepare(kept[1])
+        except Exception as error:  # whose traceback goes with it
             return error
-        except Exception as error:  # OpenCV, of an image that cannot be resized
-            name = source if isinstance(source, (str, os.PathLike)) else type(source).__name__
-            return ValueError(f'{name}: cannot be prepared for the network: {error}')
+
+    def prepare(self, source: Source) -> Prepared:
+        """Reads an image and takes it through the pipeline; raises as a call does."""
+        is_path = isinstance(source, (str, os.PathLike))
+        loaded = self._read(os.fspath(source)) if is_path else self._take(source)
+        try:
+            image = loaded['img'] if loaded['img'].ndim == 3 else np.repeat(loaded['img'][..., None], 3, axis=2)
+            image = image[..., ::-1].astype(np.uint8)  # a copy: the pipeline may change what was loaded
+            return Prepared(image, self.backend.prepare(loaded))
+        except (cv2.error, MemoryError) as error:  # OpenCV: of an image that cannot be resized
+            name = source if is_path else type(source).__name__
+            raise InputError(f'{name}: cannot be prepared for the network: {error}') from error
+
+    def _read(self, path: str) -> dict:
+        require_file(path)
+        try:
+            read(path)  # what is cut off or damaged would be made up
+            return self._load(dict(img_path=path))
+        except ValueError as error:
+            raise InputError(f'{path}: cannot be read as an image: it {error}') from error
+        except Exception as error:  # OpenCV, mmcv and the file system each have their own errors for a bad file
+            loader = loaders(self._load).get('img_path')
+            reason = loader and why_unreadable(path, loader)
+            raise InputError(f'{path}: cannot be read as an image: '
+                             f'{f"it {reason}" if reason else type(error).__name__}') from error
 
     def _take(self, image: Union[np.ndarray, Image.Image]) -> dict:
         """An image from memory, as the loading step gives it."""
@@ -220,30 +208,15 @@ class Segmenter:
         return dict(img=np.ascontiguousarray(bgr, dtype), img_path=None, img_shape=bgr.shape[:2],
                     ori_shape=bgr.shape[:2])
 
-    def _read(self, path: str) -> dict:
-        require_file(path)
-        try:
-            read(path)  # what is cut off or damaged would be made up
-            return self._load(dict(img_path=path))
-        except ValueError as error:
-            raise InputError(f'{path}: cannot be read as an image: it {error}') from error
-        except Exception as error:  # OpenCV, mmcv and the file system each have their own errors for a bad file
-            loader = loaders(self._load).get('img_path')
-            reason = loader and why_unreadable(path, loader)
-            raise InputError(f'{path}: cannot be read as an image: '
-                             f'{f"it {reason}" if reason else type(error).__name__}') from error
 
-
-def _own(source: Source) -> Union[Source, Exception]:
+def _keep(source: Source) -> Union[Source, Exception]:
     """An image from memory, which its owner may fill again while it waits, as one that stays; or why it cannot be."""
     if isinstance(source, np.ndarray):
         return source.copy()
-    if not isinstance(source, Image.Image):
-        return source
     try:
-        return _rgb(source)
-    except Exception as error:  # Pillow, of a file that is cut off
-        return ValueError(f'{type(source).__name__}: cannot be read: {error}')
+        return _rgb(source) if isinstance(source, Image.Image) else source
+    except InputError as error:
+        return error
 
 
 def _unknown(image: Any) -> TypeError:
@@ -252,17 +225,16 @@ def _unknown(image: Any) -> TypeError:
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
-    """A PIL image as OpenCV reads its file.
-
-    Raises:
-        ValueError: if it is of mode F, or of mode I with values that 16 bits do not hold.
-    """
-    image = ImageOps.exif_transpose(image)
+    """A PIL image as OpenCV reads its file."""
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode not in ('F', 'I') and not image.mode.startswith('I;16'):
+            return np.asarray(image.convert('RGB'))
+    except Exception as error:  # Pillow has many for a file that is cut off
+        raise InputError(f'{type(image).__name__}: cannot be read: {error}') from error
     if image.mode == 'F':
         raise InputError('a PIL image of mode F (floating point), whose range nothing tells: bring it to 0 to 255 and '
                          'convert it to mode L or RGB')
-    if image.mode != 'I' and not image.mode.startswith('I;16'):
-        return np.asarray(image.convert('RGB'))
     values = np.asarray(image)  # Pillow would clip these
     if values.min() < 0 or values.max() >= 1 << 16:
         raise InputError(f'a PIL image of mode I with values from {values.min()} to {values.max()}: allowed are 0 to '

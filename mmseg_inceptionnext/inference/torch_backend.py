@@ -1,6 +1,6 @@
 """Predicts with a checkpoint, through the config's own test pipeline."""
-from contextlib import nullcontext
-from typing import List, Optional, Tuple, Union
+from contextlib import contextmanager, nullcontext
+from typing import Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -36,16 +36,15 @@ class TorchBackend:
     Attributes:
         cfg: its config.
         model: the segmentor.
-        classes: name of each class id.
-        palette: colour of each class id.
+        classes, palette: name and colour of each class id.
         load: the pipeline's step that reads a file.
     """
 
     def __init__(self, checkpoint: str, config: Optional[str], device: Optional[str], fuse_model: bool,
-                 amp: Optional[str], tta: bool, trust_checkpoint: bool, compiles: bool = False) -> None:
+                 amp: Optional[str], tta: bool, trust_checkpoint: bool, probabilities: bool, compiles: bool) -> None:
         if amp not in (None, *AMP_DTYPES):
             raise InputError(f'--amp {amp}: allowed are {", ".join(AMP_DTYPES)}')
-        self.amp = amp
+        self.amp, self.probabilities = amp, probabilities
         own_cfg = load_config(config) if config else None
         source = config or f'the config inside {checkpoint}'
         with safe_checkpoints(trust_checkpoint):
@@ -62,18 +61,21 @@ class TorchBackend:
                              f'{self.model.num_classes}; give the config it was trained with by --config')
         try:
             self.model.to(device or get_device()).eval()
-            if fuse_model:
-                fuse(self.model, inplace=True)
-            if amp:
-                cast_convolutions(self.model, AMP_DTYPES[amp])
-            if compiles:
-                compile_model(self.model)
-            self.model.data_preprocessor._non_blocking = self._is_on_gpu  # whose images are in pinned memory
         except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch built without CUDA
             raise InputError(f'--device {device} cannot be used here: {error}') from error
-        self._predictor = self.model
-        if tta:
-            self._predictor = MODELS.build(dict(self.cfg.tta_model, module=self.model)).eval()
+        if fuse_model:
+            fuse(self.model, inplace=True)
+        if amp:
+            cast_convolutions(self.model, AMP_DTYPES[amp])
+        if compiles:
+            compile_model(self.model)
+        self.model.data_preprocessor._non_blocking = self._is_on_gpu  # whose images are in pinned memory
+        self.model.test_cfg = ConfigDict(self.model.test_cfg or {}, return_logits=probabilities)
+        self._predictor = MODELS.build(dict(self.cfg.tta_model, module=self.model)).eval() if tta else self.model
+        if probabilities and tta and not getattr(self._predictor, 'keeps_one_sum', False):
+            raise InputError(f'{type(self._predictor).__name__} over {type(self.model).__name__} gives no mean '
+                             "probabilities; take tta_model=dict(type='RunningSumTTAModel') and "
+                             "model.type='MemoryEfficientEncoderDecoder' in the config, or predict without --tta")
 
     def _build_pipeline(self, loaded: LoadedCheckpoint, source: str, tta: bool) -> None:
         cfg = self.cfg
@@ -134,25 +136,19 @@ class TorchBackend:
         return batch
 
     @torch.no_grad()
-    def predict(self, prepared: List[dict], probabilities: bool
-                ) -> List[Tuple[np.ndarray, Optional[np.ndarray]]]:
+    def predict(self, prepared: List[dict]) -> List[Tuple[np.ndarray, Optional[np.ndarray]]]:
         """Predicts some images of the same shape.
 
         Returns:
             For each its mask (H, W) and its probabilities (classes, H, W), float32, or None.
         """
-        if probabilities and self._predictor is not self.model and not getattr(self._predictor, 'keeps_one_sum', False):
-            raise InputError(f'{type(self._predictor).__name__} over {type(self.model).__name__} gives no mean '
-                             "probabilities; take tta_model=dict(type='RunningSumTTAModel') and "
-                             "model.type='MemoryEfficientEncoderDecoder' in the config, or predict without --tta")
-        self.model.test_cfg = ConfigDict(self.model.test_cfg or {}, return_logits=probabilities)
         device = next(self.model.parameters()).device.type
         with torch.autocast(device, AMP_DTYPES[self.amp]) if self.amp else nullcontext():
             samples = self._predictor.test_step(self.batch(prepared))
         few = len(self.classes) <= 256
         masks = [sample.pred_sem_seg.data.squeeze(0).to(torch.uint8 if few else torch.int32) for sample in samples]
         return [(mask.cpu().numpy().astype(np.uint8 if few else np.uint16, copy=False),
-                 self._probabilities(sample) if probabilities else None) for mask, sample in zip(masks, samples)]
+                 self._probabilities(sample) if self.probabilities else None) for mask, sample in zip(masks, samples)]
 
     def _probabilities(self, sample: SegDataSample) -> np.ndarray:
         scores = sample.seg_logits.data.float()
@@ -166,3 +162,15 @@ class TorchBackend:
 def _pinned(images: Union[Tensor, list]) -> Union[Tensor, list]:
     """Images, or lists of images or views, in memory that a GPU copies from while the host goes on."""
     return images.pin_memory() if isinstance(images, Tensor) else [_pinned(image) for image in images]
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Makes an InputError of running out of memory, of a GPU or the host."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        known = isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError))
+        if not known and 'DefaultCPUAllocator' not in str(error):  # PyTorch has no class for the host's
+            raise
+        raise InputError(f'out of memory: {str(error) or type(error).__name__}') from error

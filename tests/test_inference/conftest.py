@@ -1,4 +1,4 @@
-"""A model of random weights, for each file of tests."""
+"""A model of random weights."""
 import pytest
 
 from mmseg_inceptionnext import Segmenter
@@ -6,7 +6,7 @@ from mmseg_inceptionnext import Segmenter
 from utils import TOY, save_checkpoint
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def checkpoint(tmp_path_factory):
     return save_checkpoint(TOY, tmp_path_factory.mktemp('checkpoint') / 'toy.pth')
 

@@ -1,8 +1,9 @@
 """What is written of images, and what is left of those that fail."""
+import io
 import json
 import os
+import runpy
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -11,7 +12,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmseg_inceptionnext import Segmenter
-from mmseg_inceptionnext.inference import Output, Summary, infer
+from mmseg_inceptionnext.inference import ResultWriter, Summary, infer
 from mmseg_inceptionnext.inference.overlay import find_classes
 
 from utils import ROOT, TOY
@@ -28,7 +29,7 @@ def images(toy_root):
 
 
 def test_every_kind_of_result(segmenter, images, tmp_path):
-    output = Output(['index', 'color', 'overlay', 'prob', 'conf'], opacity=0.25)
+    output = ResultWriter(['index', 'color', 'overlay', 'prob', 'conf'], opacity=0.25)
     summary = infer(segmenter, [str(images)], str(tmp_path), output)
     assert summary.images == 3 and not summary.failures and not summary.interrupted
     assert len(list(tmp_path.iterdir())) == 15
@@ -56,7 +57,7 @@ def test_every_kind_of_result(segmenter, images, tmp_path):
 
 
 def test_what_is_there_is_left_out(segmenter, images, tmp_path):
-    output = Output(['index', 'conf'])
+    output = ResultWriter(['index', 'conf'])
     infer(segmenter, [str(images)], str(tmp_path), output)
     kept, lost = tmp_path / 'toy_validation_00000.png', tmp_path / 'toy_validation_00001_conf.png'
     kept.write_bytes(b'untouched')
@@ -70,7 +71,7 @@ def test_what_is_there_is_left_out(segmenter, images, tmp_path):
 def test_results_among_the_photos_are_no_photos(segmenter, images, tmp_path, capsys):
     photos = tmp_path / 'photos'
     shutil.copytree(images, photos)
-    output = Output(['index', 'color', 'overlay', 'conf'])
+    output = ResultWriter(['index', 'color', 'overlay', 'conf'])
     first = infer(segmenter, [str(photos)], str(photos / 'results'), output)
     assert first.images == 3 and 'left out' not in capsys.readouterr().err
     second = infer(segmenter, [str(photos)], str(photos / 'results2'), output)
@@ -92,9 +93,9 @@ def test_pipes_are_named_and_the_rest_go_on(segmenter, images, tmp_path):
 
 
 @pytest.mark.parametrize('make,words', [
-    (lambda: Output(['index', 'colour']), '--save index,colour: allowed are some of index,color,overlay,prob,conf'),
-    (lambda: Output(['']), '--save : allowed are some of'),
-    (lambda: Output(opacity=1.5), r'--opacity 1.5: allowed is 0 \(only the image\) to 1'),
+    (lambda: ResultWriter(['index', 'colour']), '--save index,colour: allowed are .*index,color,overlay,prob,conf'),
+    (lambda: ResultWriter(['']), '--save : allowed are some of'),
+    (lambda: ResultWriter(opacity=1.5), r'--opacity 1.5: allowed is 0 \(only the image\) to 1'),
     (lambda: find_classes(['rood'], ['road', 'sky']), '--classes rood: not among the 2 classes .* there is road'),
     (lambda: find_classes(['xyz'], ['road', 'sky']), '--classes xyz: .* there is road, sky'),
     (lambda: find_classes(['xyz'], [f'class {i}' for i in range(30)]), 'and none is similar'),
@@ -105,8 +106,8 @@ def test_wrong_options_are_explained(make, words):
 
 
 def test_kinds_named_twice_or_with_spaces_are_written_once(segmenter, images, tmp_path):
-    output = Output(['index', ' index', 'conf '])
-    assert output.save == ['index', 'conf'] and list(output.paths('a')) == ['index', 'conf']
+    output = ResultWriter(['index', ' index', 'conf '])
+    assert output.save == ['index', 'conf']
     infer(segmenter, [str(images)], str(tmp_path), output)
     assert len(list(tmp_path.iterdir())) == 6
 
@@ -115,6 +116,20 @@ def test_the_summary_has_the_percents_of_the_legend():
     summary = Summary(images=3, seconds=1.5, share={'road': 1., 'sky': 0.25, 'car': 0.0004})
     assert str(summary).splitlines() == [
         '3 images in 1.5 s, 2.00 images a second', '100.0 %  road', ' 25.0 %  sky', '< 0.1 %  car']
+
+
+def test_faults_of_ours_keep_their_traceback(segmenter, images, tmp_path, monkeypatch):
+    """They are no failures of a file: each would be told of all files."""
+    def predict(prepared):
+        raise RuntimeError('a fault')
+
+    monkeypatch.setattr(segmenter.backend, 'predict', predict)
+    with pytest.raises(RuntimeError, match='a fault'):
+        infer(segmenter, [str(images)], str(tmp_path))
+    monkeypatch.undo()
+    monkeypatch.setattr(segmenter.backend, 'prepare', predict)
+    with pytest.raises(RuntimeError, match='a fault'):
+        infer(segmenter, [str(images)], str(tmp_path))
 
 
 def test_class_names_with_spaces_are_found():
@@ -143,17 +158,17 @@ def test_odd_images_do_not_stop_the_others(checkpoint, images, tmp_path):
     assert str(outcomes[1]).startswith(f'{tmp_path}/line.png: cannot be prepared for the network')
 
 
-def test_the_tool(checkpoint, images, tmp_path):
+def test_the_tool(checkpoint, images, tmp_path, monkeypatch, capsys):
     """A list on standard input, some classes, JSON, and what failed."""
     shutil.copytree(images, tmp_path / 'in')
     (tmp_path / 'in/bad.jpg').write_text('no image')
     names = '\n'.join(str(path) for path in sorted((tmp_path / 'in').iterdir()))
-    result = subprocess.run(
-        [sys.executable, 'tools/infer.py', str(checkpoint), '-', '--out-dir', str(tmp_path / 'out'), '--json',
-         '--classes', 'sky,road', '--batch-size', '2', '--save', 'index,color,conf'], cwd=ROOT, input=names, text=True,
-        capture_output=True)
-    assert result.returncode == 1 and '1 of 4 inputs failed' in result.stderr and 'Traceback' not in result.stderr
-    summary = json.loads(result.stdout)
+    monkeypatch.setattr(sys, 'stdin', io.StringIO(names))
+    monkeypatch.setattr(sys, 'argv', ['infer.py', str(checkpoint), '-', '--out-dir', str(tmp_path / 'out'), '--json',
+                                      '--classes', 'sky,road', '--batch-size', '2', '--save', 'index,color,conf'])
+    with pytest.raises(SystemExit, match='1 of 4 inputs failed'):
+        runpy.run_path(str(ROOT / 'tools/infer.py'), run_name='__main__')
+    summary = json.loads(capsys.readouterr().out)
     assert summary['images'] == 3 and len(summary['failures']) == 1
     assert sum(summary['share'].values()) == pytest.approx(1)
     segmenter = Segmenter(checkpoint, fuse_model=True)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_inceptionnext.inference import Output, SegmentationResult
+from mmseg_inceptionnext.inference import ResultWriter, SegmentationResult
 from mmseg_inceptionnext.inference.inputs import list_images, plan_outputs
 
 
@@ -45,7 +45,7 @@ def write_results(folder, num_classes=3):
     result = SegmentationResult(image, np.zeros((4, 5), dtype), names, [[1, 2, 3]] * num_classes,
                                 np.ones((num_classes, 4, 5), np.float32))
     folder.mkdir(parents=True)
-    Output(['index', 'color', 'overlay', 'prob', 'conf']).write(result, str(folder / 'a'))
+    ResultWriter(['index', 'color', 'overlay', 'prob', 'conf']).write(result, str(folder / 'a'))
     return [*folder.iterdir(), *(folder / touch(folder / f'film_{kind}.mp4') for kind in ('color', 'overlay'))]
 
 

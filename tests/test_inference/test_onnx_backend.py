@@ -13,11 +13,13 @@ from PIL import Image
 from torch.nn import functional as F
 
 from mmseg_inceptionnext import Segmenter
-from mmseg_inceptionnext.export import Settings, export_onnx
+from mmseg_inceptionnext.errors import CheckpointError
+from mmseg_inceptionnext.export import ExportSettings, export_onnx
+from mmseg_inceptionnext.inference import infer
 from mmseg_inceptionnext.inference.onnx_backend import OnnxBackend, _Image, resized
 from mmseg_inceptionnext.inference.page import segment_file
 
-from utils import TOY, run_tool, save_checkpoint
+from utils import TOY, save_checkpoint
 
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
@@ -28,7 +30,7 @@ def exported(tmp_path_factory, toy_root):
     root = tmp_path_factory.mktemp('onnx')
     image = sorted((toy_root / 'images/validation').iterdir())[0]
     checkpoint = save_checkpoint(TOY, root / 'toy.pth')
-    export_onnx(TOY, str(checkpoint), str(root / 'toy.onnx'), [str(image)], Settings())
+    export_onnx(TOY, str(checkpoint), str(root / 'toy.onnx'), [str(image)], ExportSettings())
     return root / 'toy.onnx', image
 
 
@@ -73,12 +75,12 @@ def test_interpolation_of_a_strip_needs_little_memory():
 @pytest.mark.parametrize('channels', [1, 5, 300])
 def test_logits_become_masks_as_in_pytorch(exported, align_corners, channels):
     """Resized to the network's input, then to the image, each bilinearly."""
-    backend = OnnxBackend(str(exported[0]))
+    backend = OnnxBackend(str(exported[0]), probabilities=True)
     backend._align_corners, backend._threshold = align_corners, 0.3
     backend.classes = [str(i) for i in range(max(2, channels))]
     logits = torch.randn(channels, 9, 13)
     image = _Image(np.zeros((1, 3, 36, 52), np.uint8), (101, 75))
-    mask, probabilities = backend._finish(logits.numpy(), image, True)
+    mask, probabilities = backend._finish(logits.numpy(), image)
     up = F.interpolate(logits[None].double(), (36, 52), mode='bilinear', align_corners=align_corners)
     up = F.interpolate(up, (101, 75), mode='bilinear', align_corners=align_corners)[0]
     if channels == 1:
@@ -89,7 +91,8 @@ def test_logits_become_masks_as_in_pytorch(exported, align_corners, channels):
     np.testing.assert_allclose(probabilities, expected.numpy(), atol=1e-5)
     assert (mask == classes.numpy()).mean() > 0.999
     assert mask.dtype == (np.uint16 if channels > 256 else np.uint8) and probabilities.dtype == np.float32
-    same, none = backend._finish(logits.numpy(), image, False)
+    backend.probabilities = False
+    same, none = backend._finish(logits.numpy(), image)
     np.testing.assert_array_equal(same, mask)
     assert none is None
 
@@ -125,17 +128,16 @@ def test_batches_and_lists(exported, toy_root):
     (dict(pipeline='[' * 100000), 'its metadata cannot be used'),
     (dict(classes='["a", "b"]', palette='[[0, 0, 0], [1, 1, 1]]'), '2 classes for a network with 150 outputs'),
     (dict(classes='["a"]', palette='[[0, 0, 0]]'), '1 classes for a network with 150 outputs'),
-    (dict(classes='["a", "a"]', palette='[[0, 0, 0], [1, 1, 1]]'), 'two classes have the same name'),
-    (dict(classes='["a\\u001b[2J"]', palette='[[0, 0, 0]]'), 'no list of printable names'),
+    (dict(classes='["a", "a"]', palette='[[0, 0, 0], [1, 1, 1]]'), 'each class needs a name of its own'),
+    (dict(classes='[]', palette='[]'), 'each class needs a name of its own'),
     (dict(classes='["a"]', palette='[[0, 0, 300]]'), 'three whole numbers from 0 to 255'),
     (dict(output='foo'), 'its metadata cannot be used'),
     (dict(output='foo' * 10**6), 'its metadata cannot be used: .{1,500}$'),
     (dict(classes=json.dumps([str(i) for i in range(10**6)])), 'they have a text of more than 4194304 characters'),
-    (dict(classes=json.dumps(list(map(str, range(65537))))), 'allowed are 65536 of up to 200 characters'),
-    (dict(classes=json.dumps(['a' * 201])), 'allowed are 65536 of up to 200 characters'),
-    (dict(classes='"ab"'), 'no list of printable names'), (dict(classes='[1, 2]'), 'no list of printable names'),
+    (dict(classes=json.dumps(list(map(str, range(65537))))), 'no list of up to 65536 names'),
+    (dict(classes=json.dumps(['a' * 201])), 'up to 200 characters'),
+    (dict(classes='"ab"'), 'no list of up to'), (dict(classes='[1, 2]'), 'no list of up to'),
     (dict(classes='["a"]', palette='[[0, 0, 1.5]]'), 'three whole numbers from 0 to 255'),
-    (dict(classes='["a"]', palette='[[true, 0, 0]]'), 'three whole numbers from 0 to 255'),
     (dict(pipeline='"Resize"'), 'the pipeline is no list of transforms'),
     (dict(pipeline='{}'), 'the pipeline is no list of transforms'),
     (dict(pipeline='[{"type": ["Resize"]}]'), 'allowed are'), (dict(pipeline='[{}]'), 'allowed are'),
@@ -182,10 +184,10 @@ LARGEST = ('ReduceMax', ['image'], 'y', dict(axes=[1], keepdims=0))
 
 
 @pytest.mark.parametrize('nodes,rank,elements,output,words', [
-    ([LARGEST], 3, UINT8, 'classes', r'gives uint8, 1 x 8 x 9, from 7 to 200, where .* promise ids from 0 to 1, 1 x h'),
-    ([('Identity', ['image'], 'y', {})], 4, UINT8, 'classes', r'gives uint8, 1 x 3 x 8 x 9, where'),
+    ([LARGEST], 3, UINT8, 'classes', r'gives uint8, 1 x 8 x 9, from 7 to 200, where .* ids from 0 to 1, 1 x h'),
+    ([('Identity', ['image'], 'y', {})], 4, UINT8, 'classes', r'gives uint8, 1 x 3 x 8 x 9, '),
     ([('Cast', ['image'], 'x', dict(to=FLOAT)), ('ReduceMax', ['x'], 'y', dict(axes=[1], keepdims=0))], 3, FLOAT,
-     'classes', 'gives float32, 1 x 8 x 9, where'),
+     'classes', 'gives float32, 1 x 8 x 9, '),
     ([('Cast', ['image'], 'x', dict(to=FLOAT)), ('Transpose', ['x'], 'y', dict(perm=[0, 2, 1, 3]))], 4, FLOAT, 'logits',
      'gives float32, 1 x 8 x 3 x 9, where its metadata promise the logits of 2 classes, 1 x classes x h x w'),
     ([('ReduceMax', ['image'], 'y', dict(axes=[1], keepdims=1))], 4, UINT8, 'logits', 'gives uint8, 1 x 1 x 8 x 9, w'),
@@ -196,7 +198,7 @@ def test_outputs_that_are_not_what_the_metadata_say_are_refused(tmp_path, nodes,
     path = foreign(tmp_path / 'a.onnx', nodes, rank, elements, output=output)
     image = np.full((8, 9, 3), 200, np.uint8)
     image[0, 0] = 7
-    with pytest.raises(RuntimeError, match=f'^{path} {words}') as error:
+    with pytest.raises(CheckpointError, match=f'^{path} {words}') as error:
         Segmenter(path)(image)
     assert str(error.value).endswith('; export it by tools/export_onnx.py')
     Image.fromarray(image).save(tmp_path / 'a.png')
@@ -224,7 +226,7 @@ def test_logits_that_are_not_finite_are_an_error(tmp_path, divisor):
     if divisor == 'x':
         assert segmenter(image).mask.max() == 0
         image[2, 3] = 0  # 0 / 0
-    with pytest.raises(RuntimeError, match=f'^{path} gives logits that are NaN or infinite: its weights are, or they'):
+    with pytest.raises(CheckpointError, match=f'^{path} gives logits that are NaN or infinite'):
         segmenter([image, image])
 
 
@@ -242,7 +244,8 @@ def with_nan(source, path, name='conv_seg.bias'):
 def test_weights_that_are_not_finite_are_found(exported, tmp_path, monkeypatch):
     """When the file is opened; without the onnx package when an image is predicted, also where class ids come out."""
     ids = tmp_path / 'ids.onnx'
-    export_onnx(TOY, str(exported[0].with_suffix('.pth')), str(ids), [str(exported[1])], Settings(output='classes'))
+    export_onnx(TOY, str(exported[0].with_suffix('.pth')), str(ids), [str(exported[1])],
+                ExportSettings(output='classes'))
     for source in (exported[0], ids):
         path = with_nan(source, tmp_path / 'nan.onnx')
         with pytest.raises(ValueError, match=f'^{path} cannot be opened: 1 of its .* weights hold NaN or infinite '
@@ -250,12 +253,10 @@ def test_weights_that_are_not_finite_are_found(exported, tmp_path, monkeypatch):
             Segmenter(path)
         for package in ('onnx', 'onnx.numpy_helper'):
             monkeypatch.setitem(sys.modules, package, None)
-        with pytest.raises(RuntimeError, match=f'^{path} gives .*logits that are NaN or infinite'):
+        with pytest.raises(CheckpointError, match=f'^{path} gives .*logits that are NaN or infinite'):
             Segmenter(path)(exported[1])
         assert Segmenter(source)(exported[1]).mask.any()
         monkeypatch.undo()
-    result = run_tool('tools/infer.py', path, exported[1], '--out-dir', tmp_path / 'out', check=False)
-    assert result.returncode == 1 and 'Traceback' not in result.stdout and 'hold NaN or infinite' in result.stdout
 
 
 def test_weights_in_other_files_are_not_read(exported, tmp_path):
@@ -266,7 +267,7 @@ def test_weights_in_other_files_are_not_read(exported, tmp_path):
 
 def test_what_a_file_says_is_printed_on_one_line(tmp_path):
     path = foreign(tmp_path / 'a.onnx', [('Nonsense\x1b[2J\n' * 1000, ['image'], 'y', {})], 3, UINT8, output='classes')
-    with pytest.raises(ValueError, match='a.onnx cannot be opened by ONNX Runtime: ') as error:
+    with pytest.raises(ValueError, match='a.onnx cannot be opened: ') as error:
         Segmenter(path)
     assert str(error.value).isprintable() and len(str(error.value)) < 1000
 
@@ -311,7 +312,7 @@ def test_files_and_settings_that_cannot_be_used_are_explained(exported, tmp_path
         Segmenter(exported[0], tta=True)
     classes = with_metadata(exported, tmp_path / 'classes.onnx', output='classes')
     with pytest.raises(ValueError, match='export it with --output logits'):
-        Segmenter(classes, probabilities=True)(exported[1])
+        Segmenter(classes, probabilities=True)
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     with pytest.raises(ValueError, match='runs in ONNX Runtime, which cannot be imported .*: pip install onnxruntime'):
         Segmenter(exported[0])
@@ -320,8 +321,7 @@ def test_files_and_settings_that_cannot_be_used_are_explained(exported, tmp_path
 def test_images_that_the_graph_cannot_take_are_named(exported, tmp_path):
     """A file for one size whose pipeline gives another."""
     fixed = tmp_path / 'fixed.onnx'
-    export_onnx(TOY, str(exported[0].with_suffix('.pth')), str(fixed), [str(exported[1])], Settings(shape=(64, 96)))
+    export_onnx(TOY, str(exported[0].with_suffix('.pth')), str(fixed), [str(exported[1])], ExportSettings((64, 96)))
     wrong = with_metadata((fixed, ), tmp_path / 'wrong.onnx', pipeline='[]')
-    result = run_tool('tools/infer.py', wrong, exported[1], '--out-dir', tmp_path / 'out', check=False)
-    assert result.returncode == 1 and 'Traceback' not in result.stdout
-    assert f'{exported[1]}: ONNX Runtime: ' in result.stdout
+    failure, = infer(Segmenter(wrong), [str(exported[1])], str(tmp_path / 'out')).failures
+    assert failure.startswith(f'{exported[1]}: ONNX Runtime: ')

@@ -13,17 +13,13 @@ from mmseg_inceptionnext import Segmenter
 from mmseg_inceptionnext.inference import infer
 
 from broken_files import half
-from utils import ROOT, TOY, hear_interrupts, save_checkpoint
+from utils import ROOT, hear_interrupts
 
 pytest.importorskip('gradio', reason='the page needs Gradio')
 sync_api = pytest.importorskip('playwright.sync_api', reason='needs Playwright, which drives a browser')
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='needs a browser: Chromium or Chrome on the PATH')
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    return str(save_checkpoint(TOY, tmp_path_factory.mktemp('browser') / 'random.pth'))
+pytestmark = [pytest.mark.browser,
+              pytest.mark.skipif(CHROMIUM is None, reason='needs a browser: Chromium or Chrome on the PATH')]
 
 
 @pytest.fixture
@@ -57,13 +53,14 @@ def tab(url):
 
 
 def opacity_of(tab):
-    return float(tab.evaluate("getComputedStyle(document.querySelector('#view canvas')).opacity"))
+    return float(tab.evaluate("getComputedStyle(document.querySelector('#view .classes')).opacity"))
 
 
 def point_at(tab, x, y, width, height):
     """Moves the pointer to the middle of a pixel of the image and returns what is said of it."""
     box = tab.locator('#view .stack').bounding_box()
     tab.mouse.move(box['x'] + (x + 0.5) / width * box['width'], box['y'] + (y + 0.5) / height * box['height'])
+    tab.wait_for_function("document.querySelector('#view .pointer').textContent")
     return tab.locator('#view .pointer').text_content()
 
 
@@ -77,9 +74,11 @@ def test_a_visit(tab, checkpoint, toy_root, tmp_path):
     tab.set_input_files('input[type=file]', path)
     tab.wait_for_selector('#view .stack')
     check_the_legend(tab, result)
-    tab.wait_for_function(f"document.querySelector('#view canvas').width == {width}")  # painted
-    shown = tab.evaluate("""() => { const canvas = document.querySelector('#view canvas');
-        return [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]; }""")
+    shown = tab.evaluate("""async () => { const picture = document.querySelector('#view .classes');
+        await picture.decode();
+        const canvas = new OffscreenCanvas(picture.naturalWidth, picture.naturalHeight).getContext('2d');
+        canvas.drawImage(picture, 0, 0);
+        return [...canvas.getImageData(0, 0, picture.naturalWidth, picture.naturalHeight).data]; }""")
     colors = np.array(result.palette)[result.mask]
     np.testing.assert_array_equal(np.array(shown).reshape(height, width, 4)[..., :3], colors)
 
@@ -122,6 +121,6 @@ def check_the_slider(tab):
     assert opacity_of(tab) == 0.5
     before = len(tab.requests)
     tab.locator('#opacity input[type=range]').fill('0.8')
-    tab.wait_for_function("getComputedStyle(document.querySelector('#view canvas')).opacity == 0.8")
+    tab.wait_for_function("getComputedStyle(document.querySelector('#view .classes')).opacity == 0.8")
     tab.wait_for_timeout(300)
     assert tab.requests[before:] == []

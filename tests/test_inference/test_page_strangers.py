@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from mmseg_inceptionnext.errors import InputError
 from mmseg_inceptionnext.inference import page
 
 from utils import ROOT
@@ -32,7 +33,7 @@ class Waiting:
 
     def __call__(self, path):
         self.go_on.wait(60)
-        raise ValueError('no result')
+        raise InputError('no result')
 
 
 @pytest.fixture(scope='module')
@@ -79,8 +80,8 @@ def test_this_machine_is_known_by_its_addresses_and_names(served, host):
 def test_the_name_that_is_listened_at_is_known():
     from mmseg_inceptionnext.inference.page_guard import Guard
     guard = Guard(None, 'Page.Example', '', 0, 0, 0)
-    assert not guard.refuse_sender({'host': 'page.example:7860', 'origin': 'https://page.example:7860'})
-    assert guard.refuse_sender({}) and guard.refuse_sender({'host': 'example'})
+    assert not guard.refuse({'host': 'page.example:7860', 'origin': 'https://page.example:7860'}, '/', 'GET')
+    assert guard.refuse({}, '/', 'GET') and guard.refuse({'host': 'example'}, '/', 'GET')
 
 
 @pytest.mark.parametrize('method,path', ROUTES)
@@ -198,6 +199,7 @@ def upload_to(process, name):
     assert upload(SimpleNamespace(port=port), name, 1).is_success
 
 
+@pytest.mark.slow
 def test_uploads_go_whatever_ends_the_page(checkpoint, tmp_path, monkeypatch):
     temporary = tmp_path / 'temporary'
     temporary.mkdir()

@@ -14,6 +14,7 @@ from mmseg_inceptionnext.inference.page import serve
 from utils import TOY, run_tool, save_checkpoint
 
 pytest.importorskip('onnxruntime')
+pytestmark = pytest.mark.slow
 COUNT = 5
 
 

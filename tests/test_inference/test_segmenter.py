@@ -12,6 +12,7 @@ from mmseg.apis import MMSegInferencer
 from PIL import Image, ImageSequence
 
 from mmseg_inceptionnext import Segmenter
+from mmseg_inceptionnext.errors import InputError
 
 from utils import ROOT, TOY, load_model, mean_of_views, run_tool, save_checkpoint
 
@@ -172,11 +173,11 @@ def test_batches_give_the_same(checkpoint, segmenter, paths, monkeypatch):
     batched = Segmenter(checkpoint, batch_size=3)
     sizes, predict = [], batched.backend.predict
 
-    def record(prepared, probabilities):
+    def record(prepared):
         sizes.append(len(prepared))
         if len(prepared) > 2:
-            raise RuntimeError('out of memory')
-        return predict(prepared, probabilities)
+            raise torch.cuda.OutOfMemoryError('of the device')
+        return predict(prepared)
 
     monkeypatch.setattr(batched.backend, 'predict', record)
     small = cv2.imread(str(paths[0]))[:64, :96]
@@ -191,6 +192,23 @@ def test_batches_give_the_same(checkpoint, segmenter, paths, monkeypatch):
             assert (segmenter(image).mask == outcome.mask).mean() > 0.9999
 
 
+def test_threads_share_a_segmenter(segmenter, paths):
+    expected = [result.mask for result in segmenter(paths)]
+    found = [None] * 4
+
+    def run(i):
+        found[i] = [result.mask for result in segmenter(paths)]
+
+    threads = [threading.Thread(target=run, args=(i, )) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for masks in found:
+        for mask, other in zip(masks, expected):
+            np.testing.assert_array_equal(mask, other)
+
+
 def test_views_are_averaged(checkpoint, paths):
     model, mean, std = load_model(TOY, checkpoint)
     result = Segmenter(checkpoint, tta=True, probabilities=True)(paths[0])
@@ -201,13 +219,12 @@ def test_views_are_averaged(checkpoint, paths):
     np.testing.assert_allclose(result.probabilities.sum(0), 1, atol=1e-5)
 
 
-def test_stock_views_keep_no_probabilities(checkpoint, paths, tmp_path):
+def test_stock_views_keep_no_probabilities(checkpoint, tmp_path):
     cfg = Config.fromfile(ROOT / TOY)
     cfg.tta_model.type = 'SegTTAModel'
     cfg.dump(tmp_path / 'stock.py')
-    segmenter = Segmenter(checkpoint, str(tmp_path / 'stock.py'), tta=True, probabilities=True)
-    with pytest.raises(ValueError, match="tta_model=dict\\(type='RunningSumTTAModel'\\)"):
-        segmenter(paths[0])
+    with pytest.raises(InputError, match="tta_model=dict\\(type='RunningSumTTAModel'\\)"):
+        Segmenter(checkpoint, str(tmp_path / 'stock.py'), tta=True, probabilities=True)
 
 
 def test_one_channel_has_two_probabilities(toy_root, paths, tmp_path):
