@@ -14,6 +14,7 @@ MOVED = dict(
         ConfigError='errors', count_complexity='analysis', load_config='config', test='apis:evaluate',
         **dict.fromkeys(('PROTOCOLS', 'Protocol', 'apply_protocol'), 'evaluation')),
     datasets=dict.fromkeys(('BrokenSampleError', 'LabelError', 'MissingDatasetError', 'SampleError'), 'errors'),
+    inference=dict(Output='inference:ResultWriter'), export=dict(Settings='export:ExportSettings'),
     visualization=dict.fromkeys(('describe', 'draw_samples', 'plot_log', 'read_run', 'visualize_features'), 'analysis'))
 
 

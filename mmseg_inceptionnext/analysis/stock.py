@@ -4,7 +4,6 @@ from typing import Tuple
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from torch import nn
@@ -13,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmseg_inceptionnext.errors import InputError
 from mmseg_inceptionnext.models import InceptionNeXt
 from mmseg_inceptionnext.models.backbones.pretrained import extract_trunk
+from mmseg_inceptionnext.models.sync_bn import without_sync_bn
 
 STOCK_TYPES = {'FastUPerHead': 'UPerHead', 'MemoryEfficientEncoderDecoder': 'EncoderDecoder'}
 
@@ -54,8 +54,8 @@ def build_pair(cfg: Config, seed: int = 0) -> Tuple[nn.Module, nn.Module]:
     for head in filter(None, (cfg.model.decode_head, cfg.model.get('auxiliary_head'))):
         head.dropout_ratio = 0
     torch.manual_seed(seed)
-    stock = randomise(revert_sync_batchnorm(MODELS.build(timm_model_cfg(cfg.model))))
-    ours = revert_sync_batchnorm(MODELS.build(cfg.model))
+    stock = randomise(without_sync_bn(MODELS.build(timm_model_cfg(cfg.model))))
+    ours = without_sync_bn(MODELS.build(cfg.model))
     state = stock.state_dict()
     trunk = {f'backbone.{key}': value for key, value in extract_trunk(state, 'the stock model').tensors.items()}
     ours.load_state_dict({**{key: value for key, value in state.items() if not key.startswith('backbone.')}, **trunk})

@@ -9,7 +9,6 @@ import timm
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.model import revert_sync_batchnorm
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
@@ -114,7 +113,7 @@ def build(variant: Variant, settings: Settings) -> nn.Module:
     if variant.source == 'timm':
         model = timm.create_model(variant.path, features_only=settings.backbone_only or None)
     elif variant.source == 'config':
-        model = randomise(revert_sync_batchnorm(build_model(load_config(variant.path), variant.path)))
+        model = randomise(build_model(load_config(variant.path), variant.path))
     else:
         model = copy.deepcopy(_pair(variant.path)[variant.source == 'ours'])
     model = model.to(get_device()).train(settings.mode == 'train')
