@@ -1,9 +1,11 @@
 # make demo             trains, evaluates and segments on drawn scenes, in minutes on a CPU
-# make test             lints and runs the tests
-# make test-openmmlab   runs the tests on the second stack, with PyTorch 2.1 and a compiled MMCV
+# make test             lints and runs the quick tests, in six minutes on two cores
+# make test-slow        runs the others
+# make test-all         runs both
+# make test-openmmlab   runs all tests on the second stack, with PyTorch 2.1 and a compiled MMCV
 # make test-gpu         runs on a GPU what needs one, and prints tables of speed and memory; installs nothing
-# The first two make .venv before, with the default stack at the versions of requirements/constraints.txt, the last
-# .venv-openmmlab, at those of requirements/constraints-openmmlab.txt.
+# All but the last make .venv before, with the default stack at the versions of requirements/constraints.txt;
+# test-openmmlab makes .venv-openmmlab, at those of requirements/constraints-openmmlab.txt.
 
 # The default stack needs Python 3.10 or newer; the first one found is taken. Another: make demo PYTHON=/path/to/python
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
@@ -20,13 +22,17 @@ OPENMMLAB := .venv-openmmlab
 # What is installed where the GPU is: PyTorch with CUDA, and this package with MMSegmentation.
 PYTHON_OF_GPU ?= python3
 BENCHMARK := $(PYTHON_OF_GPU) tools/benchmark.py --markdown --runs 11
-# Two halves of the tests at a time, of the same length, each on one core. The second is what the first leaves out, so a
-# new test is in one of them.
-FIRST := $(addprefix tests/test_,models engine datasets evaluation)
+# As many tests at a time as WORKERS, each on one core. They are compared bit for bit, and their GPU is a fake one: a real
+# one is hidden from them.
+WORKERS ?= 2
+PYTEST := -m pytest -q --numprocesses=$(WORKERS) --dist=worksteal
 INSTALL_OPENMMLAB := $(OPENMMLAB)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation \
 	-c requirements/constraints-openmmlab.txt
 
-.PHONY: demo test test-openmmlab test-first test-second test-gpu lint
+.PHONY: demo test test-slow test-all test-openmmlab test-gpu lint
+
+test test-slow test-openmmlab: export OMP_NUM_THREADS := 1
+test test-slow test-openmmlab: export CUDA_VISIBLE_DEVICES :=
 
 .venv/installed: setup.cfg pyproject.toml requirements/constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.10 or newer found (python3 is $$(python3 -V 2>&1)); install one with" \
@@ -49,7 +55,13 @@ lint: .venv/installed
 	.venv/bin/lint-imports --no-cache > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 
 test: lint
-	$(MAKE) --no-print-directory -j2 --output-sync=target PYTHON_OF_TESTS=$(RUN) test-first test-second
+	$(RUN) $(PYTEST) -m 'not slow'
+
+test-slow: .venv/installed
+	$(RUN) $(PYTEST) -m slow
+
+test-all: test
+	$(MAKE) --no-print-directory test-slow
 
 # MMCV has no wheel of its operators for this PyTorch on a CPU: pip compiles them against the PyTorch that is installed
 # before, once, and keeps the wheel for the next time.
@@ -65,7 +77,7 @@ $(OPENMMLAB)/installed: setup.cfg pyproject.toml requirements/constraints-openmm
 	touch $@
 
 test-openmmlab: $(OPENMMLAB)/installed
-	$(MAKE) --no-print-directory -j2 --output-sync=target PYTHON_OF_TESTS=$(OPENMMLAB)/bin/python test-first test-second
+	$(OPENMMLAB)/bin/python $(PYTEST)
 
 test-gpu:
 	$(PYTHON_OF_GPU) -m pytest -q -p no:cacheprovider tests/test_gpu.py
@@ -74,12 +86,3 @@ test-gpu:
 	$(BENCHMARK) --compare-stock configs/fpn_inceptionnext_t_ade20k.py --mode predict train --batch-size 4 --amp fp32 bf16
 	$(BENCHMARK) --compare-stock configs/upernet_inceptionnext_t_ade20k.py --mode backbone --batch-size 24 --amp fp32 bf16
 	$(BENCHMARK) --classifiers --mode infer train --amp fp32 bf16
-
-# These are compared bit for bit, and their GPU is a fake one: a real one is hidden from them.
-test-first test-second: export CUDA_VISIBLE_DEVICES :=
-
-test-first:
-	OMP_NUM_THREADS=1 $(PYTHON_OF_TESTS) -m pytest -q $(FIRST)
-
-test-second:
-	OMP_NUM_THREADS=1 $(PYTHON_OF_TESTS) -m pytest -q $(addprefix --ignore=,$(FIRST))

@@ -1,14 +1,18 @@
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
+from filelock import FileLock
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 import mmseg_inceptionnext  # noqa: F401 (registers the classes)
 from mmseg_inceptionnext.datasets import make_toy_ade20k
+
+from utils import SHORT, TOY, run_tool
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,28 +26,42 @@ def _scope_seed_and_log():
     MMLogger._instance_dict.clear()  # MMEngine would log to the work dir of the last run, which is gone
 
 
-@pytest.fixture(scope='session', autouse=True)
-def _formatted_once():
-    """MMEngine formats the config for each checkpoint anew, which takes longer than what these runs train."""
-    formatted, pretty_text = {}, Config.pretty_text.fget
+@pytest.fixture(scope='session')
+def make_once(tmp_path_factory):
+    """Makes a folder once in a run of the tests, however many processes share it: ``make_once(name, make)``."""
+    shared = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        shared = shared.parent
 
-    def remembered(self):
-        key = repr(self)
-        if key not in formatted:
-            formatted[key] = pretty_text(self)
-        return formatted[key]
+    def once(name, make):
+        folder, made = shared / name, shared / f'{name}.made'
+        with FileLock(f'{folder}.lock'):
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+                make(folder)
+                made.touch()
+        return folder
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Config, 'pretty_text', property(remembered))
-        yield
+    return once
 
 
 @pytest.fixture(scope='session')
-def toy_root(tmp_path_factory):
-    """A toy dataset of 6 training and 3 validation scenes."""
-    root = tmp_path_factory.mktemp('toy')
-    make_toy_ade20k(str(root), num_train=6, num_val=3, seed=0)
-    return root
+def toy_root(make_once):
+    """A toy dataset of 6 training and 3 validation scenes. Not to be written to: all tests share it."""
+    return make_once('toy', lambda folder: make_toy_ade20k(str(folder), num_train=6, num_val=3, seed=0))
+
+
+@pytest.fixture(scope='session')
+def trained(make_once, toy_root):
+    """The work dir of two iterations of the toy config, as tools/train.py leaves it; what it printed is in printed.txt.
+
+    ``iter_1.pth``, ``iter_2.pth`` and ``best_mIoU_iter_2.pth``. Not to be written to: all tests share it.
+    """
+    def train(folder):
+        result = run_tool('tools/train.py', TOY, '--work-dir', folder, '--cfg-options', f'data_root={toy_root}', *SHORT)
+        (folder / 'printed.txt').write_text(result.stdout)
+
+    return make_once('trained', train)
 
 
 def shared_data(name):

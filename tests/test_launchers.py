@@ -6,6 +6,7 @@ import pytest
 from utils import SHORT, TOY, printed_miou, run_script, run_tool
 
 
+@pytest.mark.slow
 def test_the_launchers_run_two_processes(toy_root, tmp_path):
     """Training on one machine, evaluation on two of which both are this one."""
     options = (f'data_root={toy_root}', *SHORT)
