@@ -5,6 +5,7 @@ import multiprocessing
 import platform
 import statistics
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from typing import Callable, ContextManager, Dict, List, NamedTuple, Optional, Sequence, Tuple
@@ -16,7 +17,6 @@ from torch import nn
 from torch.autograd import DeviceType
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.benchmark import timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_inceptionnext.errors import InputError
@@ -27,6 +27,13 @@ PRECISIONS = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 def on_gpu() -> bool:
     """Whether calls run on a CUDA device."""
     return torch.cuda.is_available()
+
+
+def _now() -> float:
+    """Seconds, when the GPU has done what it was told to."""
+    if on_gpu():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def autocast(device: torch.device, amp: str) -> ContextManager:
@@ -57,9 +64,9 @@ def alternate(functions: Dict[str, Callable[[], object]], runs: int) -> Dict[str
     times: Dict[str, List[float]] = {name: [] for name in functions}
     for _ in range(warm_ups() + runs):
         for name, function in functions.items():
-            start = timer()
+            start = _now()
             function()
-            times[name].append(timer() - start)
+            times[name].append(_now() - start)
     return {name: found[-runs:] for name, found in times.items()}
 
 

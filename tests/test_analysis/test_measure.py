@@ -14,7 +14,7 @@ from mmseg_inceptionnext.errors import ConfigError
 def test_calls_take_turns(monkeypatch):
     """By a clock that a call of a moves by one second, and one of b by two."""
     calls, now = [], [0.]
-    monkeypatch.setattr(measure, 'timer', lambda: now[0])
+    monkeypatch.setattr(measure, '_now', lambda: now[0])
 
     def call(name, seconds):
         calls.append(name)
