@@ -151,6 +151,7 @@ def test_a_backward_pass(narrow_models):
     assert_few(counts[1], counts[0], 1.3)
 
 
+@pytest.mark.slow
 def test_sliding_windows(narrow_models):
     counts = []
     for model in narrow_models:

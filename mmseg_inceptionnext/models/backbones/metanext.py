@@ -21,7 +21,6 @@ PATCH_SIZE = 4  # side and stride of the stem's convolution, in pixels
 # Cut at 5 std: at the default cut of +-2, which is 100 std, the single-precision sampling of PyTorch draws about one
 # weight in 17 million at the cut itself, and one weight of -2 among values of 0.02 is a bad start.
 TRUNC_NORMAL = dict(type='TruncNormal', layer='Conv2d', std=0.02, a=-0.1, b=0.1, bias=0.)
-PRETRAINED = (PretrainedInit, 'Pretrained', 'PretrainedInit', 'mmengine.Pretrained', 'mmengine.PretrainedInit')
 
 
 def build_norm(norm_cfg: Optional[dict], channels: int) -> nn.Module:
@@ -189,7 +188,7 @@ class MetaNeXtBase(BaseModule):
                 ``checkpoint``, ``allow_partial``, and ``prefix`` and ``map_location``, which are not needed here.
         """
         configs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg or {}]
-        pretrained = [config for config in configs if config.get('type') in PRETRAINED]
+        pretrained = [config for config in configs if _is_pretrained(config)]
         if not pretrained or self._is_init:
             super().init_weights()
             return
@@ -203,6 +202,11 @@ class MetaNeXtBase(BaseModule):
                                       f'got {", ".join(settings) or "neither"}')
             load_pretrained(self, settings['checkpoint'], settings.get('allow_partial', False))
         self._is_init = True
+
+
+def _is_pretrained(config: dict) -> bool:
+    kind = config.get('type')
+    return kind is PretrainedInit or str(kind).split('.')[-1] in ('Pretrained', 'PretrainedInit')
 
 
 @MODELS.register_module()
