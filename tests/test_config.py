@@ -43,7 +43,7 @@ def test_options_are_not_changed(tmp_path):
 
 
 def test_the_former_name_of_evaluate():
-    with pytest.warns(DeprecationWarning, match='evaluate'):
+    with pytest.warns(FutureWarning, match='evaluate'):
         assert apis.test is apis.evaluate
     with warnings.catch_warnings(), pytest.raises(AttributeError):
         apis.no_such_name  # noqa: B018

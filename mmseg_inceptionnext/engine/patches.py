@@ -1,4 +1,4 @@
-"""What this package holds on to inside MMEngine; ``tests/test_engine/test_patches.py`` fails when a version moves it.
+"""What this package holds on to inside MMEngine; tests/test_engine/test_held_names.py fails when a version moves it.
 
 Nothing of MMEngine is replaced. Where it has no public way, subclasses of ours use what their base classes keep to
 themselves, and the functions below read or set an attribute.

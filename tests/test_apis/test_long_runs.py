@@ -143,6 +143,7 @@ class FillDisk(Hook):
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_what_was_there(toy_root, tmp_path):
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     cfg = short_config(toy_root, tmp_path, max_iters=3, custom_hooks=[dict(type='FillDisk', at=2)])
@@ -214,6 +215,7 @@ def with_schedule(toy_root, work_dir, batch_size):
     return cfg
 
 
+@pytest.mark.slow
 def test_matched_batches_have_the_recipes_rates(toy_root, tmp_path, rates):
     train(with_schedule(toy_root, tmp_path / 'recipe', 6))
     recipe = rates.copy()

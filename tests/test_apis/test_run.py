@@ -135,6 +135,7 @@ def test_averaging_goes_on_where_it_was_when_training_resumes(toy_root, tmp_path
 NAMES = ['door, screen; "wood"/gloss ', *(f'class {i}' for i in range(1, 150))]
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_by_one_class(toy_root, tmp_path):
     """Its name holds what file names and MMEngine's rules ('loss') may stumble over; the log line stays short."""
     cfg = short_config(toy_root, tmp_path, param_scheduler=[], **{'visualizer.name': str(tmp_path)})

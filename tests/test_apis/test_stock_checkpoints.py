@@ -89,8 +89,8 @@ def _parts(node):
         yield from _parts(item)
 
 
-@pytest.mark.parametrize('name', [
-    'bisenetv2', *(pytest.param(name, marks=pytest.mark.slow) for name in RUNS if name != 'bisenetv2')])
+@pytest.mark.slow
+@pytest.mark.parametrize('name', RUNS)
 def test_a_stock_checkpoint_is_read_evaluated_and_resumed(toy_root, tmp_path, name):
     Runner.from_cfg(stock_config(name, toy_root, tmp_path / 'stock')).train()
     checkpoint = str(tmp_path / 'stock/iter_2.pth')

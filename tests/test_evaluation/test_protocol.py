@@ -116,6 +116,7 @@ def without_labels(work_dir, checkpoint, folder, **options):
     return evaluate(cfg, str(checkpoint), no_gt=str(folder), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('protocol', ['ss', 'ms', 'paper'])
 def test_a_folder_without_labels_by_each_protocol(toy_root, tmp_path, checkpoint, protocol):
     """Suffixes of any kind, folders in the folder; the mean of the views, computed apart."""

@@ -152,6 +152,7 @@ def test_a_backward_pass(narrow_models):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_sliding_windows(narrow_models):
     counts = []
     for model in narrow_models:
