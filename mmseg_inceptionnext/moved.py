@@ -9,7 +9,9 @@ MOVED = dict(
         dict.fromkeys(('CheckpointError', 'ConfigError', 'NonFiniteLossError', 'UnsafeCheckpointError'), 'errors'),
         **dict.fromkeys(('check_segmentor', 'choose_checkpoint', 'embedded_config', 'guarded_build', 'load_source',
                          'safe_checkpoints'), 'checkpoints'),
-        load_pretrained='models.backbones.pretrained'),
+        CPURunner='engine:SegRunner', load_pretrained='models.backbones.pretrained'),
+    **{'engine.atomic': dict(why_broken='checkpoints.files:find_damage', **dict.fromkeys(
+        ('checkpoints_in', 'choose_checkpoint', 'make_folder', 'write_atomically'), 'checkpoints.files'))},
     apis=dict(
         ConfigError='errors', count_complexity='analysis', load_config='config', test='apis:evaluate',
         **dict.fromkeys(('PROTOCOLS', 'Protocol', 'apply_protocol'), 'evaluation')),
