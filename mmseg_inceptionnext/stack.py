@@ -26,7 +26,7 @@ INSTALL = {
 NO_OPERATORS = ('mmsegmentation needs mmcv with its compiled operators, compiled against the torch that is installed; '
                 'mmcv-lite has none')
 NOISE = ('Could not import OneDL', )  # printed by onedl-mmsegmentation
-WARNINGS = ('Fail to import ``MultiScaleDeformableAttention``', )
+WARNINGS = ('Fail to import ``MultiScaleDeformableAttention``', 'Default ``avg_non_ignore`` is False')
 
 
 class Finding(NamedTuple):

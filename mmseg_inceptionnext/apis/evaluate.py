@@ -1,4 +1,5 @@
 """Evaluation, and prediction of images without labels, by MMEngine's runner."""
+import inspect
 import json
 import logging
 import math
@@ -12,6 +13,7 @@ from mmengine.fileio import list_dir_or_file
 from mmengine.hooks import EMAHook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
+from mmseg.registry import METRICS
 
 from mmseg_inceptionnext.checkpoints import safe_checkpoints
 from mmseg_inceptionnext.checkpoints.compare import unwrap
@@ -130,8 +132,10 @@ def _apply_options(cfg: Config, out: Optional[str], show_dir: Optional[str]) -> 
         cfg.default_hooks.visualization.update(draw=True, interval=1)
         cfg.visualizer.save_dir = show_dir
     if out:
-        for evaluator in cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]:
-            evaluator.output_dir = out
+        for metric in cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]:
+            kind = METRICS.get(metric.type) if isinstance(metric.type, str) else metric.type
+            if kind is not None and 'output_dir' in inspect.signature(kind).parameters:
+                metric.output_dir = out
 
 
 def _predict_only(cfg: Config, folder: str, out: str) -> int:

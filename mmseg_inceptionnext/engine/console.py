@@ -15,7 +15,6 @@ DUMPS = (  # how MMEngine's records begin that go to the log file only
     'absent from labels and predictions')
 TABLES = ('per class, in percent', )  # of each validation of a training
 WARNINGS = {  # that nobody can do anything about, by the module that gives them
-    r'mmseg\.models\.losses\.cross_entropy_loss': 'Default ``avg_non_ignore`` is False',
     r'mmseg\.engine\.hooks\.visualization_hook': 'The draw is False',
     r'mmengine\.structures\.pixel_data': 'The shape of value will convert',
     r'mmseg_inceptionnext\.evaluation\.metrics': 'Mean of empty slice',  # the mean is NaN then, and is shown so

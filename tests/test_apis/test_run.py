@@ -12,6 +12,7 @@ from mmseg.registry import HOOKS
 from PIL import Image
 
 from mmseg_inceptionnext.apis import evaluate, train
+from mmseg_inceptionnext.apis.evaluate import _apply_options
 from mmseg_inceptionnext.errors import ConfigError, LabelError
 from mmseg_inceptionnext.evaluation import ExactIoUMetric
 
@@ -220,3 +221,10 @@ def test_labels_that_are_no_classes_are_named(trained, toy_root, tmp_path):
     Image.fromarray(label).save(path)
     with pytest.raises(LabelError, match=r'toy_validation_00001.png: .* 150 .* allowed are 0 to 149'):
         evaluate(short_config(tmp_path / 'data', tmp_path / 'work'), str(trained / 'iter_2.pth'))
+
+
+def test_a_metric_that_writes_no_predictions_may_stand_beside_one_that_does(toy_root, tmp_path):
+    cfg = short_config(toy_root, tmp_path)
+    cfg.test_evaluator = [cfg.test_evaluator, dict(type='mmengine.DumpResults', out_file_path=f'{tmp_path}/all.pkl')]
+    _apply_options(cfg, str(tmp_path / 'out'), None)
+    assert [metric.get('output_dir') for metric in cfg.test_evaluator] == [str(tmp_path / 'out'), None]
