@@ -1,7 +1,7 @@
 from mmseg_inceptionnext.moved import moved_from
 
 from .checkpoints import check_checkpoint, publish_checkpoint
-from .evaluate import evaluate
+from .evaluation import evaluate
 from .run import train
 from .seeds import seeds_table, train_seeds
 

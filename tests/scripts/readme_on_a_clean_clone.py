@@ -36,12 +36,15 @@ def commands(block: str) -> List[str]:
 
 
 def as_script(blocks: List[Tuple[str, str]], leave_out: str = '') -> str:
-    """A shell script of the bash and Python blocks, without the commands that begin with ``leave_out``."""
+    """A shell script of the bash and Python blocks, without the commands that begin with ``leave_out``.
+
+    Python blocks whose first line names a file are parts of a project: ``tests/test_docs.py`` runs those of extend.md.
+    """
     lines = []
     for language, block in blocks:
         if language == 'bash':
             lines += [line for line in commands(block) if not leave_out or not line.startswith(leave_out)]
-        elif language == 'python':
+        elif language == 'python' and not re.match(r'# \S+/\S+\.py\n', block):
             lines.append(f'python -c {shlex.quote(block)}')
     script = ['set -e -o pipefail']
     for line in lines:

@@ -12,7 +12,7 @@ from mmseg.registry import HOOKS
 from PIL import Image
 
 from mmseg_inceptionnext.apis import evaluate, train
-from mmseg_inceptionnext.apis.evaluate import _apply_options
+from mmseg_inceptionnext.apis.evaluation import _apply_options
 from mmseg_inceptionnext.errors import ConfigError, LabelError
 from mmseg_inceptionnext.evaluation import ExactIoUMetric
 

@@ -13,7 +13,7 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmseg_inceptionnext import Segmenter, fuse
-from mmseg_inceptionnext.apis import evaluate, run
+from mmseg_inceptionnext.apis import evaluation, run
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.inference import torch_backend
 from mmseg_inceptionnext.models.compiled import compile_model
@@ -119,12 +119,12 @@ def test_a_copy_of_a_compiled_model_has_weights_of_its_own():
 def test_training_evaluation_and_inference_compile(toy_root, tmp_path, monkeypatch):
     """What the tools call, traced only."""
     compiled = []
-    for module in (run, evaluate, torch_backend):
+    for module in (run, evaluation, torch_backend):
         monkeypatch.setattr(module, 'compile_model', lambda model: compiled.append(compile_model(model, 'eager')))
     cfg = short_config(toy_root, tmp_path)
     run.train(cfg, compiles=True)
     checkpoint = str(tmp_path / 'iter_3.pth')
-    evaluate.test(short_config(toy_root, tmp_path), checkpoint, fuse_model=True, compiles=True)
+    evaluation.evaluate(short_config(toy_root, tmp_path), checkpoint, fuse_model=True, compiles=True)
     image = str(next((toy_root / 'images/validation').iterdir()))
     result = Segmenter(checkpoint, compile=True, fuse_model=True)(image)
     assert len(compiled) == 3
