@@ -11,8 +11,10 @@ from pathlib import Path
 
 import cv2
 import mmcv
+import pytest
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
@@ -184,3 +186,11 @@ def poison(checkpoint, path, mark):
 def printed_miou(text: str) -> float:
     """The last mIoU in what a tool printed, in percent."""
     return float(re.findall(r'mIoU: ([\d.]+)', text)[-1])
+
+
+def fused_or_skip():
+    """Fused optimizers for CPUs came with PyTorch 2.4."""
+    try:
+        torch.optim.AdamW([torch.ones(1, device=get_device(), requires_grad=True)], fused=True)
+    except RuntimeError as error:
+        pytest.skip(str(error))

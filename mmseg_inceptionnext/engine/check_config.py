@@ -9,7 +9,7 @@ from mmseg_inceptionnext.datasets.check.settings import (
     refuse_skipping,
 )
 from mmseg_inceptionnext.errors import ConfigError
-from mmseg_inceptionnext.evaluation import find_measured
+from mmseg_inceptionnext.evaluation import find_measured, is_known
 
 
 def check_datasets(cfg: Config, *splits: str) -> None:
@@ -50,7 +50,7 @@ def check_save_best(cfg: Config) -> None:
     """
     hook, evaluator = cfg.get('default_hooks', {}).get('checkpoint') or {}, cfg.get('val_evaluator')
     best = hook.get('save_best')
-    if best and isinstance(evaluator, dict):
+    if best and isinstance(evaluator, dict) and is_known(evaluator):
         classes = metainfo_of(cfg, cfg.val_dataloader.dataset)['classes']
         found = [find_measured(key, evaluator, classes) for key in ([best] if isinstance(best, str) else best)]
         hook['save_best'] = found[0] if isinstance(best, str) else found

@@ -19,6 +19,11 @@ def headlines() -> List[str]:
     return list(dict.fromkeys(name for kind in KNOWN for name in kind.HEADLINES))
 
 
+def is_known(evaluator: dict) -> bool:
+    """Whether an evaluator is a metric of this package."""
+    return any(evaluator.get('type') in (kind, kind.__name__) for kind in KNOWN)
+
+
 def find_measured(key: str, evaluator: dict, classes: Sequence[str]) -> str:
     """The key under which an evaluator gives what ``save_best`` names, with the class's own name in it.
 

@@ -8,7 +8,7 @@ def without_sync_bn(model: nn.Module) -> nn.Module:
 
     The recipes train with SyncBN, which runs on GPUs only, in processes that talk to each other. Whatever runs
     otherwise comes through here: the models of :func:`mmseg_inceptionnext.config.build_model`, for inference, export
-    and benchmarks, and training by several processes on CPUs (``CPURunner``). Where one process trains, MMEngine's
+    and benchmarks, and training by several processes on CPUs (``SegRunner``). Where one process trains, MMEngine's
     runner reverts SyncBN itself.
     """
     return revert_sync_batchnorm(model)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from mmseg_inceptionnext.apis import evaluate, train
 from mmseg_inceptionnext.apis.evaluation import _apply_options
+from mmseg_inceptionnext.engine.check_config import check_save_best
 from mmseg_inceptionnext.errors import ConfigError, LabelError
 from mmseg_inceptionnext.evaluation import ExactIoUMetric
 
@@ -228,3 +229,12 @@ def test_a_metric_that_writes_no_predictions_may_stand_beside_one_that_does(toy_
     cfg.test_evaluator = [cfg.test_evaluator, dict(type='mmengine.DumpResults', out_file_path=f'{tmp_path}/all.pkl')]
     _apply_options(cfg, str(tmp_path / 'out'), None)
     assert [metric.get('output_dir') for metric in cfg.test_evaluator] == [str(tmp_path / 'out'), None]
+
+
+def test_what_a_foreign_metric_measures_is_left_to_mmengine(toy_root, tmp_path):
+    """Its dataset may be one that joins others, and says nothing of classes before it is built."""
+    cfg = short_config(toy_root, tmp_path, **{'val_evaluator.type': 'IoUMetric'})
+    cfg.default_hooks.checkpoint.save_best = 'mIoU'
+    cfg.val_dataloader.dataset = dict(type='ConcatDataset', datasets=[cfg.val_dataloader.dataset])
+    check_save_best(cfg)
+    assert cfg.default_hooks.checkpoint.save_best == 'mIoU'

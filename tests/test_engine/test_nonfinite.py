@@ -20,7 +20,7 @@ from mmseg_inceptionnext.engine.optim import leaves_out_steps
 from mmseg_inceptionnext.errors import ConfigError, NonFiniteLossError
 from mmseg_inceptionnext.models import MemoryEfficientEncoderDecoder
 
-from utils import content, short_config
+from utils import content, fused_or_skip, short_config
 
 
 def poisoned(monkeypatch, iterations, value=float('nan'), gradients=True):
@@ -38,14 +38,6 @@ def poisoned(monkeypatch, iterations, value=float('nan'), gradients=True):
         return losses
 
     monkeypatch.setattr(MemoryEfficientEncoderDecoder, 'loss', poisoned_loss)
-
-
-def fused_or_skip():
-    """Fused optimizers for CPUs came with PyTorch 2.4."""
-    try:
-        torch.optim.AdamW([torch.ones(1, device=get_device(), requires_grad=True)], fused=True)
-    except RuntimeError as error:
-        pytest.skip(str(error))
 
 
 def dtype_or_skip(amp):

@@ -15,7 +15,7 @@ from mmseg_inceptionnext.engine.optim import keep_own_steps
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.models import InceptionNeXt, IsotropicMetaNeXt
 
-from utils import content, short_config
+from utils import content, fused_or_skip, short_config
 
 BN = dict(norm_cfg=dict(type='BN'), out_norm_cfg=dict(type='BN'))
 # By hand, for depths 1, 2, 1, 1: five blocks, so that all outside is layer 6.
@@ -177,14 +177,6 @@ def test_several_optimizers_are_left_alone(monkeypatch, toy_root, tmp_path):
     cfg.optim_wrapper = dict(constructor='Own', backbone=cfg.optim_wrapper)
     fuse_optimizer(cfg)
     assert 'fused' not in cfg.optim_wrapper.backbone.optimizer
-
-
-def fused_or_skip():
-    """Fused optimizers for CPUs came with PyTorch 2.4."""
-    try:
-        torch.optim.AdamW([torch.ones(1, device=get_device(), requires_grad=True)], fused=True)
-    except RuntimeError as error:
-        pytest.skip(str(error))
 
 
 def config(toy_root, work_dir, max_iters, is_fused):
