@@ -26,7 +26,7 @@ BENCHMARK := $(PYTHON_OF_GPU) tools/benchmark.py --markdown --runs 11
 # one is hidden from them.
 WORKERS ?= 2
 PYTEST := -m pytest -q --numprocesses=$(WORKERS) --dist=worksteal
-INSTALL_OPENMMLAB := $(OPENMMLAB)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation \
+INSTALL_OPENMMLAB := $(OPENMMLAB)/bin/pip install -qq --disable-pip-version-check --no-build-isolation \
 	-c requirements/constraints-openmmlab.txt
 
 .PHONY: demo test test-slow test-all test-openmmlab test-gpu lint
@@ -38,7 +38,7 @@ test test-slow test-openmmlab: export CUDA_VISIBLE_DEVICES :=
 	@test -n "$(PYTHON)" || { echo "no Python 3.10 or newer found (python3 is $$(python3 -V 2>&1)); install one with" \
 		"its venv module, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[onedl,dev]'
+	.venv/bin/pip install -qq --disable-pip-version-check -c requirements/constraints.txt -e '.[onedl,dev]'
 	$(RUN) -m mmseg_inceptionnext
 	touch $@
 

@@ -7,13 +7,14 @@ import traceback
 from typing import Optional, Tuple
 
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 from torch import nn
 
-from mmseg_inceptionnext.datasets.check.settings import SPLITS
-from mmseg_inceptionnext.errors import CheckpointError, ConfigError
+from mmseg_inceptionnext.errors import CheckpointError, ConfigError, UserError
 from mmseg_inceptionnext.models.sync_bn import without_sync_bn
+from mmseg_inceptionnext.parts import SPLITS, class_of, find_datasets, is_a
 
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
 NOT_THE_USERS = ('<', osp.dirname(__file__), *(sysconfig.get_path(kind) for kind in ('stdlib', 'purelib', 'platlib')))
@@ -98,10 +99,26 @@ def _where(error: BaseException, default: str) -> Tuple[str, BaseException]:
     return f'{own[-1].filename}, line {own[-1].lineno}' if own else default, error
 
 
-def metainfo_of(cfg: Config, dataset: dict) -> dict:
-    """What a dataset says of itself, such as ``classes`` and ``palette``; none of its files is read."""
+def metainfo_of(cfg: Config, split: str) -> dict:
+    """What the data set of a split says of itself, such as ``classes`` and ``palette``; none of its files is read.
+
+    Raises:
+        ConfigError: if it cannot be built.
+    """
     init_default_scope(cfg.get('default_scope') or 'mmseg')
-    return DATASETS.build(dict(dataset, lazy_init=True, pipeline=[])).metainfo
+    return dataset_metainfo(*next(find_datasets(cfg, split)))
+
+
+def dataset_metainfo(name: str, dataset: dict) -> dict:
+    """:func:`metainfo_of` one of :func:`find_datasets`; nothing of a class that is no ``BaseDataset`` of MMEngine."""
+    if class_of(dataset, DATASETS) is not None and not is_a(dataset, DATASETS, BaseDataset):
+        return {}
+    try:
+        return DATASETS.build(dict(dataset, lazy_init=True, pipeline=[])).metainfo
+    except UserError:
+        raise
+    except Exception as error:  # every class has its own errors for settings that it does not know
+        raise ConfigError(f'{name} cannot be built: {type(error).__name__}: {error}') from error
 
 
 def _move_datasets(node, old_root: Optional[str], new_root: str) -> None:

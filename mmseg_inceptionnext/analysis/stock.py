@@ -13,6 +13,7 @@ from mmseg_inceptionnext.errors import InputError
 from mmseg_inceptionnext.models import InceptionNeXt
 from mmseg_inceptionnext.models.backbones.pretrained import extract_trunk
 from mmseg_inceptionnext.models.sync_bn import without_sync_bn
+from mmseg_inceptionnext.parts import type_name
 
 STOCK_TYPES = {'FastUPerHead': 'UPerHead', 'MemoryEfficientEncoderDecoder': 'EncoderDecoder'}
 
@@ -22,7 +23,7 @@ def stock_model_cfg(model_cfg: ConfigDict) -> ConfigDict:
     names."""
     cfg = copy.deepcopy(model_cfg)
     for part in (cfg, cfg.decode_head):
-        part.type = STOCK_TYPES.get(part.type, part.type)
+        part.type = STOCK_TYPES.get(type_name(part), part.type)
     return cfg
 
 
@@ -35,9 +36,9 @@ def timm_model_cfg(model_cfg: ConfigDict) -> ConfigDict:
     cfg = stock_model_cfg(model_cfg)
     backbone = cfg.backbone
     arch = InceptionNeXt.short_names.get(backbone.get('arch'), backbone.get('arch'))
-    if backbone.type != 'InceptionNeXt' or arch not in InceptionNeXt.arch_settings:
-        raise InputError(f'timm has no counterpart of backbone type={backbone.type!r}, arch={arch!r}; allowed are '
-                         f'InceptionNeXt and {", ".join(InceptionNeXt.arch_settings)}')
+    if type_name(backbone) != 'InceptionNeXt' or arch not in InceptionNeXt.arch_settings:
+        raise InputError(f'timm has no counterpart of backbone type={type_name(backbone)!r}, arch={arch!r}; allowed '
+                         f'are InceptionNeXt and {", ".join(InceptionNeXt.arch_settings)}')
     cfg.backbone = ConfigDict(
         type='TIMMBackbone', model_name=f'inception_next_{arch}', features_only=True, pretrained=False,
         in_channels=backbone.get('in_channels', 3), drop_path_rate=backbone.get('drop_path_rate', 0.))

@@ -13,7 +13,7 @@ from mmengine.fileio import list_dir_or_file
 from mmengine.hooks import EMAHook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
-from mmseg.registry import METRICS
+from mmseg.registry import HOOKS, METRICS
 
 from mmseg_inceptionnext.checkpoints import safe_checkpoints
 from mmseg_inceptionnext.checkpoints.compare import unwrap
@@ -27,8 +27,9 @@ from mmseg_inceptionnext.engine.hooks import CompleteCheckpointHook, FuseHook
 from mmseg_inceptionnext.engine.runner import lost_worker_explained
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.evaluation import write_report
-from mmseg_inceptionnext.evaluation.protocol import Protocol, apply_protocol, own_pipeline, without_labels
+from mmseg_inceptionnext.evaluation.protocol import Protocol, apply_protocol, own_pipelines, without_labels
 from mmseg_inceptionnext.models.compiled import compile_model
+from mmseg_inceptionnext.parts import class_of, is_a
 
 
 def evaluate(cfg: Config,
@@ -80,7 +81,7 @@ def evaluate(cfg: Config,
     cfg.load_from, cfg.resume = checkpoint, False
     if fuse_model:  # EMAHook would exchange parameters that are gone then; a checkpoint's own are the averaged ones
         cfg.custom_hooks = [
-            hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') not in ('EMAHook', EMAHook)]
+            hook for hook in cfg.get('custom_hooks') or [] if not is_a(hook, HOOKS, EMAHook)]
     with safe_checkpoints(trust_checkpoint), full_disk_explained(cfg.work_dir, lambda: 'Make room and start anew'):
         runner = build_runner(cfg)
         print_log(f'test: {checkpoint} by protocol {applied}; the full log and the config go to {runner.log_dir}',
@@ -133,7 +134,7 @@ def _apply_options(cfg: Config, out: Optional[str], show_dir: Optional[str]) -> 
         cfg.visualizer.save_dir = show_dir
     if out:
         for metric in cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]:
-            kind = METRICS.get(metric.type) if isinstance(metric.type, str) else metric.type
+            kind = class_of(metric, METRICS)
             if kind is not None and 'output_dir' in inspect.signature(kind).parameters:
                 metric.output_dir = out
 
@@ -141,8 +142,8 @@ def _apply_options(cfg: Config, out: Optional[str], show_dir: Optional[str]) -> 
 def _predict_only(cfg: Config, folder: str, out: str) -> int:
     """Puts a folder of images in the place of the test set, with its classes and colours; returns their number."""
     names = _images(folder, out)
-    dataset, pipeline = cfg.test_dataloader.dataset, own_pipeline(cfg, '--no-gt')
-    metainfo = metainfo_of(cfg, dataset)
+    pipeline = own_pipelines(cfg, '--no-gt')[0]
+    metainfo = metainfo_of(cfg, 'test')
     cfg.test_dataloader.dataset = dict(
         type='FolderDataset',
         data_prefix=dict(img_path=folder),

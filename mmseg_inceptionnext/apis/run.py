@@ -11,12 +11,21 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmseg.registry import OPTIM_WRAPPERS
 
 from mmseg_inceptionnext.checkpoints import choose_checkpoint, safe_checkpoints
 from mmseg_inceptionnext.checkpoints.compare import unwrap
 from mmseg_inceptionnext.checkpoints.files import full_disk_explained, what_resumes
 from mmseg_inceptionnext.config import make_writable
-from mmseg_inceptionnext.engine import NonFiniteLossHook, build_runner, check_autocast, fuse_optimizer, match_batch
+from mmseg_inceptionnext.engine import (
+    AutocastOptimWrapper,
+    NonFiniteLossHook,
+    build_runner,
+    check_autocast,
+    fuse_optimizer,
+    match_batch,
+)
 from mmseg_inceptionnext.engine.check_config import check_datasets, check_save_best
 from mmseg_inceptionnext.engine.console import timed
 from mmseg_inceptionnext.engine.hooks import CompleteCheckpointHook
@@ -24,6 +33,7 @@ from mmseg_inceptionnext.engine.resume import ResumeHook
 from mmseg_inceptionnext.engine.runner import lost_worker_explained
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.models.compiled import compile_model
+from mmseg_inceptionnext.parts import class_of, type_name
 
 SECONDS_TO_WAIT = 10  # for a lock: the workers of a training that was killed may hold it until they notice
 RANKS = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')  # by launcher, before processes meet
@@ -115,9 +125,10 @@ def _apply_training_options(cfg: Config, amp: Optional[str], auto_scale_lr: bool
 
 
 def _mix_precision(cfg: Config, amp: str) -> None:
-    if cfg.optim_wrapper.type not in ('OptimWrapper', 'AmpOptimWrapper', 'AutocastOptimWrapper'):
+    wrapper = class_of(cfg.optim_wrapper, OPTIM_WRAPPERS, OptimWrapper)
+    if wrapper not in (OptimWrapper, AmpOptimWrapper, AutocastOptimWrapper):
         raise ConfigError(f'--amp replaces optim_wrapper.type OptimWrapper, but the config has '
-                          f'{cfg.optim_wrapper.type}; set its precision in the config instead')
+                          f'{type_name(cfg.optim_wrapper)}; set its precision in the config instead')
     dtype = dict(fp16='float16', bf16='bfloat16')[amp]
     check_autocast(get_device(), getattr(torch, dtype))
     cfg.optim_wrapper.update(type='AutocastOptimWrapper', dtype=dtype)

@@ -3,13 +3,14 @@ import logging
 import os
 
 from mmengine.config import Config
-from mmengine.hooks import Hook, ParamSchedulerHook
+from mmengine.hooks import EMAHook, Hook, ParamSchedulerHook
 from mmengine.logging import print_log
-from mmengine.runner import Runner
-from mmseg.registry import HOOKS
+from mmengine.runner import IterBasedTrainLoop, Runner
+from mmseg.registry import HOOKS, LOOPS
 from torch import nn
 
 from mmseg_inceptionnext.errors import ConfigError
+from mmseg_inceptionnext.parts import is_a, type_name
 
 from .patches import accumulated
 
@@ -80,9 +81,9 @@ def match_batch(cfg: Config) -> int:
     if base is None:
         raise ConfigError('--match-batch needs the batch of the recipe; add auto_scale_lr = dict(base_batch_size=16) '
                           'to the config, with the right number')
-    if cfg.train_cfg.get('type') != 'IterBasedTrainLoop':
+    if not is_a(cfg.train_cfg, LOOPS, IterBasedTrainLoop):
         raise ConfigError(f'--match-batch takes recipes that count iterations, and train_cfg.type is '
-                          f'{cfg.train_cfg.get("type")}')
+                          f'{type_name(cfg.train_cfg) or "EpochBasedTrainLoop"}')
     processes = int(os.environ.get(WORLD_SIZES.get(cfg.get('launcher'), ''), 1))
     batch = cfg.train_dataloader.batch_size * processes
     count, rest = divmod(base, batch)
@@ -100,7 +101,7 @@ def match_batch(cfg: Config) -> int:
 def _accumulate(cfg: Config, count: int) -> None:
     cfg.optim_wrapper.accumulative_counts = count
     loop, hooks = cfg.train_cfg, cfg.get('default_hooks', {})
-    averages = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') == 'EMAHook']
+    averages = [hook for hook in cfg.get('custom_hooks') or [] if is_a(hook, HOOKS, EMAHook)]
     loop.setdefault('val_interval', 1000)  # as MMEngine has it
     for hook in averages:
         hook.setdefault('interval', 1)

@@ -1,15 +1,11 @@
 """Checks that the parts of a config agree before a run."""
 from mmengine.config import Config
 
-from mmseg_inceptionnext.config import metainfo_of
-from mmseg_inceptionnext.datasets.check.settings import (
-    compare_classes,
-    compare_ignore_index,
-    find_datasets,
-    refuse_skipping,
-)
+from mmseg_inceptionnext.config import dataset_metainfo, metainfo_of
+from mmseg_inceptionnext.datasets.check.settings import compare_classes, compare_ignore_index, refuse_skipping
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.evaluation import find_measured, is_known
+from mmseg_inceptionnext.parts import find_datasets
 
 
 def check_datasets(cfg: Config, *splits: str) -> None:
@@ -30,16 +26,9 @@ def check_datasets(cfg: Config, *splits: str) -> None:
             problems = [*refuse_skipping(split, name, dataset)]
             if split == 'train':
                 problems += compare_ignore_index(cfg, split, name, dataset.get('ignore_index', 255))
-                problems += compare_classes(cfg, _number_of_classes(cfg, dataset))
+                problems += compare_classes(cfg, len(dataset_metainfo(name, dataset).get('classes') or ()) or None)
             for problem in problems:
                 raise ConfigError(f'{problem.path} {problem.message}')
-
-
-def _number_of_classes(cfg: Config, dataset: dict):
-    try:
-        return len(metainfo_of(cfg, dataset)['classes'])
-    except Exception:  # what cannot be built, or names no classes, has its own error where it is used
-        return None
 
 
 def check_save_best(cfg: Config) -> None:
@@ -51,6 +40,6 @@ def check_save_best(cfg: Config) -> None:
     hook, evaluator = cfg.get('default_hooks', {}).get('checkpoint') or {}, cfg.get('val_evaluator')
     best = hook.get('save_best')
     if best and isinstance(evaluator, dict) and is_known(evaluator):
-        classes = metainfo_of(cfg, cfg.val_dataloader.dataset)['classes']
+        classes = metainfo_of(cfg, 'val')['classes']
         found = [find_measured(key, evaluator, classes) for key in ([best] if isinstance(best, str) else best)]
         hook['save_best'] = found[0] if isinstance(best, str) else found

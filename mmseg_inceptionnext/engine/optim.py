@@ -6,13 +6,14 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.optim import BaseOptimWrapper, DefaultOptimWrapperConstructor
-from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
 from prettytable import PrettyTable
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.models import IsotropicMetaNeXt, MetaNeXt
+from mmseg_inceptionnext.parts import class_of
 
 FUSABLE = (Adam, AdamW)  # not SGD: its fused step moves the momentum on, or leaves it at random, when it is left out
 CHOSEN = ('foreach', 'fused', 'capturable', 'differentiable')  # settings that say how a step is computed
@@ -24,7 +25,7 @@ def fuse_optimizer(cfg: Config) -> None:
     A fused step is quicker there, and can be left out without asking the host.
     """
     optimizer = cfg.optim_wrapper.get('optimizer') or {}
-    known = optimizer.get('type') in (*FUSABLE, *(kind.__name__ for kind in FUSABLE))
+    known = class_of(optimizer, OPTIMIZERS) in FUSABLE
     # a runner of another type may share the parameters out, or take the optimizer from elsewhere
     if known and get_device() == 'cuda' and 'runner_type' not in cfg and not set(CHOSEN) & set(optimizer):
         optimizer.fused = True

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import MMLogger, print_log
 from mmengine.optim import BaseOptimWrapper, OptimWrapper
-from mmengine.registry import RUNNERS, Registry
+from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from mmengine.visualization import Visualizer
 from mmseg.registry import LOOPS, OPTIM_WRAPPERS
@@ -19,6 +19,7 @@ from torch import distributed, nn
 
 from mmseg_inceptionnext.errors import CheckpointError, ConfigError, LostWorkerError
 from mmseg_inceptionnext.models.sync_bn import without_sync_bn
+from mmseg_inceptionnext.parts import SPLITS, class_of
 
 from . import console
 from .nonfinite import watched
@@ -73,13 +74,13 @@ class SegRunner(Runner):
         return super().build_visualizer(visualizer)
 
     def build_train_loop(self, loop: dict) -> BaseLoop:
-        if isinstance(loop, dict) and _class_of(loop, LOOPS, 'EpochBasedTrainLoop') is IterBasedTrainLoop:
+        if isinstance(loop, dict) and class_of(loop, LOOPS) is IterBasedTrainLoop:
             loop = dict(loop, type=ResumableTrainLoop)
         return super().build_train_loop(loop)
 
     def build_optim_wrapper(self, optim_wrapper: dict) -> BaseOptimWrapper:
         if isinstance(optim_wrapper, dict) and 'optimizer' in optim_wrapper:
-            kind = _class_of(optim_wrapper, OPTIM_WRAPPERS, 'OptimWrapper')
+            kind = class_of(optim_wrapper, OPTIM_WRAPPERS, OptimWrapper)
             if isclass(kind) and issubclass(kind, OptimWrapper):
                 optim_wrapper = optim_wrapper.copy()
                 optim_wrapper['type'] = watched(kind)
@@ -99,17 +100,11 @@ class SegRunner(Runner):
         return super().train()
 
 
-def _class_of(cfg: dict, registry: Registry, default: str) -> Optional[type]:
-    """The class that a config names, or is given as."""
-    kind = cfg.get('type', default)
-    return kind if isclass(kind) else registry.get(kind)
-
-
 def build_runner(cfg: Config) -> Runner:
     """Builds :class:`SegRunner`, or the runner that ``runner_type`` of the config names, which is left as it is."""
     console.silence_warnings()
     on_gpu = get_device() == 'cuda'
-    for loader in [cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')] if on_gpu else ():
+    for loader in [cfg.get(f'{split}_dataloader') for split in SPLITS] if on_gpu else ():
         if loader:
             loader.setdefault('pin_memory', True)  # from which a GPU copies by itself
     if on_gpu and cfg.get('randomness', {}).get('deterministic'):  # cuBLAS reads it at the first product

@@ -2,7 +2,10 @@
 import difflib
 from typing import List, Sequence
 
+from mmseg.registry import METRICS
+
 from mmseg_inceptionnext.errors import ConfigError
+from mmseg_inceptionnext.parts import class_of, is_a
 
 from .metrics import ExactIoUMetric
 
@@ -21,7 +24,7 @@ def headlines() -> List[str]:
 
 def is_known(evaluator: dict) -> bool:
     """Whether an evaluator is a metric of this package."""
-    return any(evaluator.get('type') in (kind, kind.__name__) for kind in KNOWN)
+    return is_a(evaluator, METRICS, *KNOWN)
 
 
 def find_measured(key: str, evaluator: dict, classes: Sequence[str]) -> str:
@@ -30,9 +33,9 @@ def find_measured(key: str, evaluator: dict, classes: Sequence[str]) -> str:
     Raises:
         ConfigError: if a metric of this package does not measure it, or there is no such class.
     """
-    kind = next((kind for kind in KNOWN if evaluator.get('type') in (kind, kind.__name__)), None)
-    if kind is None or key == 'auto':
+    if not is_known(evaluator) or key == 'auto':
         return key
+    kind = class_of(evaluator, METRICS)
     prefix = f'{evaluator["prefix"]}/' if evaluator.get('prefix') else ''
     of_class = list(dict.fromkeys(name for measured in evaluator.get('iou_metrics', ['mIoU'])
                                   for name in kind.MEASURED.get(measured, ())))

@@ -6,6 +6,7 @@ from typing import Any, Dict, List, NamedTuple, Optional
 from mmengine.config import Config
 
 from mmseg_inceptionnext.errors import ConfigError
+from mmseg_inceptionnext.parts import find_datasets, type_name
 
 PROTOCOLS = ('ss', 'ms', 'paper')
 RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -59,41 +60,40 @@ def apply_protocol(cfg: Config, name: str) -> Protocol:
     if name == 'ms' and not ('tta_pipeline' in cfg and 'tta_model' in cfg):
         raise ConfigError('--protocol ms (--tta) needs a tta_pipeline and a tta_model in the config: configs/_base_ '
                           'has both, in datasets/ade20k.py and default_runtime.py')
-    if 'test_dataloader' not in cfg:
-        raise ConfigError('the config has no test_dataloader; configs/_base_ has some, in datasets/')
-    dataset, model = cfg.test_dataloader.dataset, cfg.model
+    datasets, model = [dataset for _, dataset in find_datasets(cfg, 'test')], cfg.model
     if name == 'ss':
-        return _describe(name, _find_pipeline(dataset), model)
-    pipeline = own_pipeline(cfg, f'--protocol {name}')
+        return _describe(name, datasets[0].get('pipeline') or [], model)
+    for dataset, pipeline in zip(datasets, own_pipelines(cfg, f'--protocol {name}')):
+        if name == 'paper':
+            dataset.pipeline = paper_pipeline(pipeline)
+        else:
+            aligning = [step for step in pipeline if type_name(step) == 'ResizeToMultiple']
+            dataset.pipeline = _with_alignment(cfg.tta_pipeline, aligning)
     if name == 'paper':
-        dataset.pipeline = paper_pipeline(pipeline)
         model.test_cfg = dict(model.get('test_cfg') or {}, mode='whole')
-    else:
-        aligning = [step for step in pipeline if _kind(step) == 'ResizeToMultiple']
-        dataset.pipeline = _with_alignment(cfg.tta_pipeline, aligning)
     cfg.model = dict(cfg.get('tta_model') or dict(type='RunningSumTTAModel'), module=model)
-    return _describe(name, dataset.pipeline, model)
+    return _describe(name, datasets[0].pipeline, model)
 
 
-def own_pipeline(cfg: Config, option: str) -> List[dict]:
-    """The pipeline of the test set, which must be one dataset; ``option`` is what would change it."""
-    dataset = cfg.test_dataloader.dataset
-    if not dataset.get('pipeline'):
-        raise ConfigError(f'{option} changes test_dataloader.dataset.pipeline, and {dataset.type} has none; name one '
-                          'dataset there, with its pipeline')
-    return dataset.pipeline
+def own_pipelines(cfg: Config, option: str) -> List[List[dict]]:
+    """The pipelines of the test set, one of each data set that it joins; ``option`` is what would change them."""
+    found = dict(find_datasets(cfg, 'test'))
+    for name, dataset in found.items():
+        if not dataset.get('pipeline'):
+            raise ConfigError(f'{option} changes {name}.pipeline, and there is none; add it in the config')
+    return [dataset.pipeline for dataset in found.values()]
 
 
 def paper_pipeline(pipeline: List[dict]) -> List[dict]:
     """A test pipeline, whose first step loads the image, with the twelve views of MMSegmentation 0.x for its resize."""
     load, *rest = copy.deepcopy(list(pipeline))
-    if any(_kind(step) == 'TestTimeAug' for step in rest):
+    if any(type_name(step) == 'TestTimeAug' for step in rest):
         raise ConfigError('--protocol paper puts its views into a pipeline of one view, and that of the test set has '
                           'TestTimeAug already; take it out of test_dataloader.dataset.pipeline')
     fit = [dict(type='Resize', scale=tuple(int(side * ratio) for side in PAPER_SCALE), keep_ratio=True)
            for ratio in RATIOS]
-    aligning = [[step] for step in rest if _kind(step) == 'ResizeToMultiple']
-    others = [[step] for step in rest if 'Resize' not in _kind(step) and _kind(step) != 'RandomFlip']
+    aligning = [[step] for step in rest if type_name(step) == 'ResizeToMultiple']
+    others = [[step] for step in rest if 'Resize' not in type_name(step) and type_name(step) != 'RandomFlip']
     return [load, dict(type='TestTimeAug', transforms=[fit, *aligning, copy.deepcopy(FLIPS), *others])]
 
 
@@ -101,40 +101,32 @@ def _with_alignment(pipeline: List[dict], aligning: List[dict]) -> List[dict]:
     """A pipeline with ``TestTimeAug`` in which each view is aligned after its resize, unless it is already."""
     pipeline = copy.deepcopy(list(pipeline))
     for step in pipeline:
-        if _kind(step) == 'TestTimeAug' and not any(_kind(choice) == 'ResizeToMultiple' for choice in _choices(step)):
+        if type_name(step) == 'TestTimeAug' and 'ResizeToMultiple' not in map(type_name, _choices(step)):
             lists = step['transforms']
-            place = max((i for i, choices in enumerate(lists, 1) if 'Resize' in _kind(choices[0])), default=0)
+            place = max((i for i, choices in enumerate(lists, 1) if 'Resize' in type_name(choices[0])), default=0)
             step['transforms'] = [*lists[:place], *([aligner] for aligner in aligning), *lists[place:]]
     return pipeline
 
 
 def without_labels(pipeline: List[dict]) -> List[dict]:
     """The pipeline without the steps that load annotations, also inside ``TestTimeAug``."""
-    kept = [copy.deepcopy(step) for step in pipeline if _kind(step) != 'LoadAnnotations']
+    kept = [copy.deepcopy(step) for step in pipeline if type_name(step) != 'LoadAnnotations']
     for step in kept:
-        if _kind(step) == 'TestTimeAug':
-            lists = [[choice for choice in choices if _kind(choice) != 'LoadAnnotations']
+        if type_name(step) == 'TestTimeAug':
+            lists = [[choice for choice in choices if type_name(choice) != 'LoadAnnotations']
                      for choices in step['transforms']]
             step['transforms'] = [choices for choices in lists if choices]
     return kept
 
 
 def _describe(name: str, pipeline: List[dict], model: dict) -> Protocol:
-    steps = [choice for step in pipeline for choice in (_choices(step) if _kind(step) == 'TestTimeAug' else [step])]
+    steps = [choice for step in pipeline for choice in (_choices(step) if type_name(step) == 'TestTimeAug' else [step])]
     views = math.prod(
-        len(choices) for step in pipeline if _kind(step) == 'TestTimeAug' for choices in step['transforms'])
-    resizes = [step for step in steps if 'Resize' in _kind(step) and _kind(step) != 'ResizeToMultiple']
-    flip = any(_kind(step) == 'RandomFlip' and step.get('prob') for step in steps)
+        len(choices) for step in pipeline if type_name(step) == 'TestTimeAug' for choices in step['transforms'])
+    resizes = [step for step in steps if 'Resize' in type_name(step) and type_name(step) != 'ResizeToMultiple']
+    flip = any(type_name(step) == 'RandomFlip' and step.get('prob') for step in steps)
     return Protocol(name, _mode(model.get('test_cfg') or {}), [_scale(step) for step in resizes], flip,
                     _alignment(steps, model), views)
-
-
-def _find_pipeline(dataset: dict) -> List[dict]:
-    """The pipeline of a dataset, or of the first that it wraps."""
-    if dataset.get('pipeline'):
-        return dataset['pipeline']
-    wrapped = dataset.get('dataset') or (dataset.get('datasets') or [None])[0]
-    return _find_pipeline(wrapped) if wrapped else []
 
 
 def _scale(resize: dict) -> Any:
@@ -154,7 +146,7 @@ def _mode(test_cfg: Dict[str, Any]) -> str:
 
 def _alignment(steps: List[dict], model: dict) -> str:
     for step in steps:
-        if _kind(step) == 'ResizeToMultiple':
+        if type_name(step) == 'ResizeToMultiple':
             return f'resized to multiples of {step.get("size_divisor", 32)}'
     padding: Optional[dict] = (model.get('data_preprocessor') or {}).get('test_cfg')
     if padding and padding.get('size_divisor'):
@@ -165,8 +157,3 @@ def _alignment(steps: List[dict], model: dict) -> str:
 def _choices(step: dict) -> List[dict]:
     return [choice for choices in step['transforms'] for choice in choices]
 
-
-def _kind(step: dict) -> str:
-    """The name of a transform's class, without a scope such as ``mmseg.``"""
-    kind = step['type']
-    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__

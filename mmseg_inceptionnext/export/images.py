@@ -10,6 +10,7 @@ from mmseg.registry import DATASETS
 from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.datasets import make_toy_ade20k
 from mmseg_inceptionnext.inference.inputs import list_images
+from mmseg_inceptionnext.parts import first_dataset
 
 COUNT = 5
 
@@ -28,7 +29,7 @@ def find_images(given: Optional[Sequence[str]], config: str) -> Iterator[Tuple[L
     cfg = load_config(config)
     init_default_scope('mmseg')
     try:
-        dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, pipeline=[]))
+        dataset = DATASETS.build(dict(first_dataset(cfg, 'test'), pipeline=[]))
         paths, reason = [dataset.get_data_info(i)['img_path'] for i in range(min(COUNT, len(dataset)))], 'it is empty'
     except Exception as error:  # a dataset that is not there has an error for each of its kinds
         paths, reason = [], str(error) or type(error).__name__

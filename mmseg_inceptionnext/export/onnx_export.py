@@ -17,6 +17,7 @@ from mmseg_inceptionnext.errors import CheckpointError, InputError
 from mmseg_inceptionnext.evaluation.protocol import without_labels
 from mmseg_inceptionnext.inference import Segmenter
 from mmseg_inceptionnext.inference.onnx_backend import LOADING, NOT_FINITE, RESIZING, to_pixels
+from mmseg_inceptionnext.parts import first_dataset, type_name
 from mmseg_inceptionnext.version import __version__
 
 from .exportable import INPUT, ExportableSegmentor
@@ -141,7 +142,7 @@ def resize_steps(segmenter: Segmenter, shape: Optional[Tuple[int, int]] = None) 
     Raises:
         InputError: if the pipeline does anything else to the image, or reads it otherwise than ``LOADING``.
     """
-    load, *others = without_labels(segmenter.cfg.test_dataloader.dataset.pipeline)
+    load, *others = without_labels(first_dataset(segmenter.cfg, 'test').pipeline)
     changed = {key: load[key] for key, value in LOADING.items() if load.get(key, value) != value}
     if changed:
         raise InputError(f'the test pipeline loads images with {changed}, which is not exported: give a config whose '
@@ -150,12 +151,13 @@ def resize_steps(segmenter: Segmenter, shape: Optional[Tuple[int, int]] = None) 
         return [dict(type='Resize', scale=(shape[1], shape[0]), keep_ratio=False)]
     steps = []
     for step in others:
-        if step['type'] in ('CheckLabels', 'PackSegInputs'):
+        kind = type_name(step)
+        if kind in ('CheckLabels', 'PackSegInputs'):
             continue
-        if step['type'] not in RESIZING or set(step) - {'type'} - RESIZING[step['type']]:
+        if kind not in RESIZING or set(step) - {'type'} - RESIZING[kind]:
             raise InputError(f'the test pipeline has {dict(step)}, which is not exported: give --shape, or a config '
                              f'with none but {" and ".join(RESIZING)} there, between loading and PackSegInputs')
-        steps.append(dict(step))
+        steps.append(dict(step, type=kind))
     return steps
 
 

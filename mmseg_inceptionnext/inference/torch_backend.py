@@ -26,6 +26,7 @@ from mmseg_inceptionnext.evaluation.protocol import apply_protocol, without_labe
 from mmseg_inceptionnext.models import fuse
 from mmseg_inceptionnext.models.compiled import compile_model
 from mmseg_inceptionnext.models.fuse import cast_convolutions
+from mmseg_inceptionnext.parts import first_dataset, type_name
 
 AMP_DTYPES = dict(fp16=torch.float16, bf16=torch.bfloat16)
 
@@ -86,7 +87,7 @@ class TorchBackend:
         if tta:
             cfg = Config(cfg.to_dict())
             apply_protocol(cfg, 'ms')
-        load, *steps = without_labels(cfg.test_dataloader.dataset.pipeline)
+        load, *steps = without_labels(first_dataset(cfg, 'test').pipeline)
         self.load = Compose([load])
         self.replace_pipeline(steps)
 
@@ -97,15 +98,15 @@ class TorchBackend:
         operation of PyTorch in another thread starts OpenMP threads of its own, which then slow those of the model down
         by a tenth.
         """
-        packing = [i for i, step in enumerate(steps) if step['type'] in ('PackSegInputs', 'TestTimeAug')]
+        packing = [i for i, step in enumerate(steps) if type_name(step) in ('PackSegInputs', 'TestTimeAug')]
         first = packing[0] if packing else len(steps)
         self._transform, self._pack = Compose(steps[:first]), Compose(steps[first:])
 
     def _classes_of(self, loaded: LoadedCheckpoint) -> Tuple[tuple, list]:
         classes, palette = loaded.classes()
         if not classes:
-            dataset = self.cfg.test_dataloader.dataset
-            of_config = metainfo_of(self.cfg, dataset) if 'type' in dataset else dataset.metainfo  # see embedded_config
+            dataset = first_dataset(self.cfg, 'test')
+            of_config = metainfo_of(self.cfg, 'test') if 'type' in dataset else dataset.metainfo  # see embedded_config
             classes, palette = loaded.classes(of_config)
         if not classes:
             raise InputError('neither the checkpoint nor the dataset of the config names the classes; add '

@@ -12,6 +12,8 @@ from mmseg_inceptionnext.apis import evaluate
 from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.errors import BrokenSampleError, ConfigError
 from mmseg_inceptionnext.evaluation import apply_protocol
+from mmseg_inceptionnext.evaluation.protocol import PROTOCOLS
+from mmseg_inceptionnext.parts import find_datasets
 
 from utils import ROOT, TOY, load_model, mean_of_views, save_checkpoint
 
@@ -90,16 +92,28 @@ def test_single_scale_is_described_and_not_changed():
     assert cfg.pretty_text == before
 
 
+@pytest.mark.parametrize('protocol', PROTOCOLS)
+def test_joined_test_sets_are_predicted_alike(protocol):
+    cfg, joined = load_config(str(ROOT / TOY)), load_config(str(ROOT / TOY))
+    own = joined.test_dataloader.dataset
+    other = dict(own, pipeline=[step for step in own.pipeline if step.type != 'CheckLabels'])
+    joined.test_dataloader.dataset = dict(
+        type='ConcatDataset', datasets=[own, dict(type='RepeatDataset', times=2, dataset=other)])
+    assert apply_protocol(joined, protocol) == apply_protocol(cfg, protocol)
+    first, second = (dataset for _, dataset in find_datasets(joined, 'test'))
+    assert first == cfg.test_dataloader.dataset
+    assert (first.pipeline == second.pipeline) == (protocol == 'ms')  # of the others each keeps its own steps
+    assert [step.type for step in second.pipeline][:2] == [step.type for step in first.pipeline][:2]
+
+
 def test_what_a_config_cannot_serve_is_explained():
     cfg = load_config(str(ROOT / TOY))
     with pytest.raises(ConfigError, match='--protocol sm: allowed are ss, ms, paper'):
         apply_protocol(cfg, 'sm')
-    own = cfg.test_dataloader.dataset
-    cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[own, own])
-    assert apply_protocol(cfg, 'ss').alignment == 'resized to multiples of 32'
-    with pytest.raises(ConfigError, match='ConcatDataset has none; name one dataset'):
+    pipeline = cfg.test_dataloader.dataset.pop('pipeline')
+    with pytest.raises(ConfigError, match='changes test_dataloader.dataset.pipeline, and there is none'):
         apply_protocol(cfg, 'paper')
-    cfg.test_dataloader.dataset = own
+    cfg.test_dataloader.dataset.pipeline = pipeline
     apply_protocol(cfg, 'ms')
     with pytest.raises(ConfigError, match='has TestTimeAug already'):
         apply_protocol(cfg, 'paper')

@@ -15,10 +15,11 @@ from tqdm import tqdm
 from mmseg_inceptionnext.datasets.folders import loaders
 from mmseg_inceptionnext.datasets.labels import listed
 from mmseg_inceptionnext.errors import InputError
+from mmseg_inceptionnext.parts import SPLITS, find_datasets, type_name
 
 from .report import Problem, Report
 from .samples import Samples
-from .settings import SPLITS, compare_classes, compare_ignore_index, find_datasets, refuse_skipping
+from .settings import compare_classes, compare_ignore_index, refuse_skipping
 
 
 def check_dataset(cfg: Config, splits: Sequence[str] = ('train', 'val'), jobs: int = 1) -> List[Report]:
@@ -77,10 +78,10 @@ def _build(cfg: dict, split: str) -> BaseSegDataset:
     except Exception as error:  # every class has its own errors for settings that it does not know
         raise InputError(f'the dataset of {split}_dataloader cannot be built: {error}') from error
     if not isinstance(dataset, BaseSegDataset) or 'img_path' not in loaders(dataset.pipeline):
-        raise InputError(f'{cfg["type"]} of {split}_dataloader cannot be checked: only datasets of the kind of '
+        raise InputError(f'{type_name(cfg)} of {split}_dataloader cannot be checked: only datasets of the kind of '
                          'BaseSegDataset can, whose pipeline has LoadImageFromFile')
     if not dataset.metainfo.get('classes'):
-        raise InputError(f'{cfg["type"]} of {split}_dataloader names no classes: add metainfo=dict(classes=(...))')
+        raise InputError(f'{type_name(cfg)} of {split}_dataloader names no classes: add metainfo=dict(classes=(...))')
     return dataset
 
 

@@ -1,55 +1,17 @@
 """Checks that the settings of a config agree: of its datasets, its model and its metrics."""
 import inspect
-from typing import Iterator, List, Optional, Tuple, Union
+from typing import Iterator, List, Optional, Tuple
 
 from mmseg.registry import METRICS
 
-from mmseg_inceptionnext.errors import ConfigError
+from mmseg_inceptionnext.parts import class_of, numbered
 
 from .report import Problem
-
-SPLITS = ('train', 'val', 'test')
-
-
-def find_datasets(cfg: dict, split: str) -> Iterator[Tuple[str, dict]]:
-    """The datasets of a split that read files, within those that join or repeat them.
-
-    Yields:
-        The name of each, as ``--cfg-options`` takes it, and its config.
-
-    Raises:
-        ConfigError: if there is no such dataloader, or it has no dataset.
-    """
-    loader, name = cfg.get(f'{split}_dataloader'), f'{split}_dataloader'
-    if not loader:
-        raise ConfigError(f'the config has no {name}; choose others with --split')
-    if not isinstance(loader, dict) or 'dataset' not in loader:
-        raise ConfigError(f'{name} has no dataset: add dataset=dict(type=..., data_root=...) to it')
-    yield from _leaves(f'{name}.dataset', loader['dataset'])
-
-
-def _leaves(name: str, cfg: dict) -> Iterator[Tuple[str, dict]]:
-    if not isinstance(cfg, dict):
-        raise ConfigError(f'{name} is {cfg!r}: give the settings of a dataset, dict(type=..., data_root=...)')
-    if cfg.get('datasets'):
-        for part, inner in _numbered(f'{name}.datasets', cfg['datasets']):
-            yield from _leaves(part, inner)
-    elif 'dataset' in cfg:
-        yield from _leaves(f'{name}.dataset', cfg['dataset'])
-    else:
-        yield name, cfg
-
-
-def _numbered(name: str, found: Union[dict, list, tuple, None]) -> List[Tuple[str, dict]]:
-    """What stands under a name, one or several, each with its own name."""
-    if isinstance(found, (list, tuple)):
-        return [(f'{name}.{i}', one) for i, one in enumerate(found)]
-    return [(name, found)] if found else []
 
 
 def _heads(cfg: dict) -> List[Tuple[str, dict]]:
     model = cfg.get('model') or {}
-    return [head for name in ('decode_head', 'auxiliary_head') for head in _numbered(f'model.{name}', model.get(name))]
+    return [head for name in ('decode_head', 'auxiliary_head') for head in numbered(f'model.{name}', model.get(name))]
 
 
 def compare_classes(cfg: dict, num_classes: Optional[int]) -> Iterator[Problem]:
@@ -64,8 +26,8 @@ def compare_classes(cfg: dict, num_classes: Optional[int]) -> Iterator[Problem]:
 def compare_ignore_index(cfg: dict, split: str, name: str, ignore_index: int) -> Iterator[Problem]:
     """Compares what a dataset ignores with what those ignore that get its labels: in training heads, else metrics."""
     readers = _heads(cfg) if split == 'train' else [
-        (metric, settings) for metric, settings in _numbered(f'{split}_evaluator', cfg.get(f'{split}_evaluator'))
-        if _compares_labels(settings.get('type'))]
+        (metric, settings) for metric, settings in numbered(f'{split}_evaluator', cfg.get(f'{split}_evaluator'))
+        if _compares_labels(settings)]
     padding = ', and model.data_preprocessor.seg_pad_val,' if split == 'train' else ''
     for reader, settings in readers:
         found = settings.get('ignore_index', 255)
@@ -76,9 +38,9 @@ def compare_ignore_index(cfg: dict, split: str, name: str, ignore_index: int) ->
                 '(MMSegmentation makes them 255)'))
 
 
-def _compares_labels(metric: str) -> bool:
+def _compares_labels(metric: dict) -> bool:
     """Whether a metric compares labels with classes, and leaves out an index of them."""
-    kind = METRICS.get(metric) if isinstance(metric, str) else metric
+    kind = class_of(metric, METRICS)
     return kind is not None and 'ignore_index' in inspect.signature(kind).parameters
 
 

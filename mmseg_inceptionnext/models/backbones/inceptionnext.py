@@ -3,6 +3,8 @@ from typing import Optional, Sequence, Union
 
 from mmseg.registry import MODELS
 
+from mmseg_inceptionnext.parts import type_name
+
 from .metanext import TRUNC_NORMAL, MetaNeXt
 
 
@@ -60,7 +62,7 @@ class InceptionNeXt(MetaNeXt):
         mixer = dict(type='InceptionDWConv2d', band_kernel_size=settings.pop('band_kernel_size'),
                      branch_ratio=settings.pop('branch_ratio'))
         token_mixer = dict(token_mixer or {})
-        if token_mixer.get('type', mixer['type']) == mixer['type']:
+        if type_name({**mixer, **token_mixer}) == type_name(mixer):
             token_mixer = {**mixer, **token_mixer}
         super().__init__(
             **settings, token_mixer=token_mixer, in_channels=in_channels, out_indices=out_indices,

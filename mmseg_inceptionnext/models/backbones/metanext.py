@@ -5,7 +5,7 @@ from typing import Iterator, List, Optional, Sequence, Tuple, Union
 import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmcv.cnn.bricks import DropPath
-from mmengine.model import BaseModule, PretrainedInit, initialize
+from mmengine.model import BaseModule, initialize
 from mmseg.registry import MODELS
 from timm.layers import LayerNorm2d, create_conv2d
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmseg_inceptionnext.errors import CheckpointError
+from mmseg_inceptionnext.parts import type_name
 
 from .pretrained import load_pretrained
 
@@ -31,7 +32,7 @@ def build_norm(norm_cfg: Optional[dict], channels: int) -> nn.Module:
     """
     if not norm_cfg:
         return nn.Identity()
-    if norm_cfg.get('type') == 'LN':
+    if type_name(norm_cfg) in ('LN', 'LayerNorm'):
         norm_cfg = dict(norm_cfg, type=LayerNorm2d)
     return build_norm_layer(norm_cfg, channels)[1]
 
@@ -205,8 +206,7 @@ class MetaNeXtBase(BaseModule):
 
 
 def _is_pretrained(config: dict) -> bool:
-    kind = config.get('type')
-    return kind is PretrainedInit or str(kind).split('.')[-1] in ('Pretrained', 'PretrainedInit')
+    return type_name(config) in ('Pretrained', 'PretrainedInit')
 
 
 @MODELS.register_module()
