@@ -1,8 +1,56 @@
-"""How the programs in ``tools/`` end."""
+"""What the programs in ``tools/`` share: the options of a config, and how they end."""
+import copy
 import sys
-from typing import Callable
+from argparse import ArgumentError, ArgumentParser
+from typing import Any, Callable
+
+from mmengine.config import DictAction
 
 from .errors import UserError
+
+PATHS = ('data_root', 'load_from', 'checkpoint', 'work_dir', 'out_dir', 'save_dir', 'ann_file', 'img_path',
+         'seg_map_path')  # settings that are taken as they are
+
+
+class ConfigOptions(DictAction):
+    """MMEngine's ``KEY=VALUE``, which leaves spaces alone, and commas in quoted values and in paths."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        options = copy.copy(getattr(namespace, self.dest, None) or {})
+        for text in values:
+            key, sign, value = text.partition('=')
+            if not sign:
+                raise ArgumentError(self, f'{text!r} has no "=": allowed is KEY=VALUE; put a value with spaces into '
+                                    'quotes, such as "load_from=my runs/iter_160000.pth"')
+            options[key.strip()] = self._value(key.strip(), value)
+        setattr(namespace, self.dest, options)
+
+    def _value(self, key: str, text: str) -> Any:
+        if len(text) > 1 and text[0] == text[-1] and text[0] in '\'"':
+            return text[1:-1]
+        if key.rpartition('.')[2] in PATHS:
+            return None if text == 'None' else text
+        if not any(sign in text for sign in ',[('):
+            return self._parse_int_float_bool(text)
+        try:
+            return self._parse_iterable(text)
+        except AssertionError as error:
+            raise ArgumentError(self, f'{key}={text}: {error}; close each bracket, or put the value into quotes '
+                                f'within quotes, "{key}=\'{text}\'", if it is a text') from error
+
+
+def add_config_options(parser: ArgumentParser, *examples: str) -> None:
+    """Adds ``--cfg-options`` and ``--data-root``, which both end in ``args.cfg_options``."""
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE',
+                        help=f'override settings of the config, such as {" or ".join(examples)}')
+    parser.add_argument('--data-root', action=_DataRoot, dest='cfg_options', metavar='DIR',
+                        help="the data set's folder, in place of the config's")
+
+
+class _DataRoot(ConfigOptions):
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        super().__call__(parser, namespace, [f'data_root={values}'], option_string)
 
 
 def run_tool(main: Callable[[], None]) -> None:

@@ -12,6 +12,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 from torch import nn
 
+from mmseg_inceptionnext.config_options import apply_options, warn_of_variables
 from mmseg_inceptionnext.errors import CheckpointError, ConfigError, UserError
 from mmseg_inceptionnext.models.sync_bn import without_sync_bn
 from mmseg_inceptionnext.parts import SPLITS, class_of, find_datasets, is_a
@@ -37,24 +38,20 @@ def load_config(path: str,
                 launcher: str = 'none') -> Config:
     """Reads a config file and applies what the command line says.
 
-    ``data_root`` among the options also moves every dataset that stands at the config's own ``data_root``. Data loaders
-    without workers lose ``persistent_workers``, which PyTorch refuses there.
+    Data loaders without workers lose ``persistent_workers``, which PyTorch refuses there.
 
     Args:
         path: the config file.
-        cfg_options: values that override the file's, by dotted name.
+        cfg_options: values that override the file's, by dotted name, see :func:`apply_options`.
         work_dir: folder for logs and checkpoints. Default: the config's own, else ``work_dirs/CONFIG_NAME``.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
 
     Raises:
-        ConfigError: if there is no such file, it is no config, or the folder is a file.
+        ConfigError: if there is no such file, it is no config, an option has no effect, or the folder is a file.
     """
     cfg = _read(path)
     if cfg_options:
-        if 'data_root' in cfg_options:  # a folder named 2016 comes as a number
-            cfg_options = dict(cfg_options, data_root=str(cfg_options['data_root']))
-            _move_datasets(list(cfg.values()), cfg.get('data_root'), cfg_options['data_root'])
-        cfg.merge_from_dict(cfg_options)
+        apply_options(cfg, cfg_options)
     for split in SPLITS:
         loader = cfg.get(f'{split}_dataloader')
         if isinstance(loader, dict) and loader.get('persistent_workers') and not loader.get('num_workers'):
@@ -82,7 +79,10 @@ def _read(path: str) -> Config:
     if not path.endswith(SUFFIXES):
         raise ConfigError(f'{path}: a config is a file that ends in {", ".join(SUFFIXES[:-1])} or {SUFFIXES[-1]}')
     try:
-        return Config.fromfile(path)
+        cfg = Config.fromfile(path)
+        if path.endswith('.py'):
+            warn_of_variables(path, cfg)
+        return cfg
     except Exception as error:  # a config is a program, which may do anything, and so are those of its custom_imports
         place, cause = _where(error, path)
         raise ConfigError(f'{path} cannot be read: {type(cause).__name__} in {place}: '
@@ -119,14 +119,3 @@ def dataset_metainfo(name: str, dataset: dict) -> dict:
         raise
     except Exception as error:  # every class has its own errors for settings that it does not know
         raise ConfigError(f'{name} cannot be built: {type(error).__name__}: {error}') from error
-
-
-def _move_datasets(node, old_root: Optional[str], new_root: str) -> None:
-    if isinstance(node, dict):
-        if old_root is not None and node.get('data_root') == old_root:
-            node['data_root'] = new_root
-        for value in node.values():
-            _move_datasets(value, old_root, new_root)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            _move_datasets(value, old_root, new_root)

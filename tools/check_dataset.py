@@ -4,9 +4,7 @@ import json
 import os
 import sys
 
-from mmengine.config import DictAction
-
-from mmseg_inceptionnext.cli import run_tool
+from mmseg_inceptionnext.cli import add_config_options, run_tool
 from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.datasets import check_dataset
 
@@ -20,8 +18,7 @@ def parse_args():
                         help='which dataloaders of the config (default: train val)')
     parser.add_argument('--jobs', type=int, default=os.cpu_count() or 1, help='processes (default: one a processor)')
     parser.add_argument('--json', action='store_true', help='print JSON: a list with a report for each dataset')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='override settings of the config, such as data_root=DIR')
+    add_config_options(parser, 'train_dataloader.dataset.reduce_zero_label=False')
     args = parser.parse_args()
     if args.jobs < 1:
         parser.error(f'--jobs {args.jobs}: give 1 or more')

@@ -2,10 +2,8 @@
 import argparse
 import os
 
-from mmengine.config import DictAction
-
 from mmseg_inceptionnext.apis import evaluate
-from mmseg_inceptionnext.cli import run_tool
+from mmseg_inceptionnext.cli import add_config_options, run_tool
 from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.engine import end_processes
 from mmseg_inceptionnext.evaluation import PROTOCOLS
@@ -33,9 +31,7 @@ def parse_args():
                         help='with torch.compile: for large test sets, as it takes up to minutes first')
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='run what is inside the checkpoint, if it holds more than data')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction,
-        help='override settings of the config, such as data_root=DIR test_dataloader.num_workers=0')
+    add_config_options(parser, 'test_dataloader.num_workers=0')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -2,11 +2,10 @@
 import argparse
 import os
 
-from mmengine.config import DictAction
 from mmengine.dist import is_main_process
 
 from mmseg_inceptionnext.apis import seeds_table, train, train_seeds
-from mmseg_inceptionnext.cli import run_tool
+from mmseg_inceptionnext.cli import add_config_options, run_tool
 from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.engine import end_processes
 
@@ -40,9 +39,7 @@ def parse_args():
                         help='train once with each seed, in work-dir/seed_N, and print mean and standard deviation')
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='run what is inside the checkpoint, if it holds more than data')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction,
-        help='override settings of the config, such as data_root=DIR train_dataloader.batch_size=4')
+    add_config_options(parser, 'train_dataloader.batch_size=4')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()

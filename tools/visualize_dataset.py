@@ -1,10 +1,8 @@
 """Draws samples as the network sees them: python tools/visualize_dataset.py CONFIG --out-dir samples"""
 import argparse
 
-from mmengine.config import DictAction
-
 from mmseg_inceptionnext.analysis import draw_samples
-from mmseg_inceptionnext.cli import run_tool
+from mmseg_inceptionnext.cli import add_config_options, run_tool
 from mmseg_inceptionnext.config import load_config
 
 
@@ -17,10 +15,7 @@ def parse_args():
     parser.add_argument('--num', type=int, default=16, help='how many samples (default: 16)')
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='train',
                         help='which dataloader of the config (default: train)')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction,
-        help='override settings of the config, such as data_root=DIR, or randomness.seed=0 for the samples that a run '
-        'with this seed starts with')
+    add_config_options(parser, 'randomness.seed=0 for the samples that a run with this seed starts with')
     args = parser.parse_args()
     if args.num < 1:
         parser.error(f'--num {args.num}: give 1 or more')
