@@ -85,7 +85,8 @@ def test_a_number_reaches_settings_of_its_name_only(tmp_path):
     path = tmp_path / 'own.py'
     path.write_text(OWN)
     cfg = load_config(str(path), dict(classes=5, lr=0.1))
-    assert cfg.model.decode_head == dict(type='FCNHead', classes=5, channels=19) and cfg.optim_wrapper.optimizer.lr == .1
+    assert cfg.model.decode_head == dict(type='FCNHead', classes=5, channels=19)
+    assert cfg.optim_wrapper.optimizer.lr == 0.1
 
 
 @pytest.mark.parametrize('option, value, fix', [
@@ -109,8 +110,8 @@ def test_a_variable_that_nothing_is_made_from_is_refused(tmp_path):
 
 
 def test_options_that_only_add_a_part_are_taken():
-    cfg = load_config(UPERNET, {'randomness.seed': 3, 'runner_type': 'SegRunner', 'optim_wrapper.clip_grad.max_norm': 1.,
-                                'find_unused_parameters': True, 'experiment_name': 'first', 'resume': True})
+    cfg = load_config(UPERNET, {'randomness.seed': 3, 'runner_type': 'SegRunner', 'resume': True,
+                                'optim_wrapper.clip_grad.max_norm': 1., 'find_unused_parameters': True, 'experiment_name': 'one'})
     assert cfg.randomness.seed == 3 and cfg.optim_wrapper.clip_grad.max_norm == 1. and cfg.find_unused_parameters
 
 
