@@ -111,7 +111,7 @@ def test_a_variable_that_nothing_is_made_from_is_refused(tmp_path):
 
 def test_options_that_only_add_a_part_are_taken():
     cfg = load_config(UPERNET, {'randomness.seed': 3, 'runner_type': 'SegRunner', 'resume': True,
-                                'optim_wrapper.clip_grad.max_norm': 1., 'find_unused_parameters': True, 'experiment_name': 'one'})
+                                'optim_wrapper.clip_grad.max_norm': 1., 'find_unused_parameters': True})
     assert cfg.randomness.seed == 3 and cfg.optim_wrapper.clip_grad.max_norm == 1. and cfg.find_unused_parameters
 
 
