@@ -154,8 +154,8 @@ def _plan_files(runner: Runner, show_dir: Optional[str], metainfo: Optional[dict
         if getattr(metric, 'output_dir', None):
             ours = isinstance(metric, ExactIoUMetric)
             targets = plan_targets(dataset, metainfo, flat=not ours)
-            for name in {osp.dirname(target.name) for target in targets.values()}:
-                folders[osp.join(metric.output_dir, name)] = '--out'
+            names = {osp.dirname(target.name) for target in targets.values()}
+            folders.update({osp.join(metric.output_dir, name): '--out' for name in ['', *names]})
             if ours:
                 metric.targets = targets
                 unclear = ambiguous_classes((metric.dataset_meta or {}).get('classes', ()), targets)

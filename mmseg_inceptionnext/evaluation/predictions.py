@@ -6,6 +6,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from mmseg_inceptionnext.datasets.check.samples import mapped_values
+from mmseg_inceptionnext.datasets.labels import listed
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.parts import built_datasets
 
@@ -45,8 +46,8 @@ def plan_targets(dataset: Dataset, metainfo: Optional[dict] = None, flat: bool =
         names = {path: osp.relpath(osp.abspath(path), folder) for path in infos}
     clash = _find_clash(names)
     if clash:
-        raise ConfigError('{} and {} would both be written to {}.png; rename one, or predict them one by one with a '
-                          'folder each'.format(*clash))
+        raise ConfigError('{} and {} would both be written to {}.png; rename one, or take them in two runs, with '
+                          'an --out each'.format(*clash))
     return {path: Target(osp.splitext(names[path])[0], bool(info.get('reduce_zero_label')), info.get('label_map'))
             for path, info in infos.items()}
 
@@ -103,7 +104,7 @@ def ambiguous_classes(classes: Sequence[str], targets: Dict[str, Target]) -> Lis
             if target.label_map}
     found = [(name, values) for reduce_zero_label, label_map in sorted(maps)
              for name, values in zip(classes, _read_as(len(classes), reduce_zero_label, dict(label_map)))]
-    return [f'{name} is {values[0]} of {", ".join(map(str, values))}' if values else f'{name} is 255, as none is it'
+    return [f'{name} is {values[0]} of {listed(values)}' if values else f'{name} is 255, as none is it'
             for name, values in found if len(values) != 1]
 
 

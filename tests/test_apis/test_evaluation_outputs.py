@@ -156,7 +156,7 @@ def test_what_would_be_overwritten_is_refused_before_the_first_prediction(tmp_pa
     monkeypatch.setattr(MemoryEfficientEncoderDecoder, 'predict', lambda *args: pytest.fail('it was predicted'))
     root = draw(tmp_path / 'data', 'a/s0', 'b/s0')
     for option in ('out', 'show_dir'):
-        for folder in (root / 'images/validation', root / 'annotations/validation'):
+        for folder in (root / 'images/validation', root / 'annotations/validation', root / 'annotations/validation/b'):
             with pytest.raises(ConfigError, match=f'^--{option[:4]}.* {folder}.* is a folder of the images or labels'):
                 run(config(root, tmp_path / 'work'), **{option: folder})
     stock = config(root, tmp_path / 'work')
