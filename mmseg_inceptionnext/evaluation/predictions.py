@@ -72,12 +72,13 @@ def _find_clash(names: Dict[str, str]) -> Optional[Tuple[str, str, str]]:
 def refuse_data_folders(dataset: Dataset, folders: Dict[str, str]) -> None:
     """Raises a ConfigError if one of ``folders``, option by folder, is one of the images or labels of a data set."""
     own = {osp.dirname(info[key]) for info in _samples(dataset) for key in FILES if info.get(key)}
-    own |= {folder for inner in built_datasets(dataset) for folder in getattr(inner, 'data_prefix', {}).values()}
-    own = {osp.realpath(folder) for folder in own if folder}
+    own |= {folder for inner in built_datasets(dataset) for folder in getattr(inner, 'data_prefix', {}).values()
+            if folder}
+    own = set(map(osp.realpath, own))
     for folder, option in folders.items():
         if osp.realpath(folder) in own:
-            raise ConfigError(f'{option} {folder} is a folder of the images or labels of the test set, which could be '
-                              'overwritten; choose a folder elsewhere')
+            raise ConfigError(f'{option} {folder} is a folder of the images or labels, which could be overwritten; '
+                              'choose a folder elsewhere')
 
 
 def label_values(classes: int, reduce_zero_label: bool, label_map: Optional[Dict[int, int]] = None) -> np.ndarray:
