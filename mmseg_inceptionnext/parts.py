@@ -2,6 +2,7 @@
 from typing import Any, Iterator, List, Optional, Tuple
 
 from mmengine.registry import Registry
+from torch.utils.data import Dataset
 
 from .errors import ConfigError
 
@@ -66,3 +67,12 @@ def _leaves(name: str, cfg: Any) -> Iterator[Tuple[str, dict]]:
 def first_dataset(cfg: dict, split: str) -> Optional[dict]:
     """The first of :func:`find_datasets`, whose pipeline and classes stand for all; None if there is no dataloader."""
     return next((dataset for _, dataset in find_datasets(cfg, split)), None) if cfg.get(f'{split}_dataloader') else None
+
+
+def built_datasets(dataset: Dataset) -> Iterator[Dataset]:
+    """A data set, or those within it that it joins or repeats."""
+    inner = [one for one in (*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)) if one is not None]
+    for one in inner:
+        yield from built_datasets(one)
+    if not inner:
+        yield dataset

@@ -16,8 +16,8 @@ def parse_args():
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--work-dir', help='folder for the log and the metrics (default: work_dirs/CONFIG_NAME)')
     parser.add_argument(
-        '--out', metavar='DIR', help="folder for the predictions as NAME.png, 8 bit, in the dataset's label values; "
-        'for ADE20K that is the format of its benchmark, classes from 1 (default with --no-gt: WORK_DIR/predictions)')
+        '--out', metavar='DIR', help="folder for the predictions as NAME.png, in the dataset's label values; for "
+        'ADE20K that is the format of its benchmark, classes from 1 (default with --no-gt: WORK_DIR/predictions)')
     parser.add_argument(
         '--no-gt', metavar='DIR', help='predict the images of this folder instead of evaluating: no labels needed')
     parser.add_argument('--show-dir', metavar='DIR', help='folder for the predictions painted over the images')

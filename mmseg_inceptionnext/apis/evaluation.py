@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import os.path as osp
-from collections import defaultdict
 from typing import Any, Dict, List, Optional
 
 from mmengine.config import Config
@@ -13,6 +12,7 @@ from mmengine.fileio import list_dir_or_file
 from mmengine.hooks import EMAHook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
+from mmseg.evaluation import IoUMetric
 from mmseg.registry import HOOKS, METRICS
 
 from mmseg_inceptionnext.checkpoints import safe_checkpoints
@@ -26,7 +26,8 @@ from mmseg_inceptionnext.engine.console import timed
 from mmseg_inceptionnext.engine.hooks import CompleteCheckpointHook, FuseHook
 from mmseg_inceptionnext.engine.runner import lost_worker_explained
 from mmseg_inceptionnext.errors import ConfigError
-from mmseg_inceptionnext.evaluation import write_report
+from mmseg_inceptionnext.evaluation import ExactIoUMetric, is_known, write_report
+from mmseg_inceptionnext.evaluation.predictions import ambiguous_classes, plan_targets, refuse_data_folders
 from mmseg_inceptionnext.evaluation.protocol import Protocol, apply_protocol, own_pipelines, without_labels
 from mmseg_inceptionnext.models.compiled import compile_model
 from mmseg_inceptionnext.parts import class_of, is_a
@@ -49,8 +50,9 @@ def evaluate(cfg: Config,
     Args:
         cfg: a full config, see :func:`load_config`; changed in place.
         checkpoint: the weights; a path or what else :func:`load_source` takes.
-        out: folder for the predictions as 8-bit PNG, in the dataset's own label convention: for ADE20K that of its
-            benchmark, classes from 1. Default: none, but with ``no_gt`` ``predictions`` in ``cfg.work_dir``.
+        out: folder for the predictions as PNG, in the dataset's own label values: for ADE20K those of its benchmark,
+            classes from 1; see :func:`plan_targets` and :func:`label_values`. Default: none, but with ``no_gt``
+            ``predictions`` in ``cfg.work_dir``.
         show_dir: folder for the predictions painted over the images.
         fuse_model: fold the norms into the convolutions first, see :func:`mmseg_inceptionnext.fuse`.
         trust_checkpoint: run what is inside the checkpoint, if it holds more than data.
@@ -71,9 +73,10 @@ def evaluate(cfg: Config,
     """
     check_datasets(cfg, 'test')
     applied = apply_protocol(cfg, protocol)
+    metainfo = metainfo_of(cfg, 'test') if no_gt else None
     if no_gt:
         out = out or osp.join(cfg.work_dir, 'predictions')
-        images = _predict_only(cfg, no_gt, out)
+        images = _predict_only(cfg, metainfo, no_gt, out)
     _apply_options(cfg, out, show_dir)
     for option, folder in (('--work-dir', cfg.work_dir), ('--out', out), ('--show-dir', show_dir)):
         if folder:
@@ -91,6 +94,7 @@ def evaluate(cfg: Config,
             runner.register_hook(FuseHook())
         if compiles:
             compile_model(unwrap(runner.model))
+        _plan_files(runner, show_dir, metainfo)
         try:
             with timed('test'), lost_worker_explained('test'):
                 metrics = runner.test()
@@ -133,17 +137,38 @@ def _apply_options(cfg: Config, out: Optional[str], show_dir: Optional[str]) -> 
         cfg.default_hooks.visualization.update(draw=True, interval=1)
         cfg.visualizer.save_dir = show_dir
     if out:
-        for metric in cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]:
+        metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+        for metric in metrics:
             kind = class_of(metric, METRICS)
+            if kind is IoUMetric and any(map(is_known, metrics)):
+                continue  # it would write the same files, in values of its own
             if kind is not None and 'output_dir' in inspect.signature(kind).parameters:
                 metric.output_dir = out
 
 
-def _predict_only(cfg: Config, folder: str, out: str) -> int:
+def _plan_files(runner: Runner, show_dir: Optional[str], metainfo: Optional[dict]) -> None:
+    """Finds a file for each prediction before there is one, or raises a ConfigError; ``metainfo`` is the test set's."""
+    dataset = runner.test_dataloader.dataset
+    folders = {show_dir: '--show-dir'} if show_dir else {}
+    for metric in runner.test_evaluator.metrics:
+        if getattr(metric, 'output_dir', None):
+            ours = isinstance(metric, ExactIoUMetric)
+            targets = plan_targets(dataset, metainfo, flat=not ours)
+            names = {osp.dirname(target.name) for target in targets.values()}
+            folders.update({osp.join(metric.output_dir, name): '--out' for name in ['', *names]})
+            if ours:
+                metric.targets = targets
+                unclear = ambiguous_classes((metric.dataset_meta or {}).get('classes', ()), targets)
+                if unclear:
+                    print_log(f'label values that are written: {"; ".join(unclear)}', logger='current')
+    if folders:
+        refuse_data_folders(dataset, folders)
+
+
+def _predict_only(cfg: Config, metainfo: dict, folder: str, out: str) -> int:
     """Puts a folder of images in the place of the test set, with its classes and colours; returns their number."""
     names = _images(folder, out)
     pipeline = own_pipelines(cfg, '--no-gt')[0]
-    metainfo = metainfo_of(cfg, 'test')
     cfg.test_dataloader.dataset = dict(
         type='FolderDataset',
         data_prefix=dict(img_path=folder),
@@ -156,7 +181,7 @@ def _predict_only(cfg: Config, folder: str, out: str) -> int:
 
 
 def _images(folder: str, out: str) -> List[str]:
-    """Names of the images in a folder, of which each can have a PNG of its own in ``out``."""
+    """Names of the images in a folder, which ``out`` must not be in."""
     if not osp.isdir(folder):
         raise ConfigError(f'--no-gt {folder}: no such folder')
     if (osp.realpath(out) + osp.sep).startswith(osp.realpath(folder) + osp.sep):
@@ -166,11 +191,4 @@ def _images(folder: str, out: str) -> List[str]:
              if name.lower().endswith(IMAGE_SUFFIXES)]
     if not names:
         raise ConfigError(f'--no-gt {folder} holds no image; files that end in {" ".join(IMAGE_SUFFIXES)} are taken')
-    stems = defaultdict(list)
-    for name in sorted(names):
-        stems[osp.splitext(osp.basename(name))[0]].append(name)
-    for stem, same in stems.items():
-        if len(same) > 1:
-            raise ConfigError(f'{same[0]} and {same[1]} in {folder} would both be written to {stem}.png; rename one, '
-                              'or give the folders one by one with an --out each')
     return names

@@ -20,6 +20,7 @@ from mmseg_inceptionnext.checkpoints.compare import (
     unwrap,
 )
 from mmseg_inceptionnext.models import fuse
+from mmseg_inceptionnext.parts import built_datasets
 
 from .optim import keep_own_steps
 from .resume import drop_what_is_foreign, why_not_resumable
@@ -110,8 +111,5 @@ class FuseHook(Hook):
 
 def _skipped(dataset: Dataset) -> Counter:
     """How often each sample was replaced, also in the datasets that one joins or repeats."""
-    total = Counter(dataset.skipped_samples() if hasattr(dataset, 'skipped_samples') else {})
-    for inner in [*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)]:
-        if inner is not None:
-            total += _skipped(inner)
-    return total
+    return sum((Counter(inner.skipped_samples()) for inner in built_datasets(dataset)
+                if hasattr(inner, 'skipped_samples')), Counter())

@@ -1,17 +1,21 @@
 """Segmentation metrics."""
+import os.path as osp
 from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from mmengine.dist import broadcast_object_list
 from mmengine.logging import print_log
+from mmengine.utils import mkdir_or_exist
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
+from PIL import Image
 from prettytable import PrettyTable
 from torch import Tensor
 
 from mmseg_inceptionnext.errors import LabelError
 
+from .predictions import Target, label_values
 from .report import ClassReport
 
 
@@ -27,17 +31,21 @@ class ExactIoUMetric(IoUMetric):
     ``PerClassMetricsHook`` (in the configs' ``default_hooks``) adds the metrics of each class to a validation's, for
     ``AtomicCheckpointHook(save_best='IoU/road')`` and early stopping (there with ``rule='greater'``).
 
+    With an ``output_dir``, predictions are written in the label values of the data set, see :func:`label_values`.
+
     Attributes:
         MEASURED: what is measured of each class, by ``iou_metrics``; the more, the better. Means begin with ``m``.
         HEADLINES: the means that summaries of runs show.
         per_class: such as ``{'IoU/road': 81.2, 'Acc/road': 90.1}``, in percent, NaN where nothing can be divided; on
             every process, after :meth:`evaluate`.
         report: names, ratios and confusion matrix of the classes; on the main process only.
+        targets: the file of each image, see :func:`plan_targets`. Of others it has the image's name.
     """
     MEASURED = dict(mIoU=('IoU', 'Acc'), mDice=('Dice', 'Acc'), mFscore=('Fscore', 'Precision', 'Recall'))
     HEADLINES = ('mIoU', 'mAcc', 'aAcc')
     per_class: Dict[str, float] = {}
     report: Optional[ClassReport] = None
+    targets: Dict[str, Target] = {}
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Counts the pixels of a batch, and writes it as PNG if there is an ``output_dir``.
@@ -46,12 +54,28 @@ class ExactIoUMetric(IoUMetric):
             LabelError: if a label is neither a class nor ``ignore_index``, or a prediction is no class; the stock
                 metric would count such a pixel as wrong, or not at all.
         """
-        if self.format_only:
-            self.results.extend(sample['img_path'] for sample in data_samples)
-        else:
-            for sample in data_samples:
+        classes = len(self.dataset_meta['classes'])
+        for sample in data_samples:
+            predicted = sample['pred_sem_seg']['data'].squeeze()
+            if self.format_only:
+                self.results.append(sample['img_path'])
+            else:
                 self._check_range(sample)
-        super().process(data_batch, data_samples)
+                label = sample['gt_sem_seg']['data'].squeeze().to(predicted)
+                self.results.append(self.intersect_and_union(predicted, label, classes, self.ignore_index))
+            if self.output_dir is not None:
+                self._write(sample, predicted.cpu().numpy().astype(np.int64))
+
+    def _write(self, sample: dict, predicted: np.ndarray) -> None:
+        path, meta = sample['img_path'], self.dataset_meta
+        target = self.targets.get(path)
+        if target is None:  # the stock tools plan nothing
+            target = Target(osp.splitext(osp.basename(path))[0], sample.get('reduce_zero_label'), meta.get('label_map'))
+        classes = max(len(meta['classes']), predicted.max() + 1)
+        values = label_values(classes, target.reduce_zero_label, target.label_map)
+        file = osp.join(self.output_dir, f'{target.name}.png')
+        mkdir_or_exist(osp.dirname(file))
+        Image.fromarray(values[predicted]).save(file)
 
     def _check_range(self, sample: dict) -> None:
         classes = len(self.dataset_meta['classes'])

@@ -166,10 +166,11 @@ def test_folders_that_cannot_be_predicted_are_refused(toy_root, tmp_path, checkp
     for out in (tmp_path / 'photos', tmp_path / 'photos/out'):
         with pytest.raises(ConfigError, match='could overwrite images'):
             without_labels(tmp_path / 'work', checkpoint, tmp_path / 'photos', out=str(out))
-    shutil.copy(source, tmp_path / 'photos/more/a.png')
-    with pytest.raises(ConfigError, match='a.jpg and more/a.png in .* would both be written to a.png'):
-        without_labels(tmp_path / 'work', checkpoint, tmp_path / 'photos')
     assert not (tmp_path / 'work').exists()
+    shutil.copy(source, tmp_path / 'photos/a.png')
+    with pytest.raises(ConfigError, match='photos/a.jpg and .*photos/a.png would both be written to a.png'):
+        without_labels(tmp_path / 'work', checkpoint, tmp_path / 'photos')
+    assert not list((tmp_path / 'work').rglob('*.png'))
 
 
 def test_an_image_that_is_cut_off_is_named(toy_root, tmp_path, checkpoint):
