@@ -47,11 +47,11 @@ def find_measured(key: str, evaluator: dict, classes: Sequence[str]) -> str:
         raise ConfigError(f'save_best={key!r} is not measured: val_evaluator gives {", ".join(means)}, and each but '
                           f'aAcc of a class, such as {prefix}{of_class[0]}/{classes[0]}; more by '
                           f'val_evaluator.iou_metrics: {", ".join(kind.MEASURED)}')
-    names = {''.join(name.split()): name for name in classes}  # --cfg-options takes spaces out
+    names = {''.join(name.split()): name for name in classes}  # MMEngine's own --cfg-options takes spaces out
     squeezed = ''.join(wanted.split())
     if squeezed not in names:
         near = [names[name] for name in difflib.get_close_matches(squeezed, names)] or list(classes)
         raise ConfigError(f'save_best={key!r}: the validation set has no class {wanted!r}; near to it are '
-                          f'{", ".join(repr(name) for name in near[:5])}. A name that holds a comma must be given in '
-                          'the config file, since --cfg-options makes a list of it')
+                          f'{", ".join(repr(name) for name in near[:5])}. On the command line a name that holds a '
+                          'comma stands in quotes of its own: "default_hooks.checkpoint.save_best=\'IoU/lamp, lit\'"')
     return f'{prefix}{metric}/{names[squeezed]}'
