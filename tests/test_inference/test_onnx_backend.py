@@ -163,7 +163,7 @@ def test_metadata_within_the_limits_are_used(exported, tmp_path):
     steps = [dict(type='Resize', scale_factor=[1.5, 0.5]), dict(type='ResizeToMultiple', size_divisor=32)]
     segmenter = Segmenter(with_metadata(exported, tmp_path / 'a.onnx', pipeline=json.dumps(steps)))
     prepared = segmenter.prepare(np.zeros((96, 128, 3), np.uint8))
-    assert prepared.data.pixels.shape == (1, 3, 64, 192)
+    assert prepared.data['img'].shape == (1, 3, 64, 192)
 
 
 def foreign(path, nodes, rank, elements, **meta):
