@@ -83,9 +83,9 @@ class TorchBackend:
 
     def _build_pipeline(self, loaded: LoadedCheckpoint, source: str, tta: bool) -> None:
         cfg = self.cfg
-        if 'test_dataloader' not in cfg:
-            raise InputError(f'{source} has no test_dataloader, whose pipeline reads the images; give the config that '
-                             'the model was trained with by --config')
+        if not (first_dataset(cfg, 'test') or {}).get('pipeline'):
+            raise InputError(f'{source} has no test_dataloader with a pipeline, which reads the images; give the '
+                             'config that the model was trained with by --config')
         self.classes, self.palette = self._classes_of(loaded)
         if tta:
             cfg = Config(cfg.to_dict())
