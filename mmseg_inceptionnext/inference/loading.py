@@ -1,7 +1,8 @@
 """What the loading step of a test pipeline gives: of files, and of images in memory as of files that hold them."""
 import io
 import os
-from typing import Any, NamedTuple, Union
+from functools import partial
+from typing import Callable, Optional, Union
 
 import cv2
 import numpy as np
@@ -16,13 +17,6 @@ from .inputs import require_file
 
 Source = Union[str, os.PathLike, np.ndarray, Image.Image]
 COLOR = (cv2.IMREAD_COLOR, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-EIGHT_BITS = 'height x width x 3, RGB, and height x width, both uint8'
-ANY = 'height x width and height x width x bands, RGB first, of numbers'
-
-
-class Loaded(NamedTuple):
-    """The pixels of an image from memory, as the loading step gives them."""
-    pixels: np.ndarray
 
 
 class Loading:
@@ -42,34 +36,23 @@ class Loading:
         self.in_color = self.flag in COLOR and not self.as_stored
         self.takes_any = self.as_stored or self.is_own or self.flag == cv2.IMREAD_UNCHANGED
 
-    def keep(self, source: Source) -> Union[Source, Loaded, InputError]:
-        """An image from memory, which its owner may fill again while it waits, as one that stays; or why it cannot be.
-        """
-        if isinstance(source, np.ndarray):
-            return source.copy()
-        try:
-            return Loaded(self._of_pil(source)) if isinstance(source, Image.Image) else source
-        except InputError as error:
-            return error
+    def keep(self, source: Source) -> Callable[[], dict]:
+        """What loads an image: ``img``, its sizes and ``img_path``, which is None of what is no file.
 
-    def __call__(self, source: Union[Source, Loaded, InputError]) -> dict:
-        """What goes on through the pipeline: ``img``, its sizes and ``img_path``, which is None of what is no file.
+        What is in memory, which its owner may fill again, is kept as it is now. Both calls raise.
 
         Raises:
-            InputError: if a file cannot be read, or what is in memory is no image as its files are.
+            InputError: if a file cannot be read, or what is in memory is no image as the files are.
             TypeError: if it is none of these.
         """
-        if isinstance(source, Exception):
-            raise source
         if isinstance(source, (str, os.PathLike)):
-            return self._of_file(os.fspath(source))
-        if isinstance(source, Loaded):
-            return self._results(source.pixels)
+            return partial(self._of_file, os.fspath(source))
         if isinstance(source, Image.Image):
-            return self._results(self._of_pil(source))
+            return partial(self._results, self._of_pil(source))
         if isinstance(source, np.ndarray):
-            return self._results(self._of_array(source))
-        raise unknown(source)
+            return partial(self._of_array, source.copy())
+        raise TypeError(f'{type(source).__name__}: allowed are the path of an image, a PIL image, a NumPy array, and '
+                        'lists and other iterables of these')
 
     def show(self, image: np.ndarray) -> np.ndarray:
         """A loaded image as a picture, a copy: H x W x 3, uint8, RGB.
@@ -88,7 +71,7 @@ class Loading:
         low, high = image.min(), image.max()
         return (255 * (image - low) / ((high - low) or 1)).astype(np.uint8)
 
-    def _results(self, image: np.ndarray, path: Any = None) -> dict:
+    def _results(self, image: np.ndarray, path: Optional[str] = None) -> dict:
         image = np.ascontiguousarray(image, np.float32 if getattr(self.step, 'to_float32', False) else None)
         return dict(img=image, img_path=path, img_shape=image.shape[:2], ori_shape=image.shape[:2])
 
@@ -104,30 +87,34 @@ class Loading:
         except Exception as error:  # a step of one's own may have any
             raise InputError(f'{path}: cannot be read as an image: {type(error).__name__}: {error}') from error
 
-    def _of_array(self, image: np.ndarray) -> np.ndarray:
+    def _of_array(self, image: np.ndarray) -> dict:
         image = image[..., 0] if image.shape[2:] == (1, ) else image
         is_plain = image.dtype == np.uint8 and image.shape[2:] in ((), (3, ))
         if not (image.size and image.ndim in (2, 3) and (is_plain or self.takes_any and image.dtype.kind in 'uif')):
-            raise InputError(f'an array of shape {image.shape} and {image.dtype}: allowed are '
-                             f'{ANY if self.takes_any else EIGHT_BITS}, of at least one pixel')
-        if is_plain and self.in_color:
-            return image[..., ::-1] if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
-        if image.shape[2:] > (2, ) and not (self.as_stored or self.is_own):
+            allowed = ('height x width and height x width x bands, RGB first, of numbers' if self.takes_any else
+                       'height x width x 3, RGB, and height x width, both uint8')
+            raise InputError(
+                f'an array of shape {image.shape} and {image.dtype}: allowed are {allowed}, of at least one pixel')
+        if is_plain and self.in_color and image.ndim == 2:
+            image = np.repeat(image[..., None], 3, axis=2)
+        elif is_plain and image.ndim == 3 and not self.as_stored:
+            image = image[..., ::-1]
+        elif image.shape[2:] > (2, ) and not (self.as_stored or self.is_own):
             image = np.concatenate([image[..., 2::-1], image[..., 3:]], axis=2)
-        return image if self.takes_any else self._decode(
-            cv2.imencode('.png', image, [cv2.IMWRITE_PNG_COMPRESSION, 0])[1].tobytes())
+        if not self.in_color and not self.takes_any:
+            image = self._decode(cv2.imencode('.png', image, [cv2.IMWRITE_PNG_COMPRESSION, 0])[1].tobytes())
+        return self._results(image)
 
     def _of_pil(self, image: Image.Image) -> np.ndarray:
-        kind = 'TIFF' if image.format == 'TIFF' else 'PNG'  # OpenCV blends the transparency of a TIFF with black
+        # Of a TIFF OpenCV blends the transparency with black.
+        kind, usual = ('TIFF', ('L', 'RGB')) if image.format == 'TIFF' else ('PNG', ('L', 'RGB', 'RGBA'))
         try:
             if self.backend in ('cv2', 'pillow') and not self.flag & cv2.IMREAD_IGNORE_ORIENTATION:
                 image = ImageOps.exif_transpose(image)
             if self.as_stored or image.mode == 'F' and self.flag == cv2.IMREAD_UNCHANGED:
                 return np.array(image)
             image = _in_png(image)
-            if self.in_color and (self.backend != 'pillow' or image.mode in ('L', 'RGB')):  # without a file
-                if image.mode == 'I;16':  # which Pillow would clip
-                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            if self.in_color and image.mode in usual:
                 return np.asarray(image.convert('RGB'))[..., ::-1]
             file = io.BytesIO()
             image.save(file, kind, compress_level=0)
@@ -153,9 +140,3 @@ def _in_png(image: Image.Image) -> Image.Image:
         raise InputError(f'a PIL image of mode I with values from {values.min()} to {values.max()}: allowed are 0 to '
                          '65535, those of 16 bits; convert others to mode L or RGB')
     return Image.fromarray(values.astype(np.uint16))
-
-
-def unknown(image: Any) -> TypeError:
-    """The error of what is no image."""
-    return TypeError(f'{type(image).__name__}: allowed are the path of an image, a PIL image, a NumPy array, and lists '
-                     'and other iterables of these')

@@ -1,6 +1,6 @@
 """Segments images with a checkpoint or an exported file."""
 import os
-from typing import Any, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ from PIL import Image
 
 from mmseg_inceptionnext.errors import InputError, UserError
 
-from .loading import Loading, Source, unknown
+from .loading import Loading, Source
 from .onnx_backend import LOADING, OnnxBackend
 from .outputs import SegmentationResult
 from .read_ahead import read_ahead
@@ -110,7 +110,7 @@ class Segmenter:
         if isinstance(images, (str, os.PathLike, np.ndarray, Image.Image)):
             return next(self._results([images]))
         if not isinstance(images, Iterable) or isinstance(images, (bytes, dict)):
-            raise unknown(images)
+            self._loading.keep(images)  # which says what is allowed
         return list(self._results(images)) if isinstance(images, (list, tuple)) else self._results(images)
 
     def _results(self, sources: Iterable[Source]) -> Iterator[SegmentationResult]:
@@ -130,11 +130,14 @@ class Segmenter:
         def kept() -> Iterator[Tuple[Source, Any]]:
             try:
                 for source in sources:
-                    yield source, self._loading.keep(source)
+                    yield source, _attempt(self._loading.keep, source)
             except Exception as error:  # of a generator
                 yield END, error
 
-        for (source, _), prepared in read_ahead(self._try_to_prepare, kept(), depth=self.batch_size + 1):
+        def prepare(pair: Tuple[Source, Any]) -> Union[Prepared, Exception]:
+            return pair[1] if isinstance(pair[1], Exception) else _attempt(self.prepare, pair[1])
+
+        for (source, _), prepared in read_ahead(prepare, kept(), depth=self.batch_size + 1):
             failed = isinstance(prepared, Exception)
             if failed or len(batch) == self.batch_size or batch and (
                     prepared.data['img'].shape != batch[0][1].data['img'].shape):
@@ -163,18 +166,20 @@ class Segmenter:
         for (source, prepared), (mask, probabilities) in zip(batch, predictions):
             yield source, SegmentationResult(prepared.image, mask, self.classes, self.palette, probabilities)
 
-    def _try_to_prepare(self, kept: Tuple[Source, Any]) -> Union[Prepared, Exception]:
-        try:
-            return self.prepare(kept[1])
-        except Exception as error:  # whose traceback goes with it
-            return error
-
-    def prepare(self, source: Source) -> Prepared:
-        """Reads an image and takes it through the pipeline; raises as a call does."""
-        loaded = self._loading(source)
+    def prepare(self, source: Union[Source, Callable[[], dict]]) -> Prepared:
+        """Loads an image, or what was kept of it, and takes it through the pipeline; raises as a call does."""
+        loaded = source() if callable(source) else self._loading.keep(source)()
         try:
             image = self._loading.show(loaded['img'])  # a copy: the pipeline may change what was loaded
             return Prepared(image, self.backend.prepare(loaded))
         except (cv2.error, MemoryError) as error:  # OpenCV: of an image that cannot be resized
             name = loaded.get('img_path') or 'an image from memory'
             raise InputError(f'{name}: cannot be prepared for the network: {error}') from error
+
+
+def _attempt(function: Callable[[Any], Any], argument: Any) -> Any:
+    """What a function returns, or the error that it raises, with its traceback."""
+    try:
+        return function(argument)
+    except Exception as error:
+        return error

@@ -39,6 +39,7 @@ class TorchBackend:
         model: the segmentor.
         classes, palette: name and colour of each class id.
         load: the pipeline's step that reads a file.
+        prepare: takes what that gives through the pipeline, up to where it becomes a tensor.
     """
 
     def __init__(self, checkpoint: str, config: Optional[str], device: Optional[str], fuse_model: bool,
@@ -103,7 +104,7 @@ class TorchBackend:
         """
         packing = [i for i, step in enumerate(steps) if type_name(step) in ('PackSegInputs', 'TestTimeAug')]
         first = packing[0] if packing else len(steps)
-        self._transform, self._pack = Compose(steps[:first]), Compose(steps[first:])
+        self.prepare, self._pack = Compose(steps[:first]), Compose(steps[first:])
 
     def _classes_of(self, loaded: LoadedCheckpoint) -> Tuple[tuple, list]:
         classes, palette = loaded.classes()
@@ -118,10 +119,6 @@ class TorchBackend:
             raise InputError(f'{len(classes)} classes are named and {len(palette)} colours; give each class one in '
                              'metainfo=dict(classes=(...), palette=[...]) of the dataset, and the config by --config')
         return classes, palette
-
-    def prepare(self, loaded: dict) -> dict:
-        """What the pipeline makes of an image that was read, before it becomes a tensor."""
-        return self._transform(loaded)
 
     @property
     def _is_on_gpu(self) -> bool:

@@ -41,20 +41,19 @@ def pil_images():
 ], ids=str)
 def test_memory_is_loaded_as_its_file_is(tmp_path, settings):
     step = LoadImageFromFile(**settings)
-    loading, path = Loading(step), str(tmp_path / 'a.png')
+    loading, path, tiff = Loading(step), str(tmp_path / 'a.png'), str(tmp_path / 'a.tif')
     arrays = OF_ANY_TYPE if settings.get('color_type') == 'unchanged' else ARRAYS
     for name, image in pil_images().items():
-        exif = Image.Exif()
-        exif[0x0112] = 6  # to be turned
-        image.save(path, exif=exif)
-        if name == 'RGB':  # an array is upright
-            assert_same(loading(loading.keep(Image.open(path))), step(dict(img_path=path)))
-        image.save(path)
-        expected = step(dict(img_path=path))
-        assert_same(loading(path), expected)
-        for source in (image, Image.open(path), *([arrays[name]] if name in arrays else [])):
-            assert_same(loading(loading.keep(source)), expected)
-            assert_same(loading(source), expected)
+        sources = [(image, path), (path, path), *([(arrays[name], path)] if name in arrays else [])]
+        for file in (path, tiff):
+            image.save(file)
+            sources.append((Image.open(file), file))
+        for source, file in sources:
+            assert_same(loading.keep(source)(), step(dict(img_path=file)))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned
+    Image.fromarray(PICTURE).save(path, exif=exif)
+    assert_same(loading.keep(Image.open(path))(), step(dict(img_path=path)))
 
 
 def assert_same(loaded, expected):
@@ -72,9 +71,9 @@ def test_tifffile_gives_the_bands_as_they_are_stored(tmp_path, monkeypatch):
     for array in (*OF_ANY_TYPE.values(), (PICTURE[..., 0] / 7).astype(np.float32)):
         Image.fromarray(array).save(path)
         for source in (array, Image.open(path)):
-            assert_same(loading(loading.keep(source)), step(dict(img_path=path)))
+            assert_same(loading.keep(source)(), step(dict(img_path=path)))
     bands = np.zeros((4, 5, 7), np.int16)
-    np.testing.assert_array_equal(loading(bands)['img'], bands)
+    np.testing.assert_array_equal(loading.keep(bands)()['img'], bands)
     np.testing.assert_array_equal(loading.show(PICTURE), PICTURE)
 
 
@@ -85,7 +84,7 @@ def test_turbojpeg_takes_no_notice_of_exif(tmp_path):
     Image.fromarray(PICTURE).save(tmp_path / 'a.png', exif=exif)
     for color_type, expected in (('color', PICTURE[..., ::-1]), ('grayscale', None)):
         loading = Loading(LoadImageFromFile(imdecode_backend='turbojpeg', color_type=color_type))
-        loaded = [loading(source)['img'] for source in (PICTURE, Image.open(tmp_path / 'a.png'))]
+        loaded = [loading.keep(source)()['img'] for source in (PICTURE, Image.open(tmp_path / 'a.png'))]
         np.testing.assert_array_equal(*loaded)
         assert loaded[0].shape[:2] == PICTURE.shape[:2] and (expected is None or (loaded[0] == expected).all())
 
@@ -95,13 +94,13 @@ def test_floats_are_taken_where_their_files_are(tmp_path):
     Image.fromarray(values).save(tmp_path / 'a.tif')
     loading = Loading(LoadImageFromFile(color_type='unchanged'))
     for source in (tmp_path / 'a.tif', Image.open(tmp_path / 'a.tif'), values, values[..., None]):
-        np.testing.assert_array_equal(loading(source)['img'], values)
+        np.testing.assert_array_equal(loading.keep(source)()['img'], values)
     with pytest.raises(InputError, match='mode F'):
-        Loading(LoadImageFromFile(color_type='grayscale'))(Image.fromarray(values))
+        Loading(LoadImageFromFile(color_type='grayscale')).keep(Image.fromarray(values))
     with pytest.raises(InputError, match='float32: allowed are height x width x 3, RGB, and height x width, both'):
-        Loading(LoadImageFromFile(color_type='grayscale'))(values)
+        Loading(LoadImageFromFile(color_type='grayscale')).keep(values)()
     with pytest.raises(InputError, match=r'shape \(3,\) and uint8: allowed are height x width and .* of numbers'):
-        loading(np.zeros(3, np.uint8))
+        loading.keep(np.zeros(3, np.uint8))()
 
 
 @pytest.mark.parametrize('image,expected', [
@@ -139,12 +138,12 @@ def test_a_loading_step_of_ones_own(tmp_path):
     np.save(tmp_path / 'a.npy', bands)
     loading = Loading(LoadArray())
     for source in (tmp_path / 'a.npy', bands):
-        np.testing.assert_array_equal(loading(source)['img'], bands)
-        assert loading.show(loading(source)['img']).shape == (3, 4, 3)
-    np.testing.assert_array_equal(loading(PICTURE)['img'], PICTURE[..., ::-1])
+        np.testing.assert_array_equal(loading.keep(source)()['img'], bands)
+        assert loading.show(loading.keep(source)()['img']).shape == (3, 4, 3)
+    np.testing.assert_array_equal(loading.keep(PICTURE)()['img'], PICTURE[..., ::-1])
     (tmp_path / 'a.txt').write_text('text')
     with pytest.raises(InputError, match="a.txt: cannot be read as an image: KeyError: 'no array'"):
-        loading(tmp_path / 'a.txt')
+        loading.keep(tmp_path / 'a.txt')()
 
 
 def make_segmenter(folder, bands, **settings):
