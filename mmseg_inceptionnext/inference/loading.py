@@ -39,11 +39,8 @@ class Loading:
     def keep(self, source: Source) -> Callable[[], dict]:
         """What loads an image: ``img``, its sizes and ``img_path``, which is None of what is no file.
 
-        What is in memory, which its owner may fill again, is kept as it is now. Both calls raise.
-
-        Raises:
-            InputError: if a file cannot be read, or what is in memory is no image as the files are.
-            TypeError: if it is none of these.
+        What is in memory, which its owner may fill again, is kept as it is now. Both calls raise an InputError if a
+        file cannot be read, or what is in memory is no image as the files are, and a TypeError if it is neither.
         """
         if isinstance(source, (str, os.PathLike)):
             return partial(self._of_file, os.fspath(source))
@@ -55,11 +52,7 @@ class Loading:
                         'lists and other iterables of these')
 
     def show(self, image: np.ndarray) -> np.ndarray:
-        """A loaded image as a picture, a copy: H x W x 3, uint8, RGB.
-
-        Of grey ones and pairs of bands the first is repeated, of more than three bands the first three are taken. What
-        does not fit in 8 bits is stretched from the smallest to the largest value.
-        """
+        """A loaded image as a picture, a copy; see :class:`SegmentationResult`."""
         image = image[..., None] if image.ndim == 2 else image
         image = np.repeat(image[..., :1], 3, axis=2) if image.shape[2] < 3 else image[..., :3]
         image = image if self.as_stored else image[..., ::-1]

@@ -37,9 +37,9 @@ class Segmenter:
 
     Files are read by the loading step of the config's test pipeline. By default they are turned as EXIF says, 16 bits a
     channel brought to 8 by dropping the lower half, grey images and palettes turned into RGB, transparency dropped (of
-    a TIFF OpenCV blends it with black). PIL images, arrays and frames go through the same settings, as a PNG of them
-    would: a model with ``color_type='grayscale'`` takes coloured ones, too. Mode ``I``, as which Pillow may read a
-    16-bit file, holds 16 bits, and ``F``, floating point, is refused where its files are.
+    a TIFF OpenCV blends it with black). PIL images and arrays go through the same settings, as if they came from a PNG
+    (PIL images of TIFF files: from a TIFF). Mode ``I``, as which Pillow may read a 16-bit file, holds 16 bits, and
+    ``F``, floating point, is refused where such files are.
 
     Arrays are H x W x 3, in the order RGB, or H x W, uint8; those of OpenCV are turned by ``image[..., ::-1]``. Where
     files are read as they are (``color_type='unchanged'``, ``imdecode_backend='tifffile'``, or a loading step of your
