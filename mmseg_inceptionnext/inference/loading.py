@@ -65,7 +65,8 @@ class Loading:
         return (255 * (image - low) / ((high - low) or 1)).astype(np.uint8)
 
     def _results(self, image: np.ndarray, path: Optional[str] = None) -> dict:
-        image = np.ascontiguousarray(image, np.float32 if getattr(self.step, 'to_float32', False) else None)
+        to_float32 = getattr(self.step, 'to_float32', False)
+        image = np.ascontiguousarray(image, np.float32 if to_float32 else image.dtype.newbyteorder('='))
         return dict(img=image, img_path=path, img_shape=image.shape[:2], ori_shape=image.shape[:2])
 
     def _of_file(self, path: str) -> dict:

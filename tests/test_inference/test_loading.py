@@ -72,8 +72,10 @@ def test_tifffile_gives_the_bands_as_they_are_stored(tmp_path, monkeypatch):
         Image.fromarray(array).save(path)
         for source in (array, Image.open(path)):
             assert_same(loading.keep(source)(), step(dict(img_path=path)))
-    bands = np.zeros((4, 5, 7), np.int16)
-    np.testing.assert_array_equal(loading.keep(bands)()['img'], bands)
+    bands = np.arange(140, dtype='>i2').reshape(4, 5, 7)
+    loaded = loading.keep(bands)()['img']
+    np.testing.assert_array_equal(loaded, bands)
+    assert loaded.dtype == np.int16
     np.testing.assert_array_equal(loading.show(PICTURE), PICTURE)
 
 
