@@ -143,6 +143,7 @@ def resize_steps(segmenter: Segmenter, shape: Optional[Tuple[int, int]] = None) 
         InputError: if the pipeline does anything else to the image, or reads it otherwise than ``LOADING``.
     """
     load, *others = without_labels(first_dataset(segmenter.cfg, 'test').pipeline)
+    load = dict(load, type=type_name(load))
     changed = {key: load[key] for key, value in LOADING.items() if load.get(key, value) != value}
     if changed:
         raise InputError(f'the test pipeline loads images with {changed}, which is not exported: give a config whose '

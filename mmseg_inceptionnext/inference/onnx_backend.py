@@ -1,7 +1,7 @@
 """Predicts with a file of ``tools/export_onnx.py`` in ONNX Runtime: NumPy and OpenCV around it, no PyTorch."""
 import json
 import math
-from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Iterator, List, Optional, Tuple
 
 import numpy as np
 from mmcv.transforms import Compose
@@ -20,12 +20,6 @@ RESIZING = dict(Resize={'scale', 'scale_factor', 'keep_ratio'}, ResizeToMultiple
 MAX_TEXT = 2**22  # characters
 NOT_FINITE = dict(uint8=255, int32=-1)  # the class id of an image whose logits are not, which no class has
 NEEDED = ('classes', 'palette', 'pipeline', 'output', 'align_corners')
-
-
-class _Image(NamedTuple):
-    """An image as the network takes it, 1 x 3 x H x W, uint8, RGB, and height and width of what was read."""
-    pixels: np.ndarray
-    size: Tuple[int, int]
 
 
 class OnnxBackend:
@@ -88,20 +82,16 @@ class OnnxBackend:
 
     cfg = model
 
-    def prepare(self, loaded: dict) -> _Image:
-        """What the pipeline of the config makes of an image that was read."""
+    def prepare(self, loaded: dict) -> dict:
+        """What the pipeline of the config makes of an image that was read: ``img`` as the network takes it,
+        1 x 3 x H x W, uint8, RGB, and ``size``, height and width of what was read."""
         size = loaded['img'].shape[:2]
-        return _Image(to_pixels(self._pipeline(loaded)['img']), size)
+        return dict(img=to_pixels(self._pipeline(loaded)['img']), size=size)
 
-    @staticmethod
-    def shape_of(prepared: _Image) -> tuple:
-        """Images of the same shape can be predicted together."""
-        return prepared.pixels.shape
-
-    def predict(self, prepared: List[_Image]) -> List[Tuple[np.ndarray, Optional[np.ndarray]]]:
+    def predict(self, prepared: List[dict]) -> List[Tuple[np.ndarray, Optional[np.ndarray]]]:
         """See :meth:`TorchBackend.predict`."""
-        outputs = self.run(np.concatenate([image.pixels for image in prepared]))
-        return [self._finish(output, image) for output, image in zip(outputs, prepared)]
+        outputs = self.run(np.concatenate([image['img'] for image in prepared]))
+        return [self._finish(output, image['img'].shape[2:], image['size']) for output, image in zip(outputs, prepared)]
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
         """The output of the network itself for images, N x 3 x H x W, uint8, RGB; a CheckpointError if it cannot take
@@ -135,15 +125,15 @@ class OnnxBackend:
             raise CheckpointError(f'{self.path} gives logits that are NaN or infinite: its weights are, or they are '
                                   'too large for its precision; export it anew by tools/export_onnx.py, in float32')
 
-    def _finish(self, output: np.ndarray, image: _Image) -> Tuple[np.ndarray, Optional[np.ndarray]]:
+    def _finish(self, output: np.ndarray, shape: tuple, size: Tuple[int, int]
+                ) -> Tuple[np.ndarray, Optional[np.ndarray]]:
         dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
         if not self._gives_logits:  # the class of the pixel that each one was made from
-            rows, columns = (((2 * np.arange(size) + 1) * length) // (2 * size)
-                             for size, length in zip(image.size, output.shape))
+            rows, columns = (((2 * np.arange(new) + 1) * old) // (2 * new) for new, old in zip(size, output.shape))
             return output[rows[:, None], columns].astype(dtype), None
-        mask = np.empty(image.size, dtype)
-        scores = np.empty((*image.size, len(self.classes)), np.float32) if self.probabilities else None
-        for rows, columns, logits in resized(output, image.pixels.shape[2:], image.size, self._align_corners):
+        mask = np.empty(size, dtype)
+        scores = np.empty((*size, len(self.classes)), np.float32) if self.probabilities else None
+        for rows, columns, logits in resized(output, shape, size, self._align_corners):
             if logits.shape[-1] == 1:
                 likely = 1 / (1 + np.exp(-logits))
                 mask[rows, columns] = likely[..., 0] > self._threshold

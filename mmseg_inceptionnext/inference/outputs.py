@@ -23,7 +23,8 @@ class SegmentationResult:
     """The classes of one image.
 
     Attributes:
-        image: H x W x 3, uint8, RGB, at the original size.
+        image: H x W x 3, uint8, RGB, at the original size; grey is repeated, of more bands the first three are shown,
+            and what does not fit in 8 bits is stretched from the smallest to the largest value.
         mask: H x W, the class id of each pixel, from 0; uint8, or uint16 above 256 classes.
         classes, palette: name of each class id, and its colour, RGB from 0 to 255.
         probabilities: number of classes x H x W, float32, or None where they were not asked for.

@@ -1,30 +1,27 @@
 """Segments images with a checkpoint or an exported file."""
 import os
-from typing import Any, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import cv2
 import numpy as np
-from mmengine.dataset import Compose
-from PIL import Image, ImageOps
+from mmseg.registry import TRANSFORMS
+from PIL import Image
 
-from mmseg_inceptionnext.datasets.files import read, why_unreadable
-from mmseg_inceptionnext.datasets.folders import loaders
 from mmseg_inceptionnext.errors import InputError, UserError
 
-from .inputs import require_file
+from .loading import Loading, Source
 from .onnx_backend import LOADING, OnnxBackend
 from .outputs import SegmentationResult
 from .read_ahead import read_ahead
 from .torch_backend import TorchBackend, memory_errors
 
-Source = Union[str, os.PathLike, np.ndarray, Image.Image]
 END = object()  # in the place of an image after the last
 
 
 class Prepared(NamedTuple):
-    """An image that was read, H x W x 3, uint8, RGB, and what the pipeline made of it, as the backend takes it."""
+    """An image as it is shown, H x W x 3, uint8, RGB, and what the pipeline made of it, ``img`` and more."""
     image: np.ndarray
-    data: Any
+    data: dict
 
 
 class Segmenter:
@@ -38,12 +35,16 @@ class Segmenter:
         for result in segmenter(frames):         # any other iterable: one after the other, none is kept
             ...
 
-    Files are read by the loading step of the config's test pipeline: turned as EXIF says, 16 bits a channel brought
-    to 8 by dropping the lower half, grey images and palettes turned into RGB, transparency dropped (of a TIFF OpenCV
-    blends it with black). PIL images are treated alike: of mode ``I``, as which Pillow may read a 16-bit file, the
-    upper half of 16 bits is kept, and ``F``, floating point, is refused as its files are. Arrays are H x W x 3 or
-    H x W, uint8, in the order RGB; those of OpenCV are turned by ``image[..., ::-1]``. Images are read ahead in threads
-    while the model runs.
+    Files are read by the loading step of the config's test pipeline. By default they are turned as EXIF says, 16 bits a
+    channel brought to 8 by dropping the lower half, grey images and palettes turned into RGB, transparency dropped (of
+    a TIFF OpenCV blends it with black). PIL images and arrays go through the same settings, as if they came from a PNG
+    (PIL images of TIFF files: from a TIFF). Mode ``I``, as which Pillow may read a 16-bit file, holds 16 bits, and
+    ``F``, floating point, is refused where such files are.
+
+    Arrays are H x W x 3, in the order RGB, or H x W, uint8; those of OpenCV are turned by ``image[..., ::-1]``. Where
+    files are read as they are (``color_type='unchanged'``, ``imdecode_backend='tifffile'``, or a loading step of your
+    own), arrays of other types and other numbers of bands are taken, too. Images are read ahead in threads while the
+    model runs.
 
     With the same options the classes are those of ``tools/test.py``, bit for bit.
 
@@ -82,11 +83,11 @@ class Segmenter:
                 raise InputError(f'{checkpoint} was exported with its config and precision, one view an image; leave '
                                  '--config, --amp, --tta and --compile out, or give the checkpoint in its place')
             self.backend = OnnxBackend(checkpoint, device, probabilities)
-            self._load = Compose([dict(LOADING)])
+            self._loading = Loading(TRANSFORMS.build(dict(LOADING)))
         else:
             self.backend = TorchBackend(
                 checkpoint, config, device, fuse_model, amp, tta, trust_checkpoint, probabilities, compile)
-            self._load = self.backend.load
+            self._loading = Loading(self.backend.load)
         self.classes, self.palette = self.backend.classes, self.backend.palette
 
     @property
@@ -109,7 +110,7 @@ class Segmenter:
         if isinstance(images, (str, os.PathLike, np.ndarray, Image.Image)):
             return next(self._results([images]))
         if not isinstance(images, Iterable) or isinstance(images, (bytes, dict)):
-            raise _unknown(images)
+            self._loading.keep(images)  # which says what is allowed
         return list(self._results(images)) if isinstance(images, (list, tuple)) else self._results(images)
 
     def _results(self, sources: Iterable[Source]) -> Iterator[SegmentationResult]:
@@ -125,19 +126,21 @@ class Segmenter:
         so after all images before.
         """
         batch: List[Tuple[Source, Prepared]] = []
-        shape_of = self.backend.shape_of
 
         def kept() -> Iterator[Tuple[Source, Any]]:
             try:
                 for source in sources:
-                    yield source, _keep(source)
+                    yield source, _attempt(self._loading.keep, source)
             except Exception as error:  # of a generator
                 yield END, error
 
-        for (source, _), prepared in read_ahead(self._try_to_prepare, kept(), depth=self.batch_size + 1):
+        def prepare(pair: Tuple[Source, Any]) -> Union[Prepared, Exception]:
+            return pair[1] if isinstance(pair[1], Exception) else _attempt(self.prepare, pair[1])
+
+        for (source, _), prepared in read_ahead(prepare, kept(), depth=self.batch_size + 1):
             failed = isinstance(prepared, Exception)
             if failed or len(batch) == self.batch_size or batch and (
-                    shape_of(prepared.data) != shape_of(batch[0][1].data)):
+                    prepared.data['img'].shape != batch[0][1].data['img'].shape):
                 yield from self._predict(batch)
                 batch = []
             if source is END:
@@ -163,80 +166,20 @@ class Segmenter:
         for (source, prepared), (mask, probabilities) in zip(batch, predictions):
             yield source, SegmentationResult(prepared.image, mask, self.classes, self.palette, probabilities)
 
-    def _try_to_prepare(self, kept: Tuple[Source, Any]) -> Union[Prepared, Exception]:
+    def prepare(self, source: Union[Source, Callable[[], dict]]) -> Prepared:
+        """Loads an image, or what was kept of it, and takes it through the pipeline; raises as a call does."""
+        loaded = source() if callable(source) else self._loading.keep(source)()
         try:
-            return kept[1] if isinstance(kept[1], Exception) else self.prepare(kept[1])
-        except Exception as error:  # whose traceback goes with it
-            return error
-
-    def prepare(self, source: Source) -> Prepared:
-        """Reads an image and takes it through the pipeline; raises as a call does."""
-        is_path = isinstance(source, (str, os.PathLike))
-        loaded = self._read(os.fspath(source)) if is_path else self._take(source)
-        try:
-            image = loaded['img'] if loaded['img'].ndim == 3 else np.repeat(loaded['img'][..., None], 3, axis=2)
-            image = image[..., ::-1].astype(np.uint8)  # a copy: the pipeline may change what was loaded
+            image = self._loading.show(loaded['img'])  # a copy: the pipeline may change what was loaded
             return Prepared(image, self.backend.prepare(loaded))
         except (cv2.error, MemoryError) as error:  # OpenCV: of an image that cannot be resized
-            name = source if is_path else type(source).__name__
+            name = loaded.get('img_path') or 'an image from memory'
             raise InputError(f'{name}: cannot be prepared for the network: {error}') from error
 
-    def _read(self, path: str) -> dict:
-        require_file(path)
-        try:
-            read(path)  # what is cut off or damaged would be made up
-            return self._load(dict(img_path=path))
-        except ValueError as error:
-            raise InputError(f'{path}: cannot be read as an image: it {error}') from error
-        except Exception as error:  # OpenCV, mmcv and the file system each have their own errors for a bad file
-            loader = loaders(self._load).get('img_path')
-            reason = loader and why_unreadable(path, loader)
-            raise InputError(f'{path}: cannot be read as an image: '
-                             f'{f"it {reason}" if reason else type(error).__name__}') from error
 
-    def _take(self, image: Union[np.ndarray, Image.Image]) -> dict:
-        """An image from memory, as the loading step gives it."""
-        if isinstance(image, Image.Image):
-            image = _rgb(image)
-        if not isinstance(image, np.ndarray):
-            raise _unknown(image)
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3, )) or not image.size:
-            raise InputError(f'an array of shape {image.shape} and {image.dtype}: allowed are height x width x 3, RGB, '
-                             'and height x width, both uint8, of at least one pixel')
-        bgr = image[..., ::-1] if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
-        dtype = np.float32 if getattr(self._load.transforms[0], 'to_float32', False) else np.uint8
-        return dict(img=np.ascontiguousarray(bgr, dtype), img_path=None, img_shape=bgr.shape[:2],
-                    ori_shape=bgr.shape[:2])
-
-
-def _keep(source: Source) -> Union[Source, Exception]:
-    """An image from memory, which its owner may fill again while it waits, as one that stays; or why it cannot be."""
-    if isinstance(source, np.ndarray):
-        return source.copy()
+def _attempt(function: Callable[[Any], Any], argument: Any) -> Any:
+    """What a function returns, or the error that it raises, with its traceback."""
     try:
-        return _rgb(source) if isinstance(source, Image.Image) else source
-    except InputError as error:
+        return function(argument)
+    except Exception as error:
         return error
-
-
-def _unknown(image: Any) -> TypeError:
-    return TypeError(f'{type(image).__name__}: allowed are the path of an image, a PIL image, a NumPy array, and lists '
-                     'and other iterables of these')
-
-
-def _rgb(image: Image.Image) -> np.ndarray:
-    """A PIL image as OpenCV reads its file."""
-    try:
-        image = ImageOps.exif_transpose(image)
-        if image.mode not in ('F', 'I') and not image.mode.startswith('I;16'):
-            return np.asarray(image.convert('RGB'))
-    except Exception as error:  # Pillow has many for a file that is cut off
-        raise InputError(f'{type(image).__name__}: cannot be read: {error}') from error
-    if image.mode == 'F':
-        raise InputError('a PIL image of mode F (floating point), whose range nothing tells: bring it to 0 to 255 and '
-                         'convert it to mode L or RGB')
-    values = np.asarray(image)  # Pillow would clip these
-    if values.min() < 0 or values.max() >= 1 << 16:
-        raise InputError(f'a PIL image of mode I with values from {values.min()} to {values.max()}: allowed are 0 to '
-                         '65535, of which the upper 8 of 16 bits count; convert others to mode L or RGB')
-    return (values.astype(np.uint16) >> 8).astype(np.uint8)

@@ -9,7 +9,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmseg_inceptionnext.checkpoints import (
     check_segmentor,
@@ -39,6 +39,7 @@ class TorchBackend:
         model: the segmentor.
         classes, palette: name and colour of each class id.
         load: the pipeline's step that reads a file.
+        prepare: takes what that gives through the pipeline, up to where it becomes a tensor.
     """
 
     def __init__(self, checkpoint: str, config: Optional[str], device: Optional[str], fuse_model: bool,
@@ -60,10 +61,13 @@ class TorchBackend:
         if len(self.classes) != self.model.num_classes:
             raise InputError(f'{checkpoint} names {len(self.classes)} classes, but its model predicts '
                              f'{self.model.num_classes}; give the config it was trained with by --config')
+        device = device or get_device()
         try:
-            self.model.to(device or get_device()).eval()
-        except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch built without CUDA
-            raise InputError(f'--device {device} cannot be used here: {error}') from error
+            self.model.to(device).eval()
+            torch.ones(1, device=device).cpu()  # which a device without values, as meta, cannot
+        except (RuntimeError, AssertionError, ImportError) as error:  # of a PyTorch that was built without it
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(f'--device {device} cannot be used here: {reason}; cpu always can') from error
         if fuse_model:
             fuse(self.model, inplace=True)
         if amp:
@@ -80,15 +84,15 @@ class TorchBackend:
 
     def _build_pipeline(self, loaded: LoadedCheckpoint, source: str, tta: bool) -> None:
         cfg = self.cfg
-        if 'test_dataloader' not in cfg:
-            raise InputError(f'{source} has no test_dataloader, whose pipeline reads the images; give the config that '
-                             'the model was trained with by --config')
+        if not (first_dataset(cfg, 'test') or {}).get('pipeline'):
+            raise InputError(f'{source} has no test_dataloader with a pipeline, which reads the images; give the '
+                             'config that the model was trained with by --config')
         self.classes, self.palette = self._classes_of(loaded)
         if tta:
             cfg = Config(cfg.to_dict())
             apply_protocol(cfg, 'ms')
         load, *steps = without_labels(first_dataset(cfg, 'test').pipeline)
-        self.load = Compose([load])
+        self.load = Compose([load]).transforms[0]
         self.replace_pipeline(steps)
 
     def replace_pipeline(self, steps: List[dict]) -> None:
@@ -100,7 +104,7 @@ class TorchBackend:
         """
         packing = [i for i, step in enumerate(steps) if type_name(step) in ('PackSegInputs', 'TestTimeAug')]
         first = packing[0] if packing else len(steps)
-        self._transform, self._pack = Compose(steps[:first]), Compose(steps[first:])
+        self.prepare, self._pack = Compose(steps[:first]), Compose(steps[first:])
 
     def _classes_of(self, loaded: LoadedCheckpoint) -> Tuple[tuple, list]:
         classes, palette = loaded.classes()
@@ -115,15 +119,6 @@ class TorchBackend:
             raise InputError(f'{len(classes)} classes are named and {len(palette)} colours; give each class one in '
                              'metainfo=dict(classes=(...), palette=[...]) of the dataset, and the config by --config')
         return classes, palette
-
-    def prepare(self, loaded: dict) -> dict:
-        """What the pipeline makes of an image that was read, before it becomes a tensor."""
-        return self._transform(loaded)
-
-    @staticmethod
-    def shape_of(prepared: dict) -> tuple:
-        """Images of the same shape can be predicted together."""
-        return prepared['img'].shape
 
     @property
     def _is_on_gpu(self) -> bool:
@@ -144,12 +139,25 @@ class TorchBackend:
             For each its mask (H, W) and its probabilities (classes, H, W), float32, or None.
         """
         device = next(self.model.parameters()).device.type
-        with torch.autocast(device, AMP_DTYPES[self.amp]) if self.amp else nullcontext():
-            samples = self._predictor.test_step(self.batch(prepared))
+        try:
+            with torch.autocast(device, AMP_DTYPES[self.amp]) if self.amp else nullcontext():
+                samples = self._predictor.test_step(self.batch(prepared))
+        except (RuntimeError, AssertionError) as error:
+            self._check_channels(prepared[0]['img'], error)
+            raise
         few = len(self.classes) <= 256
         masks = [sample.pred_sem_seg.data.squeeze(0).to(torch.uint8 if few else torch.int32) for sample in samples]
         return [(mask.cpu().numpy().astype(np.uint8 if few else np.uint16, copy=False),
                  self._probabilities(sample) if self.probabilities else None) for mask, sample in zip(masks, samples)]
+
+    def _check_channels(self, image: np.ndarray, error: Exception) -> None:
+        """Raises an InputError if what failed was an image with other channels than the model takes."""
+        there = image.shape[2] if image.ndim == 3 else 1
+        taken = next((layer.in_channels for layer in self.model.modules() if isinstance(layer, nn.Conv2d)), there)
+        if there != taken and 'memory' not in str(error):
+            raise InputError(f'the image has {there} channel{"s" * (there > 1)} after the test pipeline, and the model '
+                             f'takes {taken}: give images as it was trained on, or by --config a pipeline whose '
+                             'loading step brings them there by color_type') from error
 
     def _probabilities(self, sample: SegDataSample) -> np.ndarray:
         scores = sample.seg_logits.data.float()

@@ -16,7 +16,7 @@ from mmseg_inceptionnext import Segmenter
 from mmseg_inceptionnext.errors import CheckpointError
 from mmseg_inceptionnext.export import ExportSettings, export_onnx
 from mmseg_inceptionnext.inference import infer
-from mmseg_inceptionnext.inference.onnx_backend import OnnxBackend, _Image, resized
+from mmseg_inceptionnext.inference.onnx_backend import OnnxBackend, resized
 from mmseg_inceptionnext.inference.page import segment_file
 
 from utils import TOY, save_checkpoint
@@ -79,8 +79,7 @@ def test_logits_become_masks_as_in_pytorch(exported, align_corners, channels):
     backend._align_corners, backend._threshold = align_corners, 0.3
     backend.classes = [str(i) for i in range(max(2, channels))]
     logits = torch.randn(channels, 9, 13)
-    image = _Image(np.zeros((1, 3, 36, 52), np.uint8), (101, 75))
-    mask, probabilities = backend._finish(logits.numpy(), image)
+    mask, probabilities = backend._finish(logits.numpy(), (36, 52), (101, 75))
     up = F.interpolate(logits[None].double(), (36, 52), mode='bilinear', align_corners=align_corners)
     up = F.interpolate(up, (101, 75), mode='bilinear', align_corners=align_corners)[0]
     if channels == 1:
@@ -92,7 +91,7 @@ def test_logits_become_masks_as_in_pytorch(exported, align_corners, channels):
     assert (mask == classes.numpy()).mean() > 0.999
     assert mask.dtype == (np.uint16 if channels > 256 else np.uint8) and probabilities.dtype == np.float32
     backend.probabilities = False
-    same, none = backend._finish(logits.numpy(), image)
+    same, none = backend._finish(logits.numpy(), (36, 52), (101, 75))
     np.testing.assert_array_equal(same, mask)
     assert none is None
 
@@ -163,7 +162,7 @@ def test_metadata_within_the_limits_are_used(exported, tmp_path):
     steps = [dict(type='Resize', scale_factor=[1.5, 0.5]), dict(type='ResizeToMultiple', size_divisor=32)]
     segmenter = Segmenter(with_metadata(exported, tmp_path / 'a.onnx', pipeline=json.dumps(steps)))
     prepared = segmenter.prepare(np.zeros((96, 128, 3), np.uint8))
-    assert prepared.data.pixels.shape == (1, 3, 64, 192)
+    assert prepared.data['img'].shape == (1, 3, 64, 192)
 
 
 def foreign(path, nodes, rank, elements, **meta):

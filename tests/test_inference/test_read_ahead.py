@@ -110,16 +110,16 @@ def test_no_result_gets_another_name_or_is_not_counted(segmenter, toy_root, tmp_
 def test_a_signal_during_a_slow_read(segmenter, toy_root, tmp_path, monkeypatch, number):
     paths = write_images(toy_root, tmp_path / 'in', COUNT)
     masks = expected_masks(segmenter, paths)
-    prepare = segmenter.prepare
+    read = segmenter._loading._of_file
 
     def slow(path):
         if path == paths[number]:
             time.sleep(0.5)  # the main thread comes to wait for it
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.5)
-        return prepare(path)
+        return read(path)
 
-    monkeypatch.setattr(segmenter, 'prepare', slow)
+    monkeypatch.setattr(segmenter._loading, '_of_file', slow)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         summary = infer(segmenter, [str(tmp_path / 'in')], str(tmp_path / 'out'), ResultWriter(['index']))

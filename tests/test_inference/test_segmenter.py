@@ -258,6 +258,14 @@ def test_wrong_settings_are_explained(checkpoint, wrong, words):
         Segmenter(checkpoint, **wrong)
 
 
+@pytest.mark.parametrize('device', ['meta', 'xpu', 'hpu', 'mtia', 'vulkan', 'lazy', 'cuda:99', 'gpu', 'cpu:x', ' '])
+def test_devices_that_cannot_compute_are_explained(checkpoint, device):
+    if device == 'xpu' and hasattr(torch, 'xpu') and torch.xpu.is_available():
+        pytest.skip('there is one')
+    with pytest.raises(InputError, match=f'--device {device} cannot be used here: .*; cpu always can'):
+        Segmenter(checkpoint, device=device)
+
+
 def test_classes_that_the_checkpoint_does_not_name_come_from_its_config(checkpoint, segmenter, tmp_path):
     content = torch.load(checkpoint, weights_only=False)
     del content['meta']['dataset_meta']
