@@ -178,7 +178,8 @@ class FolderDataset(BaseSegDataset):
                 or not all(is_of_libraries(type(step)) for step in flat(self.pipeline))):
             return None
         zeros = ignored = 0
-        for idx in range(min(len(self), FIRST_LABELS)):
+        count = min(len(self), FIRST_LABELS)
+        for idx in range(count):
             try:
                 label = load(self.get_data_info(idx)['seg_map_path'], loader).squeeze()
             except (ValueError, KeyError):  # which is said when the sample is asked for, if labels are asked for
@@ -190,9 +191,8 @@ class FolderDataset(BaseSegDataset):
         if not (zeros and ignored):
             return None
         left = 'nothing' if self.reduce_zero_label else f'only the class {classes[0]}'
-        return (f'{self.data_prefix["seg_map_path"]}: the labels hold 0 and 255 only, as far as the first '
-                f'{FIRST_LABELS} tell, and 255 is ignored, which leaves {left}: if 255 is a class, change it to 1 in '
-                'the files')
+        return (f'{self.data_prefix["seg_map_path"]}: the first {count} labels hold 0 and 255 only, and 255 is '
+                f'ignored, which leaves {left}: if 255 is a class, change it to 1 in the files')
 
     def get_data_info(self, idx: int) -> dict:
         """The paths of a sample and what ``CheckLabels`` must know about it."""

@@ -1,17 +1,22 @@
 """Labels and images that steps of one's own load: found by what the steps do, and checked as these give them."""
 import numpy as np
 import pytest
+import torch
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmcv.transforms import LoadAnnotations as LoadByMMCV
 from mmengine.config import Config
 from mmseg.datasets.transforms import LoadAnnotations
-from mmseg.registry import DATASETS, TRANSFORMS
+from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 from PIL import Image
 
+from mmseg_inceptionnext import Segmenter
+from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.datasets import check_dataset
 from mmseg_inceptionnext.datasets.steps import loads_labels
 from mmseg_inceptionnext.errors import BrokenSampleError, LabelError
 from mmseg_inceptionnext.evaluation.protocol import without_labels
+
+from utils import ROOT, TOY, narrow
 
 COLOURS = np.array([[0, 0, 0], [200, 30, 30], [30, 200, 30]])
 IMAGE = dict(type='LoadImageFromFile')
@@ -121,6 +126,22 @@ def test_what_loads_or_changes_only_labels_is_left_out(kind):
 def test_what_images_need_stays(kind):
     steps = [dict(type=kind), dict(type='RandomApply', transforms=[dict(type=kind)], prob=0.5)]
     assert not loads_labels(steps[0]) and without_labels(steps) == steps
+
+
+def test_a_model_predicts_by_a_config_whose_labels_a_step_of_ones_own_loads(tmp_path):
+    cfg = load_config(str(ROOT / TOY))
+    narrow(cfg.model)
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict(), meta={}), tmp_path / 'model.pth')
+    for pipeline in (cfg.test_dataloader.dataset.pipeline, cfg.tta_pipeline[-1].transforms):
+        for i, step in enumerate(pipeline):
+            if 'LoadAnnotations' in str(step):
+                pipeline[i] = type(step)([dict(type='ColourMasks')]) if isinstance(step, list) else dict(
+                    type='ColourMasks')
+    cfg.dump(str(tmp_path / 'config.py'))
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / 'image.png')
+    for tta in (False, True):
+        segmenter = Segmenter(str(tmp_path / 'model.pth'), str(tmp_path / 'config.py'), tta=tta)
+        assert segmenter(str(tmp_path / 'image.png')).mask.shape == (40, 60)
 
 
 def write(root, labels, suffix='png', images='jpg'):

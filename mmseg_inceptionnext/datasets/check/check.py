@@ -59,7 +59,8 @@ def _compare_reduce_zero_label(cfg: Config) -> Iterator[Problem]:
         try:
             for name, dataset_cfg in find_datasets(cfg, split):
                 dataset = _build(dataset_cfg, split)
-                if Samples(dataset).has_labels:
+                samples = Samples(dataset)
+                if samples.has_labels and not samples.has_own_labels:
                     found.setdefault(split, {})[f'{name}.reduce_zero_label'] = dataset.reduce_zero_label
         except ValueError:  # what cannot be built was said of the splits to check, and is no matter in others
             found.pop(split, None)
@@ -136,8 +137,8 @@ def _questions(report: Report, dataset: BaseSegDataset, root: str, has_own_label
     zero = f'the value 0 ({100 * counts[0] / total:.1f} % of the pixels)'
     last = int(np.flatnonzero(counts[:255]).max(initial=-1))
     if not report.mapped[:len(names)].any():
-        yield Problem('error', 'nothing labelled', root, 'no pixel of any label is of a class; the labels hold '
-                      f'the values {listed(np.flatnonzero(counts))}')
+        yield Problem('error', 'nothing labelled', root, 'no pixel of any label is of a class; the '
+                      f'{"labels" if has_own_labels else "files"} hold the values {listed(np.flatnonzero(counts))}')
     if last == 0 and counts[255] and dataset.ignore_index == 255:
         yield Problem('warning', '0 and 255', root, 'the labels hold 0 and 255 only, and 255 is ignored: if 255 is a '
                       'class, change it to 1' + ' in the files' * (not has_own_labels))
