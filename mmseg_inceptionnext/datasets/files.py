@@ -63,7 +63,8 @@ def _png_problem(data: bytes) -> Optional[str]:
         end = start + 8 + length
         if end + 4 > len(data):
             return f'its chunk {kind!r} is not whole'
-        if kind[:1].isupper() and zlib.crc32(content[start + 4:end]) != struct.unpack_from('>I', data, end)[0]:
+        is_of_picture = kind[:1].isupper() or kind.upper() == b'IDAT'
+        if is_of_picture and zlib.crc32(content[start + 4:end]) != struct.unpack_from('>I', data, end)[0]:
             return f'the checksum of its chunk {kind!r} is wrong'
         start = end + 4
     return None

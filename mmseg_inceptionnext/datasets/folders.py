@@ -60,13 +60,13 @@ class FolderDataset(BaseSegDataset):
         self.not_taken: Optional[str] = None
         for name in {'img_suffix', 'seg_map_suffix'} & kwargs.keys():
             suffixes = suffixes_of(kwargs[name], name)
-            kwargs[name] = suffixes[0] if len(suffixes) == 1 else suffixes
+            kwargs[name] = suffixes if len(suffixes) > 1 else suffixes[0]
         super().__init__(**kwargs)
         for key, loader in _loaders(self.pipeline):
             if not getattr(loader, 'file_client_args', None) and (loader.backend_args or {}).get('backend') != CHECKED:
                 loader.backend_args = dict(
                     backend=CHECKED, backend_args=loader.backend_args,
-                    label_decoder=loader.imdecode_backend if key == 'seg_map_path' else None)
+                    label_decoder=(loader.imdecode_backend or 'cv2') if key == 'seg_map_path' else None)
         if self._fully_initialized:  # else it is looked at, and not run
             for note in filter(None, (self.not_taken, None if self.test_mode else self._only_one_class())):
                 print_log(note, logger='current', level=logging.WARNING)
@@ -232,8 +232,8 @@ class FolderDataset(BaseSegDataset):
             return self.pipeline(info)
         except SampleError:
             raise
-        except Exception as error:  # decoders have errors of all kinds, and name no file
-            for key in ('img_path', 'seg_map_path'):  # for steps of somebody else's
+        except Exception as error:  # decoders have errors of all kinds, and name no file; so have steps of one's own
+            for key in ('img_path', 'seg_map_path'):
                 if isinstance(error, OSError) and error.filename == info.get(key, ''):
                     raise broken(info[key], f'cannot be opened: {error.strerror}') from error
             for key, loader in _loaders(self.pipeline):

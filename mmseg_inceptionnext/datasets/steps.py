@@ -51,11 +51,18 @@ def flat(pipeline: Any) -> Iterator[Any]:
 
 
 def loading_steps(pipeline: Any) -> Tuple[Optional[Any], List[Any]]:
-    """The step of a built pipeline that loads the image, None if there is none, and those for the label."""
-    images, labels = [], []
-    for step in flat(pipeline):
-        (labels if loads_labels(step) else images).append(step)
-    return next(iter(images), None), labels
+    """The step of a built pipeline that loads the image, None if there is none, and those for the label.
+
+    Where one of these is somebody else's, other such steps before it count, too: it may need what they say.
+    """
+    steps = list(flat(pipeline))
+    labels = [step for step in steps if loads_labels(step)]
+    image = next((step for step in steps if step not in labels), None)
+    if not all(is_of_libraries(type(step)) for step in labels):
+        last = steps.index(labels[-1])
+        labels = [step for i, step in enumerate(steps) if step in labels or (
+            i < last and step is not image and not is_of_libraries(type(step)))]
+    return image, labels
 
 
 def run(steps: List[Any], results: dict) -> dict:

@@ -191,6 +191,29 @@ def test_what_an_own_step_does_behind_loading_counts(tmp_path):
     assert counts(check(tmp_path, IMAGE, Halves)) == [4, 2, 0]
 
 
+@TRANSFORMS.register_module()
+class SaysWhere(BaseTransform):
+    def transform(self, results):
+        return dict(results, rows=slice(1, None))
+
+
+@TRANSFORMS.register_module()
+class TakesThere(LoadAnnotations):
+    def _load_seg_map(self, results):
+        rows = results['rows']
+        super()._load_seg_map(results)
+        results['gt_seg_map'] = results['gt_seg_map'][rows]
+
+
+def test_a_step_of_ones_own_may_need_what_another_says(tmp_path):
+    write(tmp_path, [[[0, 1]] * 3])
+    Image.new('RGB', (2, 2)).save(tmp_path / 'images/0.jpg')
+    report = check(tmp_path, IMAGE, SaysWhere, TakesThere)
+    assert not report.problems and counts(report) == [2, 2, 0]
+    write(tmp_path, [[[0, 1]] * 3])
+    assert counts(check(tmp_path, IMAGE, SaysWhere, Brighter, 'LoadAnnotations')) == [3, 3, 0]
+
+
 def test_labels_beside_the_image_and_images_of_an_own_step(tmp_path):
     write(tmp_path, [np.full((3, 4), 2), np.full((3, 4), 700)], 'npy', 'npy')
     options = dict(img_suffix='.npy', seg_map_suffix='.npy')
