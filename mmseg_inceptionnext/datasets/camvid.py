@@ -2,6 +2,7 @@
 from mmseg.registry import DATASETS
 
 from .folders import FolderDataset
+from .pairing import Suffix
 
 
 @DATASETS.register_module()
@@ -27,5 +28,5 @@ class CamVidDataset(FolderDataset):
               'Published at http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/ with labels in 32 colours, '
               'which are merged to the eleven classes; copies with class ids differ in img_suffix and seg_map_suffix.')
 
-    def __init__(self, img_suffix: str = '.jpg', seg_map_suffix: str = '.png', **kwargs) -> None:
+    def __init__(self, img_suffix: Suffix = '.jpg', seg_map_suffix: Suffix = '.png', **kwargs) -> None:
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)

@@ -1,7 +1,8 @@
 """Reads files of images and labels, and names those that are missing, cut off or damaged."""
-import io
 import os
 import os.path as osp
+import struct
+import zlib
 from typing import Optional
 
 import mmcv
@@ -9,8 +10,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
 from mmengine.fileio.backends import BaseStorageBackend, register_backend
-from PIL import UnidentifiedImageError
-from PIL.PngImagePlugin import PngImageFile
+from PIL import Image, UnidentifiedImageError
 
 from mmseg_inceptionnext.errors import BrokenSampleError
 
@@ -29,7 +29,7 @@ def broken(path: str, problem: str) -> BrokenSampleError:
 
 
 def read(path: str, backend_args: Optional[dict] = None) -> bytes:
-    """The content of a file that is there, and not empty; of a PNG the checksums are right.
+    """The content of a file that is there, and not empty; a PNG is whole, and the checksums of its picture are right.
 
     Decoders find other damage themselves: Pillow, and OpenCV from 4.11 on.
 
@@ -44,12 +44,30 @@ def read(path: str, backend_args: Optional[dict] = None) -> bytes:
         raise ValueError(f'cannot be opened: {getattr(error, "strerror", None) or error}') from error
     if not data:
         raise ValueError('is empty')
-    if data.startswith(PNG):
-        try:
-            PngImageFile(io.BytesIO(data)).verify()  # Pillow's decoder does not look at the checksums
-        except Exception as error:  # OSError, SyntaxError and others
-            raise ValueError(f'is cut off or damaged: {error}') from error
+    problem = _png_problem(data) if data.startswith(PNG) else None
+    if problem:
+        raise ValueError(f'is cut off or damaged: {problem}')
     return data
+
+
+def _png_problem(data: bytes) -> Optional[str]:
+    """Says where a PNG ends too early, or what of its picture does not fit its checksum, or None.
+
+    Decoders do not look at the checksums of the picture. Other chunks, such as texts, are theirs to judge.
+    """
+    start, kind, content = len(PNG), b'', memoryview(data)
+    while kind != b'IEND':
+        if start + 8 > len(data):
+            return 'its last chunk is missing'
+        length, kind = struct.unpack_from('>I4s', data, start)
+        end = start + 8 + length
+        if end + 4 > len(data):
+            return f'its chunk {kind!r} is not whole'
+        is_of_picture = kind[:1].isupper() or kind.upper() == b'IDAT'
+        if is_of_picture and zlib.crc32(content[start + 4:end]) != struct.unpack_from('>I', data, end)[0]:
+            return f'the checksum of its chunk {kind!r} is wrong'
+        start = end + 4
+    return None
 
 
 def decode(data: bytes, flag: str, backend: str) -> np.ndarray:
@@ -64,12 +82,22 @@ def decode(data: bytes, flag: str, backend: str) -> np.ndarray:
         array = None
     except Exception as error:  # OpenCV's and Pillow's errors have nothing in common
         reason = ' '.join(str(error).split()).rpartition('error: ')[2]  # OpenCV names its source file first
+        if isinstance(error, Image.DecompressionBombError):
+            reason += " OpenCV reads larger ones: set imdecode_backend='cv2' in the step that loads it"
         raise ValueError(f'cannot be decoded by {backend}: {reason or type(error).__name__}') from error
     if array is None:
         if backend != 'pillow':
-            decode(data, flag, 'pillow')  # which says why, and OpenCV does not
+            _raise_reason_of_pillow(data, flag)  # OpenCV gives none
         raise ValueError(f'is no image that {backend} can decode; it begins with {data[:8]!r}')
     return array
+
+
+def _raise_reason_of_pillow(data: bytes, flag: str) -> None:
+    try:
+        decode(data, flag, 'pillow')
+    except ValueError as error:
+        if not isinstance(error.__cause__, Image.DecompressionBombError):  # its own limit explains no other decoder
+            raise
 
 
 def load(path: str, loader: BaseTransform) -> np.ndarray:
@@ -99,11 +127,11 @@ class CheckedBackend(BaseStorageBackend):
 
     Args:
         backend_args: of the other backend.
-        is_label: find values that do not fit in eight bits, too.
+        label_decoder: of a label, to find values that do not fit in eight bits, too: what its step decodes with.
     """
 
-    def __init__(self, backend_args: Optional[dict], is_label: bool) -> None:
-        self.backend_args, self.is_label = backend_args, is_label
+    def __init__(self, backend_args: Optional[dict], label_decoder: Optional[str] = None) -> None:
+        self.backend_args, self.label_decoder = backend_args, label_decoder
 
     def get(self, filepath: str) -> bytes:
         """The content of a file.
@@ -115,8 +143,8 @@ class CheckedBackend(BaseStorageBackend):
         problem = None
         try:
             data = read(filepath, self.backend_args)
-            if self.is_label and not (data.startswith(PNG) and data[24] <= 8):  # the bit depth
-                problem = wide_problem(decode(data, 'unchanged', 'pillow'))
+            if self.label_decoder and not (data.startswith(PNG) and data[24] <= 8):  # the bit depth
+                problem = wide_problem(decode(data, 'unchanged', self.label_decoder))
         except ValueError as error:
             raise broken(filepath, str(error)) from error
         if problem:

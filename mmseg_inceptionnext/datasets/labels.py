@@ -48,23 +48,27 @@ def range_problem(label: np.ndarray, num_classes: int, ignore_index: int, reduce
     """Says which values of a label are neither a class nor ignored, or None.
 
     Args:
-        label: H x W, uint8, as loaded: after ``reduce_zero_label`` and ``label_map``.
+        label: H x W, as loaded, uint8 if by MMSegmentation: after ``reduce_zero_label`` and ``label_map``.
         num_classes: ids from 0 to ``num_classes - 1`` are classes.
         ignore_index: allowed too.
         reduce_zero_label: the dataset's setting, for the message.
     """
-    wrong = np.ones(256, np.uint8)
-    wrong[:num_classes] = 0
-    if 0 <= ignore_index < 256:
-        wrong[ignore_index] = 0
-    if not cv2.LUT(label, wrong).any():
+    if label.dtype == np.uint8:
+        wrong = np.ones(256, np.uint8)
+        wrong[:num_classes] = 0
+        if 0 <= ignore_index < 256:
+            wrong[ignore_index] = 0
+        found = label[cv2.LUT(label, wrong) > 0]
+    else:
+        found = label[~((label >= 0) & (label < num_classes) & (label == np.floor(label)) | (label == ignore_index))]
+    if not found.size:
         return None
-    counts = np.bincount(label.ravel(), minlength=256) * wrong
-    how = ('the value 0 of the file is ignored and every other counts one less' if reduce_zero_label else
-           'the values of the file are taken as they are')
-    return (f'the label values {listed(np.flatnonzero(counts))} ({counts.sum()} pixels) are out of range: allowed are '
-            f'0 to {num_classes - 1}, and {ignore_index} for pixels to ignore. Look at two settings of the dataset: '
-            f'num_classes={num_classes} (how many classes it names) and reduce_zero_label={reduce_zero_label} ({how})')
+    how = ('LoadAnnotations ignores the value 0 of the file and every other counts one less' if reduce_zero_label else
+           'LoadAnnotations takes the values of the file as they are')
+    values = listed(np.unique(found).astype(float))
+    return (f'the label values {values} ({found.size} pixels) are out of range: allowed are 0 to {num_classes - 1}, '
+            f'and {ignore_index} for pixels to ignore. Look at two settings of the dataset: num_classes={num_classes} '
+            f'(how many classes it names) and reduce_zero_label={reduce_zero_label} ({how})')
 
 
 def listed(values: np.ndarray, limit: int = 8) -> str:

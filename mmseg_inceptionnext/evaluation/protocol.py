@@ -1,10 +1,11 @@
 """Test protocols: which views of an image are averaged. The same weights differ by points between them."""
 import copy
 import math
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from mmengine.config import Config
 
+from mmseg_inceptionnext.datasets.steps import loads_labels
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.parts import find_datasets, type_name
 
@@ -108,14 +109,20 @@ def _with_alignment(pipeline: List[dict], aligning: List[dict]) -> List[dict]:
     return pipeline
 
 
-def without_labels(pipeline: List[dict]) -> List[dict]:
-    """The pipeline without the steps that load annotations, also inside ``TestTimeAug``."""
-    kept = [copy.deepcopy(step) for step in pipeline if type_name(step) != 'LoadAnnotations']
-    for step in kept:
-        if type_name(step) == 'TestTimeAug':
-            lists = [[choice for choice in choices if type_name(choice) != 'LoadAnnotations']
-                     for choices in step['transforms']]
-            step['transforms'] = [choices for choices in lists if choices]
+def without_labels(pipeline: Sequence) -> list:
+    """The pipeline without the steps that load labels, also inside of others, as ``TestTimeAug``."""
+    kept = []
+    for step in pipeline:
+        if isinstance(step, (list, tuple)):  # what TestTimeAug or RandomChoice choose from
+            step = without_labels(step)
+        elif isinstance(step, dict) and step.get('transforms'):
+            step, inner = copy.deepcopy(step), step['transforms']
+            step['transforms'] = without_labels(inner if isinstance(inner, (list, tuple)) else [inner])
+            step = step if step['transforms'] else None
+        else:
+            step = None if loads_labels(step) else copy.deepcopy(step)
+        if step:
+            kept.append(step)
     return kept
 
 

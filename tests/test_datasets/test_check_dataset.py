@@ -142,15 +142,16 @@ def test_a_subset_of_the_classes_asks_nothing(tmp_path):
 
 
 def test_suffixes_that_match_nothing_are_answered_with_those_there(tmp_path):
-    write(tmp_path, [[1], [2]], suffixes=('.JPG', '.png'))
+    write(tmp_path, [[1], [2]], suffixes=('.jpeg', '.png'))
     write(tmp_path, [[1]], suffixes=('.webp', '.png'))
     report = check(tmp_path)
     problem, = report.problems
     assert kinds(report) == {('error', 'no data')} and report.samples == 0
-    assert '.jpg, which is img_suffix; there are 2 in .JPG, 1 in .webp' in problem.message
+    assert '.jpg, which is img_suffix; there are 2 in .jpeg, 1 in .webp' in problem.message
     assert 'no file ends in .jpg, which is img_suffix' in check(tmp_path, 'ADE20KDataset').to_text()
-    report = check(tmp_path, 'CamVidDataset', img_suffix='.JPG', seg_map_suffix='_L.png')
-    assert kinds(report) == {('error', 'image without label')} and report.count('error') == 2
+    report = check(tmp_path, 'CamVidDataset', img_suffix='.jpeg', seg_map_suffix='_L.png')
+    assert kinds(report) == {('error', 'image without label'), ('warning', 'images not taken')}
+    assert report.count('error') == 2 and '1 images are not taken' in report.to_text()
 
 
 def test_images_and_labels_may_share_a_folder(tmp_path):

@@ -12,8 +12,8 @@ from mmseg.registry import DATASETS
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from mmseg_inceptionnext.datasets.folders import loaders
 from mmseg_inceptionnext.datasets.labels import listed
+from mmseg_inceptionnext.datasets.pairing import stem_of, suffixes_of
 from mmseg_inceptionnext.errors import InputError
 from mmseg_inceptionnext.parts import SPLITS, find_datasets, type_name
 
@@ -59,7 +59,8 @@ def _compare_reduce_zero_label(cfg: Config) -> Iterator[Problem]:
         try:
             for name, dataset_cfg in find_datasets(cfg, split):
                 dataset = _build(dataset_cfg, split)
-                if Samples(dataset).has_labels:
+                samples = Samples(dataset)
+                if samples.has_labels and not samples.has_own_labels:
                     found.setdefault(split, {})[f'{name}.reduce_zero_label'] = dataset.reduce_zero_label
         except ValueError:  # what cannot be built was said of the splits to check, and is no matter in others
             found.pop(split, None)
@@ -77,9 +78,9 @@ def _build(cfg: dict, split: str) -> BaseSegDataset:
         dataset = DATASETS.build(dict(cfg, lazy_init=True))
     except Exception as error:  # every class has its own errors for settings that it does not know
         raise InputError(f'the dataset of {split}_dataloader cannot be built: {error}') from error
-    if not isinstance(dataset, BaseSegDataset) or 'img_path' not in loaders(dataset.pipeline):
+    if not isinstance(dataset, BaseSegDataset) or Samples(dataset).image_step is None:
         raise InputError(f'{type_name(cfg)} of {split}_dataloader cannot be checked: only datasets of the kind of '
-                         'BaseSegDataset can, whose pipeline has LoadImageFromFile')
+                         'BaseSegDataset can, whose pipeline loads images, as with LoadImageFromFile')
     if not dataset.metainfo.get('classes'):
         raise InputError(f'{type_name(cfg)} of {split}_dataloader names no classes: add metainfo=dict(classes=(...))')
     return dataset
@@ -94,6 +95,8 @@ def _check_one(dataset: BaseSegDataset, split: str, jobs: int) -> Report:
     except Exception as error:  # each kind of storage and of dataset has its own for what is not there
         report.add(Problem('error', 'no data', root, str(error)))
         return report
+    if getattr(dataset, 'not_taken', None):
+        report.add(Problem('warning', 'images not taken', root, dataset.not_taken))
     samples = Samples(dataset)
     loader = DataLoader(samples, batch_size=None, num_workers=jobs if jobs > 1 else 0, collate_fn=tuple,
                         worker_init_fn=_one_thread)
@@ -104,7 +107,7 @@ def _check_one(dataset: BaseSegDataset, split: str, jobs: int) -> Report:
             report.add_label(counts, samples.values)
     if not report.samples:
         report.add(Problem('error', 'no data', root, f'no file ends in {dataset.img_suffix}, which is img_suffix'))
-    report.add(*_questions(report, dataset, root))
+    report.add(*_questions(report, dataset, root, samples.has_own_labels))
     return report
 
 
@@ -113,17 +116,20 @@ def _one_thread(worker: int) -> None:
 
 
 def _labels_without_image(dataset: BaseSegDataset) -> Iterator[Problem]:
-    folder, end = dataset.data_prefix.get('seg_map_path'), dataset.seg_map_suffix
+    folder = dataset.data_prefix.get('seg_map_path')
     if not folder or dataset.ann_file or dataset._indices is not None:  # only some of the images are used
         return
-    for name in fileio.list_dir_or_file(folder, list_dir=False, suffix=end, recursive=True,
-                                        backend_args=dataset.backend_args):
-        image = osp.join(dataset.data_prefix['img_path'], name[:-len(end)] + dataset.img_suffix)
-        if not fileio.isfile(image, backend_args=dataset.backend_args):
-            yield Problem('error', 'label without image', osp.join(folder, name), f'its image {image} is not there')
+    used = {dataset.get_data_info(i).get('seg_map_path') for i in range(len(dataset))}
+    ends = [suffixes_of(getattr(dataset, name), name) for name in ('seg_map_suffix', 'img_suffix')]
+    for name in fileio.list_dir_or_file(folder, list_dir=False, recursive=True, backend_args=dataset.backend_args):
+        stem, path = stem_of(name, ends[0]), osp.join(folder, name)
+        if stem is not None and path not in used:
+            images = [osp.join(dataset.data_prefix['img_path'], stem + end) for end in ends[1]]
+            if not any(fileio.isfile(image, backend_args=dataset.backend_args) for image in images):
+                yield Problem('error', 'label without image', path, f'its image {" or ".join(images)} is not there')
 
 
-def _questions(report: Report, dataset: BaseSegDataset, root: str) -> Iterator[Problem]:
+def _questions(report: Report, dataset: BaseSegDataset, root: str, has_own_labels: bool) -> Iterator[Problem]:
     """What all labels together tell about the settings."""
     counts, names, total = report.counts, report.classes, report.counts.sum()
     if not total:
@@ -131,12 +137,12 @@ def _questions(report: Report, dataset: BaseSegDataset, root: str) -> Iterator[P
     zero = f'the value 0 ({100 * counts[0] / total:.1f} % of the pixels)'
     last = int(np.flatnonzero(counts[:255]).max(initial=-1))
     if not report.mapped[:len(names)].any():
-        yield Problem('error', 'nothing labelled', root, 'no pixel of any label is of a class; the files hold the '
-                      f'values {listed(np.flatnonzero(counts))}')
+        yield Problem('error', 'nothing labelled', root, 'no pixel of any label is of a class; the '
+                      f'{"labels" if has_own_labels else "files"} hold the values {listed(np.flatnonzero(counts))}')
     if last == 0 and counts[255] and dataset.ignore_index == 255:
         yield Problem('warning', '0 and 255', root, 'the labels hold 0 and 255 only, and 255 is ignored: if 255 is a '
-                      'class, change it to 1 in the files')
-    elif dataset.label_map is not None:  # the number of classes says nothing about the values of the files
+                      'class, change it to 1' + ' in the files' * (not has_own_labels))
+    elif dataset.label_map is not None or has_own_labels:  # the classes say nothing about the values of the files
         return
     elif dataset.reduce_zero_label and counts[0] and last == len(names) - 1:
         yield Problem('warning', 'reduce_zero_label', root, (
