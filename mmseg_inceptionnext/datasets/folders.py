@@ -209,6 +209,8 @@ class FolderDataset(BaseSegDataset):
             BrokenSampleError: if a file is broken, or with ``on_error='skip'`` those of many samples in a row.
             LabelError: if a label does not fit the image or the settings of the dataset.
         """
+        if not -len(self) <= idx < len(self):
+            raise IndexError(f'sample {idx} of {len(self)}')  # which ends a loop over the data set
         tries = min(len(self), MOST_REPLACEMENTS)
         for step in range(tries):
             candidate = (idx + step) % len(self)
@@ -252,7 +254,7 @@ class FolderDataset(BaseSegDataset):
     def _message(self, problem: str) -> str:
         return (f'{type(self).__name__}: {problem}\n'
                 f'{self.SOURCE}\n'
-                f'If the data lies elsewhere, give its folder: --cfg-options data_root=DIR (now {self.data_root})\n'
+                f'If the data lies elsewhere, give its folder: --data-root DIR (now {self.data_root})\n'
                 'To try the plugin without it: python tools/make_toy_ade20k.py, then '
                 'python tools/train.py configs/fpn_inceptionnext_a_toy.py')
 

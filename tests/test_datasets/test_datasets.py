@@ -28,7 +28,7 @@ def test_a_missing_folder_is_one_clear_message(tmp_path, name, layout, archive):
     with pytest.raises(FileNotFoundError) as error:
         DATASETS.build(dict(type=name, data_root=root, data_prefix=PREFIX))
     text = str(error.value)
-    for part in (f'{root}/images/train is not a folder', layout, archive, 'data_root=DIR',
+    for part in (f'{root}/images/train is not a folder', layout, archive, '--data-root DIR',
                  'fpn_inceptionnext_a_toy.py'):
         assert part in text
 
@@ -48,6 +48,7 @@ def test_camvid_takes_other_suffixes(tmp_path):
     assert item['img_path'].endswith('images/train/a.png')
     assert item['seg_map_path'].endswith('annotations/train/a_L.png')
     assert len(dataset.metainfo['classes']) == len(dataset.metainfo['palette']) == 11
+    assert [each['img_path'] for each in dataset] == [dataset[-1]['img_path']]  # a loop over it ends
 
 
 def test_camvid_as_it_is(camvid):
