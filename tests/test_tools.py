@@ -177,7 +177,7 @@ def test_a_missing_dataset_is_explained(tmp_path):
     result = run_tool('tools/train.py', UPERNET, '--work-dir', tmp_path, '--cfg-options', f'data_root={tmp_path}/ade',
                       check=False)
     assert result.returncode == 1
-    for part in (f'{tmp_path}/ade/images/training is not a folder', 'ADEChallengeData2016.zip', 'data_root=DIR',
+    for part in (f'{tmp_path}/ade/images/training is not a folder', 'ADEChallengeData2016.zip', '--data-root DIR',
                  'python tools/make_toy_ade20k.py', 'fpn_inceptionnext_a_toy.py'):
         assert part in result.stdout
     assert 'Traceback' not in result.stdout
