@@ -10,7 +10,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmseg_inceptionnext.models.compat import is_compiling
+from mmseg_inceptionnext.models.compat import is_compiling, is_traced
 from mmseg_inceptionnext.models.device_plan import plan_of
 from mmseg_inceptionnext.models.interpolation import (
     Size,
@@ -53,7 +53,7 @@ class FastUPerHead(UPerHead):
 
     def psp_forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Pyramid pooling of the last map: (N, C, H, W) to (N, channels, H, W)."""
-        if torch.onnx.is_in_onnx_export():
+        if is_traced():
             return super().psp_forward(inputs)
         x = inputs[-1]
         n, channels, *size = x.shape
@@ -77,7 +77,7 @@ class FastUPerHead(UPerHead):
         return self.bottleneck(torch.cat([x, *pooled], 1))
 
     def _resize(self, x: Tensor, size: Size) -> Tensor:
-        if torch.are_deterministic_algorithms_enabled() and not torch.onnx.is_in_onnx_export():
+        if torch.are_deterministic_algorithms_enabled() and not is_traced():
             return resize_by_products(x, tuple(size), self.align_corners)
         return resize(x, size=size, mode='bilinear', align_corners=self.align_corners)
 
