@@ -1,6 +1,7 @@
 """Folds norms and scales into the convolutions beside them, for inference."""
 import copy
 import logging
+from functools import partial
 from typing import Callable, Iterable, List, Optional, Sequence, Tuple
 
 import torch
@@ -134,8 +135,8 @@ def convolve_by_winograd(model: BaseSegmentor, pays: Callable[[nn.Module, int], 
     """
     head = model.decode_head
     for module in [*(model.neck.modules() if model.with_neck else ()), *head.modules()]:
-        if not isinstance(module, ConvModule):
-            continue
+        if not isinstance(module, ConvModule) or (isinstance(head, FastUPerHead) and module is head.bottleneck):
+            continue  # that one convolves all of its inputs, or the first of them: as the plan has it
         if isinstance(module.conv, WinogradConv2d):
             module.conv = module.conv.plain()
         num_inputs = module.conv.in_channels
@@ -175,12 +176,11 @@ def _observed(model: nn.Module, modules: Iterable[nn.Module]) -> Optional[Observ
         model.to(memory_format=memory_format)
         for size in sizes:
             try:
-                return Observed(filter(_is_foldable, modules), model, lambda: _run(model, size))
+                return Observed(filter(_is_foldable, modules), model, partial(_run, model, size))
             except Exception as failure:  # whatever a model raises that cannot do with such images
                 error = failure
     print_log(f'{type(model).__name__}: its norms stay apart from its convolutions, since it cannot be run on images '
-              f'of {" or ".join("%d x %d" % size for size in sizes)} pixels: {error!r}', logger='current',
-              level=logging.WARNING)
+              f'of {" or ".join(map(str, sizes))} pixels: {error!r}', logger='current', level=logging.WARNING)
     model.to(memory_format=own_format)
     return None
 

@@ -1,4 +1,4 @@
-"""fuse() folds what runs one after the other, whatever the order in which it is registered; the output stays the same."""
+"""fuse() folds what runs one after the other, whatever the order in which that is registered; outputs stay the same."""
 import copy
 
 import pytest
@@ -312,6 +312,15 @@ def test_tied_weights():
     body = nn.Sequential(conv3(bias=False), bn(), conv3(bias=False), bn())
     body[2].weight = body[0].weight
     assert norms(assert_same(with_body(body)).decode_head) == 1
+
+
+def test_a_pyramid_whose_convolution_would_suit_winograd():
+    """It takes one map at its own size, so that the matrices of all would not fit."""
+    dims = [8, 16, 24, 256]
+    head = dict(type='FastUPerHead', in_channels=dims, in_index=[0, 1, 2, 3], channels=256, pool_scales=(1, ))
+    model = segmentor(head, dict(INCEPTIONNEXT, arch=dict(depths=(1, 1, 1, 1), dims=dims))).float()
+    x = torch.randn(1, 3, 64, 96)
+    torch.testing.assert_close(fuse(model)(x), model(x), rtol=1e-4, atol=1e-4)
 
 
 def test_blocks_that_share_an_mlp():

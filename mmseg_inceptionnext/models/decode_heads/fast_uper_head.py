@@ -8,6 +8,7 @@ from mmseg.models.decode_heads import UPerHead
 from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor
+from torch.fx import Proxy
 from torch.nn import functional as F
 
 from mmseg_inceptionnext.models.compat import is_compiling, is_traced
@@ -42,7 +43,9 @@ class FastUPerHead(UPerHead):
 
     def _forward_feature(self, inputs: Sequence[Tensor]) -> Tensor:
         """The features before the classifier: (N, channels, H_0, W_0)."""
-        inputs = self._transform_inputs(inputs)
+        given, inputs = inputs, self._transform_inputs(inputs)
+        if isinstance(inputs[-1], Proxy):
+            return super()._forward_feature(given)  # of torch.fx, which has no sizes to make matrices of
         maps = [conv(x) for conv, x in zip(self.lateral_convs, inputs)]
         maps.append(self.psp_forward(inputs))
         for i in range(len(maps) - 1, 0, -1):
@@ -53,7 +56,7 @@ class FastUPerHead(UPerHead):
 
     def psp_forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Pyramid pooling of the last map: (N, C, H, W) to (N, channels, H, W)."""
-        if is_traced():
+        if is_traced() or isinstance(inputs[-1], Proxy):
             return super().psp_forward(inputs)
         x = inputs[-1]
         n, channels, *size = x.shape
