@@ -24,12 +24,13 @@ SIDE = 64  # of the empty image on which a model is observed, in pixels
 def fuse(model: nn.Module, inplace: bool = False) -> nn.Module:
     """Makes a model for inference with the same outputs to rounding.
 
-    In the backbone each BatchNorm is folded into the convolution after it (into the one before it in the stem) and
-    ``gamma`` into the last convolution of its block; in neck and decode head each BatchNorm into the convolution before
-    it; the norms on the outputs into the 1x1 convolutions that take them, where nothing else takes them. Activations
-    overwrite their inputs. The weights take the memory format of the device's :class:`DevicePlan`, and on a CPU neck
-    and head convolve by :class:`WinogradConv2d` where that is faster. The auxiliary head, which only training uses, is
-    dropped.
+    In a MetaNeXt backbone, neck and decode head each BatchNorm is folded into the convolution before it, or into one
+    without padding after it, and ``gamma`` into the last convolution of its block. What runs before what is seen in one
+    pass of empty images, see :class:`Observed`: only what a convolution and a norm pass on to each other alone is
+    folded, and norms stay where hooks look on, or where the model cannot do with such images (a warning says so).
+    Activations overwrite their inputs where nothing else takes these. The weights take the memory format of the
+    device's :class:`DevicePlan` unless the model cannot run so, and on a CPU neck and head convolve by
+    :class:`WinogradConv2d` where that is faster. The auxiliary head, which only training uses, is dropped.
 
     Args:
         model: a :class:`MetaNeXt` or :class:`IsotropicMetaNeXt`, or a segmentor; fused ones are returned as they are.
