@@ -18,7 +18,7 @@ from .device_plan import plan_of
 from .observed import Observed, is_hooked
 from .winograd import WinogradConv2d
 
-SIDE = 64  # of the empty image on which a model is observed, in pixels
+SIDE = 64  # of the images on which a model is observed, in pixels
 
 
 def fuse(model: nn.Module, inplace: bool = False) -> nn.Module:
@@ -26,7 +26,7 @@ def fuse(model: nn.Module, inplace: bool = False) -> nn.Module:
 
     In a MetaNeXt backbone, neck and decode head each BatchNorm is folded into the convolution before it, or into one
     without padding after it, and ``gamma`` into the last convolution of its block. What runs before what is seen in one
-    pass of empty images, see :class:`Observed`: only what a convolution and a norm pass on to each other alone is
+    pass of random images, see :class:`Observed`: only what a convolution and a norm pass on to each other alone is
     folded, and norms stay where hooks look on, or where the model cannot do with such images (a warning says so).
     Activations overwrite their inputs where nothing else takes these. The weights take the memory format of the
     device's :class:`DevicePlan` unless the model cannot run so, and on a CPU neck and head convolve by
@@ -169,7 +169,7 @@ def _fold(model: nn.Module, parts: Sequence[nn.Module]) -> bool:
 
 
 def _observed(model: nn.Module, modules: Iterable[nn.Module]) -> Optional[Observed]:
-    """One pass of empty images, small or else as large as those of the training; this finds the memory format, too."""
+    """One pass of images of noise, small or else as large as those of the training; this finds the memory format, too."""
     whole = getattr(getattr(model, 'data_preprocessor', None), 'size', None)
     sizes = [(SIDE, SIDE), *([tuple(whole)] if whole else [])]
     own_format = plan_of(next(model.parameters()).device).memory_format
@@ -187,11 +187,12 @@ def _observed(model: nn.Module, modules: Iterable[nn.Module]) -> Optional[Observ
 
 
 def _run(model: nn.Module, size: Tuple[int, int]) -> object:
-    """Runs a model on two empty images, without torch.compile, which would take minutes."""
+    """Runs a model on two images of noise, without torch.compile, which would take minutes."""
     compiled = {module: vars(module).pop('_compiled_call_impl') for module in model.modules()
                 if '_compiled_call_impl' in vars(module)}
     conv = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
-    images = torch.zeros(2, conv.in_channels, *size, dtype=conv.weight.dtype, device=conv.weight.device)
+    images = torch.randn(2, conv.in_channels, *size, device='cpu', generator=torch.Generator().manual_seed(0))
+    images = images.to(dtype=conv.weight.dtype, device=conv.weight.device)
     try:
         if not isinstance(model, BaseSegmentor):
             return model(images)
