@@ -169,35 +169,35 @@ def _fold(model: nn.Module, parts: Sequence[nn.Module]) -> bool:
 
 
 def _observed(model: nn.Module, modules: Iterable[nn.Module]) -> Optional[Observed]:
-    """One pass of images of noise, small or else as large as those of the training; this finds the memory format, too."""
+    """One pass of noise, in images that are small or else as large as in training; it finds the memory format, too."""
     whole = getattr(getattr(model, 'data_preprocessor', None), 'size', None)
     sizes = [(SIDE, SIDE), *([tuple(whole)] if whole else [])]
     own_format = plan_of(next(model.parameters()).device).memory_format
-    for memory_format in (own_format, torch.contiguous_format):  # which the views of some heads need
+    # The views of some heads need contiguous maps, or a single image.
+    for memory_format, count in ((own_format, 2), (torch.contiguous_format, 2), (own_format, 1)):
         model.to(memory_format=memory_format)
         for size in sizes:
             try:
-                return Observed(filter(_is_foldable, modules), model, partial(_run, model, size))
+                return Observed(filter(_is_foldable, modules), model, partial(_run, model, size, count))
             except Exception as failure:  # whatever a model raises that cannot do with such images
                 error = failure
     print_log(f'{type(model).__name__}: its norms stay apart from its convolutions, since it cannot be run on images '
               f'of {" or ".join(map(str, sizes))} pixels: {error!r}', logger='current', level=logging.WARNING)
-    model.to(memory_format=own_format)
     return None
 
 
-def _run(model: nn.Module, size: Tuple[int, int]) -> object:
-    """Runs a model on two images of noise, without torch.compile, which would take minutes."""
+def _run(model: nn.Module, size: Tuple[int, int], count: int) -> object:
+    """Runs a model on images of noise, without torch.compile, which would take minutes."""
     compiled = {module: vars(module).pop('_compiled_call_impl') for module in model.modules()
                 if '_compiled_call_impl' in vars(module)}
     conv = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
-    images = torch.randn(2, conv.in_channels, *size, device='cpu', generator=torch.Generator().manual_seed(0))
+    images = torch.randn(count, conv.in_channels, *size, device='cpu', generator=torch.Generator().manual_seed(0))
     images = images.to(dtype=conv.weight.dtype, device=conv.weight.device)
     try:
         if not isinstance(model, BaseSegmentor):
             return model(images)
         meta = dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0] * 4)
-        return model.encode_decode(images, [meta, meta])
+        return model.encode_decode(images, [meta] * count)
     finally:
         for module, call in compiled.items():
             module._compiled_call_impl = call
