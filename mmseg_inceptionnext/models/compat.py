@@ -13,6 +13,11 @@ def is_compiling() -> bool:
     return getattr(torch.compiler, 'is_compiling', lambda: False)()
 
 
+def is_traced() -> bool:
+    """Whether ``torch.jit.trace`` or the export to ONNX records the model, which needs operations of PyTorch alone."""
+    return torch.onnx.is_in_onnx_export() or (not is_compiling() and torch.jit.is_tracing())
+
+
 def is_autocast_on_cpu() -> bool:
     """Whether autocast is on for the CPU."""
     return torch.is_autocast_enabled('cpu') if AUTOCAST_TAKES_A_DEVICE else torch.is_autocast_cpu_enabled()

@@ -1,32 +1,36 @@
 """Folds norms and scales into the convolutions beside them, for inference."""
 import copy
-from typing import Callable, Optional
+import logging
+from functools import partial
+from typing import Callable, Iterable, List, Optional, Sequence, Tuple
 
 import torch
-from mmcv.cnn import ConvModule
-from mmcv.cnn.utils import fuse_conv_bn
-from mmseg.models.decode_heads import UPerHead
-from mmseg.models.necks import FPN
+from mmcv.cnn import Conv2d, ConvModule
+from mmengine.logging import print_log
 from mmseg.models.segmentors import BaseSegmentor
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .backbones.metanext import MetaNeXtBase, MetaNeXtBlock, MetaNeXtStage
-from .compat import is_compiling
+from .backbones.metanext import ConvMlp, MetaNeXtBase, MetaNeXtBlock
+from .compat import is_compiling, is_traced
 from .decode_heads import FastUPerHead
 from .device_plan import plan_of
+from .observed import Observed, is_hooked
 from .winograd import WinogradConv2d
+
+SIDE = 64  # of the images on which a model is observed, in pixels
 
 
 def fuse(model: nn.Module, inplace: bool = False) -> nn.Module:
     """Makes a model for inference with the same outputs to rounding.
 
-    In the backbone each BatchNorm is folded into the convolution after it (into the one before it in the stem) and
-    ``gamma`` into the last convolution of its block; in neck and decode head each BatchNorm into the convolution before
-    it; the norms on the outputs into the 1x1 convolutions that take them, where nothing else takes them. Activations
-    overwrite their inputs. The weights take the memory format of the device's :class:`DevicePlan`, and on a CPU neck
-    and head convolve by :class:`WinogradConv2d` where that is faster. The auxiliary head, which only training uses, is
-    dropped.
+    In a MetaNeXt backbone, neck and decode head each BatchNorm is folded into the convolution before it, or into one
+    without padding after it, and ``gamma`` into the last convolution of its block. What runs before what is seen in one
+    pass of random images, see :class:`Observed`: only what a convolution and a norm pass on to each other alone is
+    folded, and norms stay where hooks look on, or where the model cannot do with such images (a warning says so).
+    Activations overwrite their inputs where nothing else takes these. The weights take the memory format of the
+    device's :class:`DevicePlan` unless the model cannot run so, and on a CPU neck and head convolve by
+    :class:`WinogradConv2d` where that is faster. The auxiliary head, which only training uses, is dropped.
 
     Args:
         model: a :class:`MetaNeXt` or :class:`IsotropicMetaNeXt`, or a segmentor; fused ones are returned as they are.
@@ -47,9 +51,9 @@ def fuse(model: nn.Module, inplace: bool = False) -> nn.Module:
         if isinstance(model, BaseSegmentor):
             _fuse_segmentor(model)
         else:
-            _fuse_backbone(model)
+            _fold(model, [model])
     model.fused = _Fused()
-    return model.to(memory_format=plan_of(next(model.parameters()).device).memory_format)
+    return model
 
 
 def cast_convolutions(model: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -92,7 +96,7 @@ class _FusedMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, _, height, width = x.shape
-        limit = None if torch.onnx.is_in_onnx_export() or is_compiling() else plan_of(x.device).mlp_bytes
+        limit = None if is_traced() or is_compiling() else plan_of(x.device).mlp_bytes
         if limit is None:
             return self._run(x)
         rows = max(1, limit // (n * self.fc1.out_channels * width * x.element_size()))
@@ -116,15 +120,11 @@ class _FusedMlp(nn.Module):
 def _fuse_segmentor(model: BaseSegmentor) -> None:
     if model.with_auxiliary_head:
         model.auxiliary_head = None
-    for part in filter(None, (getattr(model, 'neck', None), model.decode_head)):
-        fuse_conv_bn(part)
-        for module in part.modules():
-            if isinstance(module, nn.ReLU):
-                module.inplace = True
+    parts = [part for part in (getattr(model, 'neck', None), model.decode_head) if part is not None]
+    backbone = [part for part in [getattr(model, 'backbone', None)] if isinstance(part, MetaNeXtBase)]
+    if not _fold(model, parts + backbone) and backbone:
+        _fold(backbone[0], backbone)
     convolve_by_winograd(model, WinogradConv2d.pays)
-    if isinstance(model.backbone, MetaNeXtBase):
-        _fuse_backbone(model.backbone)
-        _fold_output_norms(model)
 
 
 def convolve_by_winograd(model: BaseSegmentor, pays: Callable[[nn.Module, int], bool]) -> None:
@@ -136,71 +136,142 @@ def convolve_by_winograd(model: BaseSegmentor, pays: Callable[[nn.Module, int], 
     """
     head = model.decode_head
     for module in [*(model.neck.modules() if model.with_neck else ()), *head.modules()]:
-        if not isinstance(module, ConvModule):
-            continue
+        if not isinstance(module, ConvModule) or (isinstance(head, FastUPerHead) and module is head.bottleneck):
+            continue  # that one convolves all of its inputs, or the first of them: as the plan has it
         if isinstance(module.conv, WinogradConv2d):
             module.conv = module.conv.plain()
         num_inputs = module.conv.in_channels
         if isinstance(head, FastUPerHead) and module is head.fpn_bottleneck:
             num_inputs = head.channels  # the others are enlarged maps, convolved at their own size
-        if pays(module.conv, num_inputs):
+        if pays(module.conv, num_inputs) and not is_hooked(module.conv):
             module.conv = WinogradConv2d(module.conv, num_inputs)
 
 
-def _fuse_backbone(backbone: MetaNeXtBase) -> None:
-    fuse_conv_bn(backbone.stem)
-    for module in list(backbone.modules()):
-        if isinstance(module, MetaNeXtStage) and isinstance(module.downsample, nn.Sequential):
-            module.downsample[0] = _fold_into_next(*module.downsample)
-        elif isinstance(module, MetaNeXtBlock):
-            module.norm = _fold_into_next(module.norm, module.mlp.fc1)
-            if module.gamma is not None:
-                module.mlp.fc2.weight.mul_(module.gamma.view(-1, 1, 1, 1))
-                module.mlp.fc2.bias.mul_(module.gamma)
-                module.gamma = None
-            module.mlp = _FusedMlp(module.mlp)
+def _fold(model: nn.Module, parts: Sequence[nn.Module]) -> bool:
+    """Folds what is in some parts of a model, as one pass of the whole shows that it runs; false if that fails."""
+    modules = {module for part in parts for module in part.modules()}
+    seen = _observed(model, modules)
+    if seen is None:
+        return False
+    pairs = [*seen.pairs(), *(pair for part in parts for pair in _pairs_without_calls(part))]
+    for first, second in pairs:
+        if isinstance(second, nn.ReLU):
+            second.inplace = True
+        elif isinstance(second, _BatchNorm) and isinstance(first, nn.Conv2d):
+            _fold_into_previous(first, second)
+    for first, second in pairs:  # a norm between two convolutions is an identity by now
+        if isinstance(first, _BatchNorm) and isinstance(second, nn.Conv2d):
+            _fold_into_next(first, second)
+    for module in modules:
+        if isinstance(module, MetaNeXtBlock):
+            _fuse_mlp(module, seen)
+    return True
 
 
-def _fold_output_norms(model: BaseSegmentor) -> None:
-    """Each output's norm into the convolutions that take the output."""
-    for position, index in enumerate(model.backbone.out_indices):
-        conv = _only_consumer(model, position)
-        if conv is not None:
-            norm = getattr(model.backbone, f'norm{index}')
-            setattr(model.backbone, f'norm{index}', _fold_into_next(norm, conv))
+def _observed(model: nn.Module, modules: Iterable[nn.Module]) -> Optional[Observed]:
+    """One pass of noise, in images that are small or else as large as in training; it finds the memory format, too."""
+    whole = getattr(getattr(model, 'data_preprocessor', None), 'size', None)
+    sizes = [(SIDE, SIDE), *([tuple(whole)] if whole else [])]
+    own_format = plan_of(next(model.parameters()).device).memory_format
+    # The views of some heads need contiguous maps, or a single image.
+    for memory_format, count in ((own_format, 2), (torch.contiguous_format, 2), (own_format, 1)):
+        model.to(memory_format=memory_format)
+        for size in sizes:
+            try:
+                return Observed(filter(_is_foldable, modules), model, partial(_run, model, size, count))
+            except Exception as failure:  # whatever a model raises that cannot do with such images
+                error = failure
+    print_log(f'{type(model).__name__}: its norms stay apart from its convolutions, since it cannot be run on images '
+              f'of {" or ".join(map(str, sizes))} pixels: {error!r}', logger='current', level=logging.WARNING)
+    return None
 
 
-def _only_consumer(model: BaseSegmentor, position: int) -> Optional[nn.Module]:
-    """The 1x1 convolution that takes an output of the backbone; None if something else takes it, too."""
-    level = None
-    if model.with_neck:
-        taker = model.neck
-        if type(taker) is FPN and taker.start_level == 0 and not taker.add_extra_convs:
-            level = position
-    else:
-        taker = model.decode_head
-        if isinstance(taker, UPerHead) and list(taker.in_index).count(position) == 1:
-            level = list(taker.in_index).index(position)  # that of the last is not among its lateral ones: it is padded
-    return taker.lateral_convs[level].conv if level is not None and level < len(taker.lateral_convs) else None
+def _run(model: nn.Module, size: Tuple[int, int], count: int) -> object:
+    """Runs a model on images of noise, without torch.compile, which would take minutes."""
+    compiled = {module: vars(module).pop('_compiled_call_impl') for module in model.modules()
+                if '_compiled_call_impl' in vars(module)}
+    conv = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    images = torch.randn(count, conv.in_channels, *size, device='cpu', generator=torch.Generator().manual_seed(0))
+    images = images.to(dtype=conv.weight.dtype, device=conv.weight.device)
+    try:
+        if not isinstance(model, BaseSegmentor):
+            return model(images)
+        meta = dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0] * 4)
+        return model.encode_decode(images, [meta] * count)
+    finally:
+        for module, call in compiled.items():
+            module._compiled_call_impl = call
 
 
-def _fold_into_next(norm: nn.Module, conv: nn.Module) -> nn.Module:
-    """Folds a BatchNorm into the convolution after it; returns what stays in its place.
+def _is_foldable(module: nn.Module) -> bool:
+    """Whether a module is a plain convolution, a BatchNorm with statistics, or a ReLU; a subclass may do anything."""
+    if isinstance(module, _BatchNorm):
+        return (type(module).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward) and not module.training
+                and module.running_mean is not None)
+    return type(module) in (nn.Conv2d, Conv2d, nn.ReLU)
+
+
+def _pairs_without_calls(head: nn.Module) -> List[Tuple[nn.Module, nn.Module]]:
+    """The convolutions of a :class:`FastUPerHead` whose weights it takes itself, with their norms."""
+    names = '_forward_feature', 'psp_forward', '_conv_of_resized'
+    if not isinstance(head, FastUPerHead) or any(
+            getattr(type(head), name) is not getattr(FastUPerHead, name) for name in names):
+        return []
+    pairs = [(module.conv, module.norm) for module in (head.bottleneck, head.fpn_bottleneck) if module.with_norm]
+    return [pair for pair in pairs if all(_is_foldable(module) and not is_hooked(module) for module in pair)]
+
+
+def _fuse_mlp(block: MetaNeXtBlock, seen: Observed) -> None:
+    mlp = block.mlp
+    if type(mlp) is not ConvMlp or any(map(is_hooked, mlp.modules())):
+        return
+    if block.gamma is not None and seen.ran_once(mlp.fc2) and type(block)._forward is MetaNeXtBlock._forward:
+        _set(mlp.fc2, mlp.fc2.weight * block.gamma.view(-1, 1, 1, 1), mlp.fc2.bias * block.gamma)
+        block.gamma = None
+    block.mlp = _FusedMlp(mlp)
+
+
+def _fold_into_previous(conv: nn.Conv2d, norm: nn.Module) -> None:
+    """Folds a BatchNorm into the convolution before it."""
+    scale, shift = _scale_and_shift(norm)
+    if conv.bias is not None:
+        shift = shift + conv.bias * scale
+    _set(conv, conv.weight * scale.view(-1, 1, 1, 1), shift)
+    _make_identity(norm)
+
+
+def _fold_into_next(norm: nn.Module, conv: nn.Conv2d) -> None:
+    """Folds a BatchNorm into the convolution after it.
 
     Exact only without padding: a padded zero would have to become the norm's shift.
     """
-    if not isinstance(norm, _BatchNorm) or type(conv) is not nn.Conv2d or conv.groups != 1 or conv.padding not in (
-            (0, 0), 'valid'):
-        return norm  # a subclass may pad by itself, as timm's "same" convolution does
+    if conv.groups != 1 or conv.padding not in ((0, 0), 'valid'):
+        return
+    scale, shift = _scale_and_shift(norm)
+    bias = torch.einsum('ocyx,c->o', conv.weight.double(), shift)
+    if conv.bias is not None:
+        bias = bias + conv.bias
+    _set(conv, conv.weight * scale.view(1, -1, 1, 1), bias)
+    _make_identity(norm)
+
+
+def _scale_and_shift(norm: nn.Module) -> Tuple[Tensor, Tensor]:
+    """What a BatchNorm multiplies by and adds, in float64."""
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
         scale = scale * norm.weight
     shift = -norm.running_mean * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias
-    bias = torch.einsum('ocyx,c->o', conv.weight.double(), shift)
-    if conv.bias is not None:
-        bias = bias + conv.bias
-    conv.weight.copy_(conv.weight * scale.view(1, -1, 1, 1))
-    conv.bias = nn.Parameter(bias.to(conv.weight), requires_grad=False)
-    return nn.Identity()
+    return scale, shift if norm.bias is None else shift + norm.bias
+
+
+def _set(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
+    """New parameters, since the old ones may be those of another module, too."""
+    dtype = conv.weight.dtype
+    conv.weight, conv.bias = (nn.Parameter(x.to(dtype), requires_grad=False) for x in (weight, bias))
+
+
+def _make_identity(norm: nn.Module) -> None:
+    """Turns the norm itself into an identity, wherever it is held."""
+    norm._parameters.clear()
+    norm._buffers.clear()
+    norm.__class__ = nn.Identity

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmseg_inceptionnext.errors import CheckpointError
+from mmseg_inceptionnext.models.compat import is_traced
 from mmseg_inceptionnext.parts import type_name
 
 from .pretrained import load_pretrained
@@ -77,7 +78,7 @@ class MetaNeXtBlock(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.with_cp and torch.is_grad_enabled():
+        if self.with_cp and torch.is_grad_enabled() and not is_traced():
             return checkpoint(self._forward, x, use_reentrant=False,
                               context_fn=lambda: (nullcontext(), frozen_running_stats(self)))
         return self._forward(x)

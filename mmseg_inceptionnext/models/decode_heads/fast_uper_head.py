@@ -8,9 +8,10 @@ from mmseg.models.decode_heads import UPerHead
 from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor
+from torch.fx import Proxy
 from torch.nn import functional as F
 
-from mmseg_inceptionnext.models.compat import is_compiling
+from mmseg_inceptionnext.models.compat import is_compiling, is_traced
 from mmseg_inceptionnext.models.device_plan import plan_of
 from mmseg_inceptionnext.models.interpolation import (
     Size,
@@ -42,7 +43,9 @@ class FastUPerHead(UPerHead):
 
     def _forward_feature(self, inputs: Sequence[Tensor]) -> Tensor:
         """The features before the classifier: (N, channels, H_0, W_0)."""
-        inputs = self._transform_inputs(inputs)
+        given, inputs = inputs, self._transform_inputs(inputs)
+        if isinstance(inputs[-1], Proxy):
+            return super()._forward_feature(given)  # of torch.fx, which has no sizes to make matrices of
         maps = [conv(x) for conv, x in zip(self.lateral_convs, inputs)]
         maps.append(self.psp_forward(inputs))
         for i in range(len(maps) - 1, 0, -1):
@@ -53,7 +56,7 @@ class FastUPerHead(UPerHead):
 
     def psp_forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Pyramid pooling of the last map: (N, C, H, W) to (N, channels, H, W)."""
-        if torch.onnx.is_in_onnx_export():
+        if is_traced() or isinstance(inputs[-1], Proxy):
             return super().psp_forward(inputs)
         x = inputs[-1]
         n, channels, *size = x.shape
@@ -77,7 +80,7 @@ class FastUPerHead(UPerHead):
         return self.bottleneck(torch.cat([x, *pooled], 1))
 
     def _resize(self, x: Tensor, size: Size) -> Tensor:
-        if torch.are_deterministic_algorithms_enabled() and not torch.onnx.is_in_onnx_export():
+        if torch.are_deterministic_algorithms_enabled() and not is_traced():
             return resize_by_products(x, tuple(size), self.align_corners)
         return resize(x, size=size, mode='bilinear', align_corners=self.align_corners)
 

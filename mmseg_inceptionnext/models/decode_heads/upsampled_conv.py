@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmseg_inceptionnext.models.compat import is_compiling, once_differentiable
+from mmseg_inceptionnext.models.compat import is_compiling, is_traced, once_differentiable
 from mmseg_inceptionnext.models.device_plan import DevicePlan, plan_of
 from mmseg_inceptionnext.models.interpolation import add_product, parts, resized, shifted_matrix
 
@@ -38,7 +38,7 @@ def conv3x3_of_upsampled(base: Tensor, maps: Sequence[Tensor], weights: Sequence
     dtype = base.dtype  # autocast gives the convolution's result a dtype of its own
     # Without a cast where there is none: the exporter of PyTorch 2.1 would no longer know a kernel's shape.
     maps, weights = ([x if x.dtype == dtype else x.to(dtype) for x in tensors] for tensors in (maps, weights))
-    if torch.onnx.is_in_onnx_export() or is_compiling():
+    if is_traced() or is_compiling():
         return _traceable(base, maps, weights, align_corners)
     if dtype in (torch.float16, torch.bfloat16):
         return _ConvOfUpsampled.apply(base, align_corners, len(maps), *maps, *weights)
