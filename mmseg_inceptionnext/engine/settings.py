@@ -1,0 +1,141 @@
+"""What a class of a config takes: the names of its settings, and those that can only be numbers."""
+import ast
+import difflib
+import inspect
+import textwrap
+import traceback
+import typing
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Collection, Dict, Iterable, Iterator, Optional, Tuple
+
+import torch
+from mmengine.registry import Registry
+
+from mmseg_inceptionnext.errors import ConfigError, UserError
+
+PACKAGE = str(Path(__file__).resolve().parents[1])
+NUMBERS = (int, float, bool, type(None), torch.Tensor, Ellipsis)
+READERS = ('get', 'pop', 'setdefault')  # methods by which a constructor takes one of its **kwargs for itself
+
+
+@lru_cache(maxsize=1024)
+def accepted(kind: Any) -> Optional[Dict[str, inspect.Parameter]]:
+    """The named arguments of a class, with those that it hands on to its bases, or of a function.
+
+    Returns:
+        The arguments by name; None where it cannot be known, as some are handed on to something else.
+    """
+    names: Dict[str, inspect.Parameter] = {}
+    is_class = inspect.isclass(kind)
+    for owner in inspect.getmro(kind) if is_class else [kind]:
+        function = vars(owner).get('__init__') if is_class else kind
+        if function is None:
+            continue
+        try:
+            parameters = list(inspect.signature(function).parameters.values())[1 if is_class else 0:]
+            rest = [one.name for one in parameters if one.kind is one.VAR_KEYWORD]
+            goes_on, taken = _fate(function, rest[0]) if rest else (False, ())
+        except (TypeError, ValueError, OSError, SyntaxError):  # a constructor without Python source
+            return None
+        for one in parameters:
+            if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY):
+                names.setdefault(one.name, one)
+        for name in taken:
+            names.setdefault(name, inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY))
+        if goes_on is None:
+            return None
+        if not goes_on:
+            return names
+    return None
+
+
+def _fate(function: Any, rest: str) -> Tuple[Optional[bool], Tuple[str, ...]]:
+    """Whether ``**rest`` goes on to the constructor of a base, None if elsewhere; and what is read of it by name."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    uses = sum(isinstance(node, ast.Name) and node.id == rest for node in ast.walk(tree))
+    goes_on, taken = False, []
+    for node in ast.walk(tree):
+        found = None
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr == '__init__':
+                handed = sum(key.arg is None and _is(key.value, rest) for key in node.keywords)
+                goes_on, uses = goes_on or handed > 0, uses - handed
+            elif _is(node.func.value, rest) and node.func.attr in READERS and node.args:
+                found = node.args[0]
+        elif isinstance(node, ast.Subscript) and _is(node.value, rest):
+            found = node.slice
+        elif isinstance(node, ast.Compare) and any(_is(one, rest) for one in node.comparators):
+            found = node.left
+        if isinstance(found, ast.Constant):
+            taken.append(found.value)
+            uses -= 1
+    return (None if uses else goes_on), tuple(taken)
+
+
+def _is(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
+
+
+def takes_numbers_only(parameter: inspect.Parameter) -> bool:
+    """Whether the annotation of an argument leaves nothing but numbers, and lists of them."""
+    def numeric(annotation: Any) -> bool:
+        inner = typing.get_args(annotation)
+        return all(map(numeric, inner)) if inner else annotation in NUMBERS
+    annotation = parameter.annotation
+    return annotation is not parameter.empty and not isinstance(annotation, str) and numeric(annotation)
+
+
+def names_of(registry: Registry) -> Iterator[str]:
+    """What can be named in a registry, and in those that it falls back to."""
+    while registry is not None:
+        registry.import_from_location()
+        yield from registry.module_dict
+        registry = registry.parent
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean ...?)``, or nothing if no name is near."""
+    near = difflib.get_close_matches(str(name), list(dict.fromkeys(map(str, known))), 1)
+    return f' (did you mean {near[0]}?)' if near else ''
+
+
+def refuse_unknown(name: str, given: Iterable[str], known: Collection[str], all_are_known: bool = True) -> None:
+    """Raises a ConfigError for a setting that is not known; those of foreign classes only if it is nearly one that is.
+    """
+    for key in given:
+        hint = nearest(key, set(known) - set(given))
+        if key not in known and (all_are_known or hint):
+            raise ConfigError(f'{name}.{key} is no setting{hint}; {name} takes {", ".join(sorted(known))}')
+
+
+def in_a_line(error: BaseException) -> str:
+    """Type and text of an error, and where it was raised; of a worker process that of its own."""
+    lines = str(error).strip().splitlines() or ['']
+    text = lines[-1] if lines[0].startswith('Caught ') else f'{type(error).__name__}: {" ".join(lines)}'
+    frames = traceback.extract_tb(error.__traceback__)
+    return f'{text:.300} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})' if frames else f'{text:.300}'
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether an error was raised in this package: a fault of it, and not of a setting."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and str(Path(frames[-1].filename).resolve()).startswith(PACKAGE)
+
+
+def keeps_traceback(error: Exception) -> bool:
+    """Whether an error says by itself what to do, or is no matter of settings: a user's, a file's, memory's, ours."""
+    return (isinstance(error, (UserError, torch.cuda.OutOfMemoryError)) or is_ours(error)
+            or isinstance(error, OSError) and error.filename is not None)
+
+
+@contextmanager
+def built_from(name: str) -> Iterator[None]:
+    """Raises a ConfigError that names the settings from which something could not be built."""
+    try:
+        yield
+    except Exception as error:  # every class has its own errors for settings that it does not know
+        if keeps_traceback(error):
+            raise
+        raise ConfigError(f'{name} cannot be used: {in_a_line(error)}') from error
