@@ -185,10 +185,9 @@ def _check_part(part: Part) -> None:
         raise ConfigError(f'{name}.type is {settings["type"]!r}, which is not known'
                           f'{nearest(type_name(settings), known)}: if it is of another package, name that in '
                           f'custom_imports. Known are {", ".join(known):.300} ...')
-    known = accepted(kind)
-    if known is None:
-        return
-    refuse_unknown(name, [key for key in settings if key != 'type'], {*known, *part.others} - {'params', 'runner'})
+    known, are_all = accepted(kind)
+    names = {*known, *part.others} - {'params', 'runner', 'self'}
+    refuse_unknown(name, [key for key in settings if key != 'type'], names, are_all)
     for key, value in settings.items():
         if isinstance(value, str) and key in known and takes_numbers_only(known[key]):
             raise ConfigError(f'{name}.{key} is {value!r}: allowed are numbers, such as its default '
@@ -234,12 +233,12 @@ def _is_whole(value: Any, least: int = 1) -> bool:
     return _is_number(value) and float(value).is_integer() and value >= least
 
 
-def _value(cfg: dict, name: str) -> Any:
+def _value(cfg: Any, name: str) -> Any:
     for key in name.split('.'):
         if isinstance(cfg, (list, tuple)) and key.isdigit():
             cfg = cfg[int(key)]
         else:
-            cfg = cfg.get(key) if isinstance(cfg, dict) else None
+            cfg = cfg.get(key) if isinstance(cfg, (dict, Config)) else None
     return cfg
 
 

@@ -2,7 +2,7 @@
 import itertools
 import logging
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from inspect import isclass
 from typing import Iterator, Optional
@@ -102,6 +102,10 @@ class SegRunner(Runner):
                 optim_wrapper = optim_wrapper.copy()
                 optim_wrapper['type'] = watched(kind)
         return super().build_optim_wrapper(optim_wrapper)
+
+    def call_hook(self, fn_name: str, **kwargs) -> None:
+        with built_from('a hook') if fn_name == 'before_run' else nullcontext():  # EMAHook builds its average there
+            super().call_hook(fn_name, **kwargs)
 
     def load_or_resume(self) -> None:
         try:

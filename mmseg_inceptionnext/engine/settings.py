@@ -8,7 +8,7 @@ import typing
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Collection, Dict, Iterable, Iterator, Optional, Tuple
+from typing import Any, Collection, Dict, Iterable, Iterator, NamedTuple, Optional, Tuple
 
 import torch
 from mmengine.registry import Registry
@@ -20,13 +20,15 @@ NUMBERS = (int, float, bool, type(None), torch.Tensor, Ellipsis)
 READERS = ('get', 'pop', 'setdefault')  # methods by which a constructor takes one of its **kwargs for itself
 
 
-@lru_cache(maxsize=1024)
-def accepted(kind: Any) -> Optional[Dict[str, inspect.Parameter]]:
-    """The named arguments of a class, with those that it hands on to its bases, or of a function.
+class Accepted(NamedTuple):
+    """The arguments of a class by name, and whether these are all: some hand others on to who knows what."""
+    names: Dict[str, inspect.Parameter]
+    are_all: bool
 
-    Returns:
-        The arguments by name; None where it cannot be known, as some are handed on to something else.
-    """
+
+@lru_cache(maxsize=1024)
+def accepted(kind: Any) -> Accepted:
+    """The named arguments of a class, with those that it hands on to its bases, or of a function."""
     names: Dict[str, inspect.Parameter] = {}
     is_class = inspect.isclass(kind)
     for owner in inspect.getmro(kind) if is_class else [kind]:
@@ -38,17 +40,15 @@ def accepted(kind: Any) -> Optional[Dict[str, inspect.Parameter]]:
             rest = [one.name for one in parameters if one.kind is one.VAR_KEYWORD]
             goes_on, taken = _fate(function, rest[0]) if rest else (False, ())
         except (TypeError, ValueError, OSError, SyntaxError):  # a constructor without Python source
-            return None
+            return Accepted(names, False)
         for one in parameters:
             if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY):
                 names.setdefault(one.name, one)
         for name in taken:
             names.setdefault(name, inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY))
-        if goes_on is None:
-            return None
         if not goes_on:
-            return names
-    return None
+            return Accepted(names, goes_on is False)
+    return Accepted(names, False)
 
 
 def _fate(function: Any, rest: str) -> Tuple[Optional[bool], Tuple[str, ...]]:
@@ -95,17 +95,16 @@ def names_of(registry: Registry) -> Iterator[str]:
         registry = registry.parent
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean ...?)``, or nothing if no name is near."""
-    near = difflib.get_close_matches(str(name), list(dict.fromkeys(map(str, known))), 1)
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """`` (did you mean ...?)``, or nothing if no name is near; ``cutoff`` as in ``difflib``."""
+    near = difflib.get_close_matches(str(name), list(dict.fromkeys(map(str, known))), 1, cutoff)
     return f' (did you mean {near[0]}?)' if near else ''
 
 
 def refuse_unknown(name: str, given: Iterable[str], known: Collection[str], all_are_known: bool = True) -> None:
-    """Raises a ConfigError for a setting that is not known; those of foreign classes only if it is nearly one that is.
-    """
+    """Raises a ConfigError for a setting that is not known; where others may be, only if it looks like a known one."""
     for key in given:
-        hint = nearest(key, set(known) - set(given))
+        hint = nearest(key, known, 0.6 if all_are_known else 0.87)
         if key not in known and (all_are_known or hint):
             raise ConfigError(f'{name}.{key} is no setting{hint}; {name} takes {", ".join(sorted(known))}')
 
