@@ -15,6 +15,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import Registry, init_default_scope
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcessor, Runner, TestLoop, ValLoop
 from mmseg.datasets import BaseSegDataset
+from mmseg.evaluation import IoUMetric
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import (
     DATA_SAMPLERS,
@@ -47,7 +48,10 @@ PARAMWISE = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult'
 MULTIPLIERS = ('lr_mult', 'decay_mult', 'wd_mult')  # the last is read by nothing, and in configs of MMSegmentation
 TEST_CFG = ('mode', 'crop_size', 'stride', 'batch_size', 'return_logits', 'subdivision_steps',
             'subdivision_num_points', 'scale_factor')
+IOU_METRICS = ('mIoU', 'mDice', 'mFscore')
+LAYERS = ('norm_cfg', 'act_cfg', 'conv_cfg')
 HOOK_NAMES = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint', 'visualization'}
+CLIP = ('type', 'max_norm', 'norm_type', 'error_if_nonfinite', 'foreach', 'clip_value')
 LOADER = ('dataset', 'sampler', 'batch_sampler', 'num_batch_per_epoch', 'disable_subprocess_warning')
 FREE = dict(  # dicts that are no class's, with all that is read of them
     auto_scale_lr=('enable', 'base_batch_size'), env_cfg=('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'),
@@ -146,8 +150,9 @@ def _of_model(model: dict) -> Iterator[Part]:
     for name in ('data_preprocessor', 'backbone', 'neck', 'decode_head', 'auxiliary_head'):
         for one, part in numbered(f'model.{name}', model.get(name)):
             yield Part(one, part, MODELS)
-            if name.endswith('head') and isinstance(part, dict):
-                yield from (Part(*loss, MODELS) for loss in numbered(f'{one}.loss_decode', part.get('loss_decode')))
+            keys = part if isinstance(part, dict) else ()
+            inner = [key for key in keys if key.endswith((*LAYERS, 'loss_decode'))]
+            yield from (Part(*found, MODELS) for key in inner for found in numbered(f'{one}.{key}', part[key]))
 
 
 def _of_dataset(name: str, dataset: Any) -> Iterator[Part]:
@@ -180,11 +185,13 @@ def _check_part(part: Part) -> None:
         hint = nearest(own, HOOK_NAMES - {own}) if parent == 'default_hooks' else ''
         raise ConfigError(f'{name} is {settings!r}, without a type{hint}: give {name}=dict(type=..., ...)')
     kind = class_of(settings, part.registry, part.default)
-    if kind is None:
+    if not callable(kind):
         known = sorted(set(names_of(part.registry)))
         raise ConfigError(f'{name}.type is {settings["type"]!r}, which is not known'
                           f'{nearest(type_name(settings), known)}: if it is of another package, name that in '
                           f'custom_imports. Known are {", ".join(known):.300} ...')
+    if name.endswith(LAYERS):  # mmcv has settings of its own beside those of the class
+        return
     known, are_all = accepted(kind)
     names = {*known, *part.others} - {'params', 'runner', 'self'}
     refuse_unknown(name, [key for key in settings if key != 'type'], names, are_all)
@@ -215,6 +222,7 @@ def _check_free(cfg: Config, splits: Sequence[str]) -> None:
         constructor = class_of(dict(type=cfg.optim_wrapper.get('constructor', DefaultOptimWrapperConstructor)),
                                OPTIM_WRAPPER_CONSTRUCTORS)
         refuse_unknown('optim_wrapper.paramwise_cfg', wise, PARAMWISE, _is_stock(constructor))
+        refuse_unknown('optim_wrapper.clip_grad', cfg.optim_wrapper.get('clip_grad') or {}, CLIP)
         for key, settings in (wise.get('custom_keys') or {}).items():
             refuse_unknown(f'optim_wrapper.paramwise_cfg.custom_keys.{key}', settings, MULTIPLIERS, False)
     for split in splits:
@@ -246,8 +254,20 @@ def _values(cfg: Config, splits: Sequence[str]) -> Iterator[Tuple[str, Callable[
     """Settings of which only some values mean something: the name, whether a value does, and which do."""
     count = (_is_whole, 'a whole number from 1')
     yield 'randomness.seed', lambda seed: _is_whole(seed, 0) and seed < 2**32, f'a whole number from 0 to {2**32 - 1}'
+    for name in ('randomness.deterministic', 'randomness.diff_rank_seed', 'auto_scale_lr.enable'):
+        yield name, lambda value: isinstance(value, bool), 'True or False'
     yield 'model.backbone.drop_path_rate', lambda rate: _is_number(rate) and 0 <= rate < 1, 'from 0 to below 1'
+    for name, head in numbered('model.decode_head', cfg.model.get('decode_head')):
+        classes = head.get('num_classes') if isinstance(head, dict) else None
+        counts = classes and (classes, head.get('out_channels'))
+        for loss, _ in numbered(f'{name}.loss_decode', head.get('loss_decode')) if classes else ():
+            yield (f'{loss}.class_weight', lambda given, counts=counts: isinstance(given, str) or len(given) in counts,
+                   f'one number for each of {classes} classes')
     for split in splits:
+        for name, metric in numbered(f'{split}_evaluator', cfg.get(f'{split}_evaluator')):
+            if isinstance(metric, dict) and is_a(metric, METRICS, IoUMetric):
+                yield (f'{name}.iou_metrics', lambda given: set(given if isinstance(given, (list, tuple)) else [given])
+                       <= set(IOU_METRICS), f'one or more of {", ".join(IOU_METRICS)}')
         yield (f'{split}_dataloader.batch_size', *count)
         yield f'{split}_dataloader.num_workers', lambda number: _is_whole(number, 0), 'a whole number from 0'
     if 'train' in splits:
@@ -257,6 +277,7 @@ def _values(cfg: Config, splits: Sequence[str]) -> Iterator[Tuple[str, Callable[
         yield 'optim_wrapper.optimizer.lr', lambda lr: _is_number(lr) and 0 < lr < float('inf'), 'a number above 0'
         yield ('optim_wrapper.optimizer.weight_decay', lambda decay: _is_number(decay) and decay >= 0,
                'a number from 0')
+        yield 'optim_wrapper.clip_grad.max_norm', lambda norm: _is_number(norm) and norm > 0, 'a number above 0'
         yield ('optim_wrapper.accumulative_counts', *count)
         yield ('auto_scale_lr.base_batch_size', *count)
         hooks = [(f'default_hooks.{name}', hook) for name, hook in (cfg.get('default_hooks') or {}).items()]

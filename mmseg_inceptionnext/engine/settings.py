@@ -101,8 +101,10 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return f' (did you mean {near[0]}?)' if near else ''
 
 
-def refuse_unknown(name: str, given: Iterable[str], known: Collection[str], all_are_known: bool = True) -> None:
+def refuse_unknown(name: str, given: Any, known: Collection[str], all_are_known: bool = True) -> None:
     """Raises a ConfigError for a setting that is not known; where others may be, only if it looks like a known one."""
+    if not isinstance(given, (dict, list)):
+        raise ConfigError(f'{name} is {given!r}: give its settings, dict(...), with some of {", ".join(sorted(known))}')
     for key in given:
         hint = nearest(key, known, 0.6 if all_are_known else 0.87)
         if key not in known and (all_are_known or hint):

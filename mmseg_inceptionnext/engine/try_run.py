@@ -3,10 +3,11 @@ import copy
 import random
 import warnings
 from contextlib import contextmanager
-from typing import Any, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Iterator, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 import torch
+from mmengine.dataset import DefaultSampler
 from mmengine.dist import get_world_size
 from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
@@ -22,7 +23,9 @@ from torch.utils.data import DataLoader
 from mmseg_inceptionnext.checkpoints.compare import unwrap
 from mmseg_inceptionnext.errors import ConfigError, UserError
 
-from .settings import in_a_line, keeps_traceback
+from .settings import in_a_line, keeps_traceback, nearest
+
+MIXED = 'The image size in a batch should be the same', 'stack expects each tensor to be equal size'
 
 
 class TryRunHook(Hook):
@@ -70,19 +73,19 @@ def _refuse_endless(split: str, batch_idx: int, loader: DataLoader) -> None:
 @contextmanager
 def _untouched(runner: Runner, model: nn.Module) -> Iterator[None]:
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    on_gpu = torch.cuda.get_rng_state() if torch.cuda.is_available() else None  # of all it would wake the others
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     modes = [(module, module.training) for module in model.modules()]
-    counts = [(data._skipped, data._skipped.clone()) for loader in (runner.train_dataloader, )
-              for data in _datasets(loader.dataset) if hasattr(data, '_skipped')]
+    counts = [(data._skipped, data._skipped.clone()) for data in _datasets(runner.train_dataloader.dataset)
+              if hasattr(data, '_skipped')]
     try:
         yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])
-        if on_gpus:
-            torch.cuda.set_rng_state_all(on_gpus)
+        if on_gpu is not None:
+            torch.cuda.set_rng_state(on_gpu)
         for tensor, value in [*buffers, *counts]:
             tensor.copy_(value)
         for module, mode in modes:
@@ -104,14 +107,10 @@ def _first_batch(loader: DataLoader, size: int) -> Optional[Any]:
     return loader.collate_fn([loader.dataset[i] for i in range(min(size, len(loader.dataset)))])
 
 
-def _smallest_batch(loader: DataLoader) -> int:
-    """How many images the smallest batch of a process has; an endless sampler fills them all."""
-    try:
-        rest = 0 if hasattr(loader.sampler, '_indices_of_rank') or loader.drop_last else (
-            len(loader.sampler) % loader.batch_size)
-    except TypeError:  # a sampler without a length
-        rest = 0
-    return 1 if rest == 1 else loader.batch_size
+def _smallest_batch(loader: DataLoader, max_iters: int) -> int:
+    """How many images the smallest batch of a process has: an end of the data may leave one; no sampler without end."""
+    ends = isinstance(loader.sampler, DefaultSampler) and not loader.drop_last and max_iters >= len(loader)
+    return 1 if ends and len(loader.sampler) % loader.batch_size == 1 else loader.batch_size
 
 
 def _try_training(runner: Runner, model: BaseModel) -> None:
@@ -121,7 +120,7 @@ def _try_training(runner: Runner, model: BaseModel) -> None:
         return
     data: List[dict] = []
     with explained('train', model, data):
-        batch = _first_batch(loader, _smallest_batch(loader))
+        batch = _first_batch(loader, _smallest_batch(loader, runner.max_iters))
         if batch is None:
             return
         model.train()
@@ -142,13 +141,32 @@ def _try_validation(runner: Runner, model: BaseModel) -> None:
         evaluator = copy.copy(runner.val_evaluator)
         evaluator.metrics = [copied for copied in map(_copied, evaluator.metrics) if copied is not None]
         evaluator.process(data_samples=outputs, data_batch=batch)
-        was, runner.logger.disabled = runner.logger.disabled, True
-        try:
-            for metric in evaluator.metrics:
-                if isinstance(metric, IoUMetric):  # another may need more than a batch
-                    metric.compute_metrics(metric.results)
-        finally:
-            runner.logger.disabled = was
+        if all(isinstance(metric, IoUMetric) for metric in evaluator.metrics):  # another may need more than a batch
+            _refuse_unmeasured(runner, _measured(runner, evaluator.metrics))
+
+
+def _measured(runner: Runner, metrics: Sequence[IoUMetric]) -> Set[str]:
+    """The names of what is measured; their table is kept out of the log."""
+    names, was = set(), runner.logger.disabled
+    runner.logger.disabled = True
+    try:
+        for metric in metrics:
+            found = {*metric.compute_metrics(metric.results), *getattr(metric, 'per_class', ())}
+            names |= {f'{metric.prefix}/{name}' if metric.prefix else name for name in found}
+    finally:
+        runner.logger.disabled = was
+    return names
+
+
+def _refuse_unmeasured(runner: Runner, names: Set[str]) -> None:
+    """Hooks and schedules that wait for what no metric gives would fail, or do nothing, after the validation."""
+    schedulers = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
+    for waiting in [*runner.hooks, *schedulers]:
+        monitored = getattr(waiting, 'monitor', None)
+        if names and isinstance(monitored, str) and monitored not in names:
+            means = sorted(name for name in names if '/' not in name) or sorted(names)
+            raise ConfigError(f'{type(waiting).__name__} has monitor={monitored!r}, which is not measured'
+                              f'{nearest(monitored, names)}: val_evaluator gives {", ".join(means)}')
 
 
 def _copied(metric: Any) -> Optional[Any]:
@@ -211,15 +229,15 @@ def explained(split: str, model: Optional[nn.Module] = None, data: Sequence[dict
 
 
 def _is_mixed(error: BaseException) -> bool:
-    return isinstance(error, RuntimeError) and 'stack expects each tensor to be equal size' in str(error)
+    return any(text in str(error) for text in MIXED)
 
 
 def _mixed_sizes(split: str) -> str:
     if split == 'train':
         return ('the images of a batch have different sizes: let the training pipeline end with RandomCrop and '
                 'model.data_preprocessor have its crop_size as size, or set train_dataloader.batch_size=1')
-    return (f'the images of a batch have different sizes, and are not padded in an evaluation: set '
-            f'{split}_dataloader.batch_size=1, or model.data_preprocessor.test_cfg=dict(size_divisor=32)')
+    return (f'the images of a batch have different sizes after {split}_dataloader.dataset.pipeline, and an evaluation '
+            f'pads none: set {split}_dataloader.batch_size=1')
 
 
 def _no_label(split: str) -> str:
@@ -232,7 +250,7 @@ def mixed_sizes_explained(runner: Runner) -> Iterator[None]:
     """Raises a ConfigError for images that differ in size in a later batch."""
     try:
         yield
-    except RuntimeError as error:
+    except (AssertionError, RuntimeError) as error:
         if not _is_mixed(error):
             raise
         raise ConfigError(_mixed_sizes('train' if runner.model.training else 'val')) from error
