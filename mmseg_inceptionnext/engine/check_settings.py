@@ -4,16 +4,15 @@ What stands here needs no data and builds nothing; what only a run finds is trie
 """
 import inspect
 import logging
-from typing import Any, Callable, Iterator, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Iterator, Sequence, Tuple
 
-from mmcv.transforms import Compose, KeyMapper, RandomApply, RandomChoice, TestTimeAug
 from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
-from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
-from mmengine.registry import Registry, init_default_scope
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcessor, Runner, TestLoop, ValLoop
+from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.registry import init_default_scope
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmseg.datasets import BaseSegDataset
 from mmseg.evaluation import IoUMetric
 from mmseg.models.segmentors import EncoderDecoder
@@ -21,24 +20,17 @@ from mmseg.registry import (
     DATA_SAMPLERS,
     DATASETS,
     HOOKS,
-    LOG_PROCESSORS,
     LOOPS,
     METRICS,
     MODELS,
     OPTIM_WRAPPER_CONSTRUCTORS,
-    OPTIM_WRAPPERS,
-    OPTIMIZERS,
-    PARAM_SCHEDULERS,
-    TRANSFORMS,
-    VISBACKENDS,
-    VISUALIZERS,
 )
-from torch.utils.data import DataLoader
 
 from mmseg_inceptionnext.datasets.check.settings import compare_reduce_zero_label
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.parts import class_of, find_datasets, is_a, numbered, type_name
 
+from .config_parts import LAYERS, Part, hooks_of, parts_of
 from .settings import accepted, names_of, nearest, refuse_unknown, takes_numbers_only
 
 STOCK = ('mmengine.', 'mmcv.', 'mmseg.', 'mmseg_inceptionnext.', 'torch.')  # modules whose classes are known
@@ -49,30 +41,11 @@ MULTIPLIERS = ('lr_mult', 'decay_mult', 'wd_mult')  # the last is read by nothin
 TEST_CFG = ('mode', 'crop_size', 'stride', 'batch_size', 'return_logits', 'subdivision_steps',
             'subdivision_num_points', 'scale_factor')
 IOU_METRICS = ('mIoU', 'mDice', 'mFscore')
-LAYERS = ('norm_cfg', 'act_cfg', 'conv_cfg')
 HOOK_NAMES = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint', 'visualization'}
 CLIP = ('type', 'max_norm', 'norm_type', 'error_if_nonfinite', 'foreach', 'clip_value')
-LOADER = ('dataset', 'sampler', 'batch_sampler', 'num_batch_per_epoch', 'disable_subprocess_warning')
 FREE = dict(  # dicts that are no class's, with all that is read of them
     auto_scale_lr=('enable', 'base_batch_size'), env_cfg=('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'),
     randomness=tuple(inspect.signature(Runner.set_randomness).parameters)[1:])
-
-
-class Part(NamedTuple):
-    """Something that a config has built.
-
-    Attributes:
-        name: as ``--cfg-options`` takes it.
-        settings: with ``type``.
-        registry: where the ``type`` is looked up.
-        others: settings that are taken out before it is built.
-        default: what is built without a ``type``.
-    """
-    name: str
-    settings: Any
-    registry: Registry
-    others: Tuple[str, ...] = ()
-    default: Any = None
 
 
 def check_settings(cfg: Config, *splits: str) -> None:
@@ -88,10 +61,11 @@ def check_settings(cfg: Config, *splits: str) -> None:
     """
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     splits = tuple(split for split in splits if split == 'train' or cfg.get(f'{split}_dataloader'))
-    for name in ['model', *(['train_cfg', 'train_dataloader', 'optim_wrapper'] if 'train' in splits else [])]:
+    needed = ['model', *(['train_cfg', 'train_dataloader', 'optim_wrapper'] if 'train' in splits else [])]
+    for name in [*needed, *(name for name in ('default_hooks', *FREE) if cfg.get(name) is not None)]:
         if not isinstance(cfg.get(name), dict):
             raise ConfigError(f'{name} is {cfg.get(name)!r}: give its settings, {name}=dict(...)')
-    for part in _parts(cfg, splits):
+    for part in parts_of(cfg, splits):
         _check_part(part)
     _check_free(cfg, splits)
     for name, is_allowed, allowed in _values(cfg, splits):
@@ -108,79 +82,12 @@ def check_settings(cfg: Config, *splits: str) -> None:
         print_log(line, logger='current', level=logging.WARNING)
 
 
-def _parts(cfg: Config, splits: Sequence[str]) -> Iterator[Part]:
-    yield from _of_model(cfg.model)
-    loops = dict(train=EpochBasedTrainLoop if (cfg.get('train_cfg') or {}).get('by_epoch') else IterBasedTrainLoop,
-                 val=ValLoop, test=TestLoop)
-    for split in splits:
-        yield Part(f'{split}_cfg', cfg.get(f'{split}_cfg') or {}, LOOPS, ('by_epoch', ), loops[split])
-        loader = cfg[f'{split}_dataloader']
-        refuse_unknown(f'{split}_dataloader', loader, {*LOADER, *inspect.signature(DataLoader).parameters})
-        yield from _of_dataset(f'{split}_dataloader.dataset', loader.get('dataset'))
-        for sampler in ('sampler', 'batch_sampler'):
-            if isinstance(loader.get(sampler), dict):
-                yield Part(f'{split}_dataloader.{sampler}', loader[sampler], DATA_SAMPLERS)
-        for name, metric in numbered(f'{split}_evaluator', cfg.get(f'{split}_evaluator')):
-            if isinstance(metric, dict) and 'metrics' in metric:
-                yield from (Part(*one, METRICS) for one in numbered(f'{name}.metrics', metric['metrics']))
-            else:
-                yield Part(name, metric, METRICS)
-    if 'train' in splits:
-        wrapper = cfg.optim_wrapper
-        if 'optimizer' in wrapper:  # else a constructor makes several
-            yield Part('optim_wrapper', wrapper, OPTIM_WRAPPERS, ('constructor', 'paramwise_cfg'), OptimWrapper)
-            yield Part('optim_wrapper.optimizer', wrapper['optimizer'], OPTIMIZERS)
-        schedulers = cfg.get('param_scheduler')
-        if not isinstance(schedulers, dict) or 'type' in schedulers:  # else of several optimizers
-            yield from (Part(*one, PARAM_SCHEDULERS, ('convert_to_iter_based', 'epoch_length'))
-                        for one in numbered('param_scheduler', schedulers))
-    hooks = [(f'default_hooks.{name}', hook) for name, hook in (cfg.get('default_hooks') or {}).items()]
-    for name, hook in [*hooks, *numbered('custom_hooks', cfg.get('custom_hooks'))]:
-        yield Part(name, hook, HOOKS, ('priority', ))
-    visualizer = cfg.get('visualizer') or {}
-    if isinstance(visualizer, dict) and visualizer:
-        yield Part('visualizer', visualizer, VISUALIZERS)
-        yield from (Part(*one, VISBACKENDS) for one in numbered(
-            'visualizer.vis_backends', visualizer.get('vis_backends')))
-    yield Part('log_processor', cfg.get('log_processor') or {}, LOG_PROCESSORS, (), LogProcessor)
-
-
-def _of_model(model: dict) -> Iterator[Part]:
-    yield Part('model', model, MODELS)
-    for name in ('data_preprocessor', 'backbone', 'neck', 'decode_head', 'auxiliary_head'):
-        for one, part in numbered(f'model.{name}', model.get(name)):
-            yield Part(one, part, MODELS)
-            keys = part if isinstance(part, dict) else ()
-            inner = [key for key in keys if key.endswith((*LAYERS, 'loss_decode'))]
-            yield from (Part(*found, MODELS) for key in inner for found in numbered(f'{one}.{key}', part[key]))
-
-
-def _of_dataset(name: str, dataset: Any) -> Iterator[Part]:
-    """A data set, those within it, and the steps of all pipelines."""
-    yield Part(name, dataset, DATASETS)
-    if isinstance(dataset, dict):
-        for key in ('datasets', 'dataset'):
-            for one, inner in numbered(f'{name}.{key}', dataset.get(key)):
-                yield from _of_dataset(one, inner)
-        yield from _of_pipeline(f'{name}.pipeline', dataset.get('pipeline'))
-
-
-def _of_pipeline(name: str, steps: Any) -> Iterator[Part]:
-    for one, step in numbered(name, steps):
-        if isinstance(step, (list, tuple)):  # of TestTimeAug, RandomChoice
-            yield from _of_pipeline(one, step)
-        elif isinstance(step, dict):
-            yield Part(one, step, TRANSFORMS)
-            if is_a(step, TRANSFORMS, Compose, KeyMapper, RandomApply, RandomChoice, TestTimeAug):
-                yield from _of_pipeline(f'{one}.transforms', step.get('transforms'))
-
-
 def _check_part(part: Part) -> None:
     name, settings = part.name, part.settings
-    if settings is None or not isinstance(settings, (dict, str)) or isinstance(settings, dict) and (
-            '_scope_' in settings):  # None: left out; an object that is built already
-        return
-    if isinstance(settings, str) or 'type' not in settings and part.default is None:
+    is_dict, is_value = isinstance(settings, dict), isinstance(settings, (str, int, float, list, tuple))
+    if settings is None or not is_dict and not is_value or is_dict and '_scope_' in settings:
+        return  # left out, an object that is built already, or with names of another package
+    if is_value or 'type' not in settings and part.default is None:
         parent, _, own = name.rpartition('.')
         hint = nearest(own, HOOK_NAMES - {own}) if parent == 'default_hooks' else ''
         raise ConfigError(f'{name} is {settings!r}, without a type{hint}: give {name}=dict(type=..., ...)')
@@ -194,7 +101,7 @@ def _check_part(part: Part) -> None:
         return
     known, are_all = accepted(kind)
     names = {*known, *part.others} - {'params', 'runner', 'self'}
-    refuse_unknown(name, [key for key in settings if key != 'type'], names, are_all)
+    refuse_unknown(name, {key: value for key, value in settings.items() if key != 'type'}, names, are_all)
     for key, value in settings.items():
         if isinstance(value, str) and key in known and takes_numbers_only(known[key]):
             raise ConfigError(f'{name}.{key} is {value!r}: allowed are numbers, such as its default '
@@ -223,7 +130,8 @@ def _check_free(cfg: Config, splits: Sequence[str]) -> None:
                                OPTIM_WRAPPER_CONSTRUCTORS)
         refuse_unknown('optim_wrapper.paramwise_cfg', wise, PARAMWISE, _is_stock(constructor))
         refuse_unknown('optim_wrapper.clip_grad', cfg.optim_wrapper.get('clip_grad') or {}, CLIP)
-        for key, settings in (wise.get('custom_keys') or {}).items():
+        keys = wise.get('custom_keys')
+        for key, settings in keys.items() if isinstance(keys, dict) else ():  # MMEngine refuses others
             refuse_unknown(f'optim_wrapper.paramwise_cfg.custom_keys.{key}', settings, MULTIPLIERS, False)
     for split in splits:
         for name, dataset in find_datasets(cfg, split):
@@ -239,6 +147,10 @@ def _is_number(value: Any) -> bool:
 
 def _is_whole(value: Any, least: int = 1) -> bool:
     return _is_number(value) and float(value).is_integer() and value >= least
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_whole, value))
 
 
 def _value(cfg: Any, name: str) -> Any:
@@ -261,13 +173,13 @@ def _values(cfg: Config, splits: Sequence[str]) -> Iterator[Tuple[str, Callable[
         classes = head.get('num_classes') if isinstance(head, dict) else None
         counts = classes and (classes, head.get('out_channels'))
         for loss, _ in numbered(f'{name}.loss_decode', head.get('loss_decode')) if classes else ():
-            yield (f'{loss}.class_weight', lambda given, counts=counts: isinstance(given, str) or len(given) in counts,
-                   f'one number for each of {classes} classes')
+            yield (f'{loss}.class_weight', lambda given, counts=counts: isinstance(given, str) or (
+                isinstance(given, (list, tuple)) and len(given) in counts), f'one number for each of {classes} classes')
     for split in splits:
         for name, metric in numbered(f'{split}_evaluator', cfg.get(f'{split}_evaluator')):
             if isinstance(metric, dict) and is_a(metric, METRICS, IoUMetric):
-                yield (f'{name}.iou_metrics', lambda given: set(given if isinstance(given, (list, tuple)) else [given])
-                       <= set(IOU_METRICS), f'one or more of {", ".join(IOU_METRICS)}')
+                yield (f'{name}.iou_metrics', lambda given: all(one in IOU_METRICS for one in given) if isinstance(
+                    given, (list, tuple)) else given in IOU_METRICS, f'one or more of {", ".join(IOU_METRICS)}')
         yield (f'{split}_dataloader.batch_size', *count)
         yield f'{split}_dataloader.num_workers', lambda number: _is_whole(number, 0), 'a whole number from 0'
     if 'train' in splits:
@@ -280,8 +192,7 @@ def _values(cfg: Config, splits: Sequence[str]) -> Iterator[Tuple[str, Callable[
         yield 'optim_wrapper.clip_grad.max_norm', lambda norm: _is_number(norm) and norm > 0, 'a number above 0'
         yield ('optim_wrapper.accumulative_counts', *count)
         yield ('auto_scale_lr.base_batch_size', *count)
-        hooks = [(f'default_hooks.{name}', hook) for name, hook in (cfg.get('default_hooks') or {}).items()]
-        for name, hook in [*hooks, *numbered('custom_hooks', cfg.get('custom_hooks'))]:
+        for name, hook in hooks_of(cfg):
             if isinstance(hook, dict) and _is_stock(class_of(hook, HOOKS)):
                 yield (f'{name}.interval', lambda number: number == -1 or _is_whole(number),
                        'a whole number from 1, or -1 for never')
@@ -300,7 +211,7 @@ def _check_slide(cfg: Config) -> None:
         return
     for key in ('crop_size', 'stride'):
         pair = settings.get(key)
-        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(map(_is_whole, pair)):
+        if not _is_pair(pair):
             raise ConfigError(f"model.test_cfg.{key} is {pair!r}, and mode is 'slide': allowed are two whole numbers "
                               'from 1, height and width in pixels, such as '
                               f'{(512, 512) if key == "crop_size" else (341, 341)}')
@@ -332,14 +243,14 @@ def _doubts(cfg: Config, splits: Sequence[str]) -> Iterator[str]:
     """What runs, and most likely not as it was meant."""
     if 'train' not in splits:
         return
-    size = (cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}).get('size')
     for name, dataset in find_datasets(cfg, 'train'):
-        for step in dataset.get('pipeline') or ():
-            crop = step.get('crop_size') if isinstance(step, dict) and type_name(step) == 'RandomCrop' else None
-            crop = (crop, crop) if isinstance(crop, int) else crop
-            if crop and size and any(small < large for small, large in zip(crop, size)):
-                yield (f'{name}: crops of {tuple(crop)} are padded to model.data_preprocessor.size {tuple(size)}, and '
-                       'the padding is trained on as well, though it has no labels: set both to the same')
+        for step, settings in numbered(f'{name}.pipeline', dataset.get('pipeline')):
+            crop = settings.get('crop_size') if isinstance(settings, dict) else None
+            crop = (crop, crop) if _is_whole(crop) else crop
+            size = _value(cfg, 'model.data_preprocessor.size') or _value(cfg, 'data_preprocessor.size')
+            if _is_pair(crop) and _is_pair(size) and (crop[0] < size[0] or crop[1] < size[1]):
+                yield (f'{step}.crop_size is {tuple(crop)}, and the crops are padded to model.data_preprocessor.size, '
+                       f'{tuple(size)}, which takes time and memory for nothing: set both to the same')
     kind = class_of(cfg.train_cfg, LOOPS, EpochBasedTrainLoop if cfg.train_cfg.get('by_epoch') else IterBasedTrainLoop)
     if not (inspect.isclass(kind) and issubclass(kind, IterBasedTrainLoop)):
         return

@@ -103,7 +103,7 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 
 def refuse_unknown(name: str, given: Any, known: Collection[str], all_are_known: bool = True) -> None:
     """Raises a ConfigError for a setting that is not known; where others may be, only if it looks like a known one."""
-    if not isinstance(given, (dict, list)):
+    if not isinstance(given, dict):
         raise ConfigError(f'{name} is {given!r}: give its settings, dict(...), with some of {", ".join(sorted(known))}')
     for key in given:
         hint = nearest(key, known, 0.6 if all_are_known else 0.87)

@@ -227,5 +227,5 @@ def test_what_is_doubtful_is_told(toy_root, tmp_path, monkeypatch):
     cfg.param_scheduler[0].by_epoch = True
     first_iteration(cfg)
     assert len(lines) == 2
-    assert 'crops of (64, 64) are padded to model.data_preprocessor.size (128, 128)' in lines[0]
+    assert 'crop_size is (64, 64), and the crops are padded to model.data_preprocessor.size, (128, 128)' in lines[0]
     assert 'param_scheduler.0 counts epochs' in lines[1]
