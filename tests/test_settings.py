@@ -115,7 +115,7 @@ TOLD_BY_A_TRY = [
     ({'model.backbone.out_indices': (0, 1, 2, 7)}, ('out_indices=(0, 1, 2, 7)', '0 to 3')),
     ({'model.backbone.out_indices': 3}, ('out_indices=3', '0 to 3')),
     ({'model.backbone.out_indices': (1, 2, 3)}, ('model.neck.in_channels', '[24, 32, 48]')),
-    ({'model.backbone.in_channels': 4}, ('one step of training', '4 channels')),
+    ({'model.backbone.in_channels': 4}, ('one step of validation', '4 channels')),
     ({'model.neck.in_channels': [16, 24, 32, 40]}, ('model.neck.in_channels is [16, 24, 32, 40]', '[16, 24, 32, 48]')),
     ({'model.decode_head.in_channels': [16] * 4}, ('model.decode_head.in_channels is [16, 16, 16, 16]', '64, 64')),
     ({'model.decode_head.in_index': [0, 1, 2, 4]}, ('model.decode_head.in_index is [0, 1, 2, 4]', '0 to 3')),

@@ -32,7 +32,7 @@ from mmseg_inceptionnext.engine.console import timed
 from mmseg_inceptionnext.engine.hooks import CompleteCheckpointHook
 from mmseg_inceptionnext.engine.resume import ResumeHook
 from mmseg_inceptionnext.engine.runner import lost_worker_explained
-from mmseg_inceptionnext.engine.try_run import TryRunHook, mixed_sizes_explained
+from mmseg_inceptionnext.engine.try_run import TryRunHook
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.models.compiled import compile_model
 from mmseg_inceptionnext.parts import class_of, type_name
@@ -91,7 +91,8 @@ def train(cfg: Config,
         runner = build_runner(cfg)
         runner.register_hook(CompleteCheckpointHook(may_differ=True))
         runner.register_hook(ResumeHook())
-        runner.register_hook(TryRunHook(forward=not compiles))  # it would be compiled for one batch
+        tried = TryRunHook(forward=not compiles)  # it would be compiled for one batch
+        runner.register_hook(tried)
         if not any(isinstance(hook, NonFiniteLossHook) for hook in runner.hooks):
             runner.register_hook(NonFiniteLossHook())
         if compiles:
@@ -100,7 +101,7 @@ def train(cfg: Config,
         print_log(f'train: {", ".join(f"{count} {name}" for name, count in length.items())}; checkpoints go to '
                   f'{place[0]}, the full log and the config to {runner.log_dir}', logger='current')
         try:
-            with timed('train'), lost_worker_explained('train'), mixed_sizes_explained(runner):
+            with timed('train'), lost_worker_explained('train'), tried.explained(runner):
                 runner.train()
         except KeyboardInterrupt:
             if is_main_process():

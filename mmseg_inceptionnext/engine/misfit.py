@@ -1,20 +1,19 @@
 """Which setting makes the loss of a segmentor fail."""
-from typing import Any, List, Optional
+from typing import Any, Callable, List, Optional
 
 import torch
 from torch import nn
 
 
-def why_not(model: nn.Module, data: dict) -> Optional[str]:
-    """The setting that makes the loss of a segmentor fail: labels that are missing, channels that do not fit."""
-    samples = data.get('data_samples') or ()
-    if any('gt_sem_seg' not in sample for sample in samples):
+def why_not(model: nn.Module, batch: dict, split: str) -> Optional[str]:
+    """The setting by which a batch of ``train`` or ``val`` fails: labels that are missing, channels that do not fit."""
+    if split == 'train' and any('gt_sem_seg' not in sample for sample in batch.get('data_samples') or ()):
         return no_label('train')
     if not hasattr(model, 'backbone') or not hasattr(model, 'decode_head'):
         return None
     model.eval()
     with torch.no_grad():
-        maps = _maps(model.backbone, data['inputs'])
+        maps = _maps(lambda given: model.backbone(model.data_preprocessor(given, split == 'train')['inputs']), batch)
         neck = getattr(model, 'neck', None)
         if neck is not None and maps is not None:
             wanted, given = getattr(neck, 'in_channels', None), [one.shape[1] for one in maps]
@@ -30,7 +29,7 @@ def why_not(model: nn.Module, data: dict) -> Optional[str]:
     return next(filter(None, (_misfit(name, head, given) for name, head in heads)), None)
 
 
-def _maps(module: nn.Module, inputs: Any) -> Optional[List[torch.Tensor]]:
+def _maps(module: Callable, inputs: Any) -> Optional[List[torch.Tensor]]:
     try:
         maps = module(inputs)
     except Exception:  # it fails by itself: what it says, the caller tells

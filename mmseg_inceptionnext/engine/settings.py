@@ -2,6 +2,8 @@
 import ast
 import difflib
 import inspect
+import os
+import re
 import textwrap
 import traceback
 import typing
@@ -111,24 +113,26 @@ def refuse_unknown(name: str, given: Any, known: Collection[str], all_are_known:
             raise ConfigError(f'{name}.{key} is no setting{hint}; {name} takes {", ".join(sorted(known))}')
 
 
+def _place(error: BaseException) -> Tuple[str, int]:
+    """File and line where an error was raised, also in a process that loads data, whose traceback is in the text."""
+    told = re.findall(r'^ *File "(.+?)", line (\d+)', str(error), re.MULTILINE)
+    found = told or [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    return (found[-1][0], int(found[-1][1])) if found else ('', 0)
+
+
 def in_a_line(error: BaseException) -> str:
-    """Type and text of an error, and where it was raised; of a worker process that of its own."""
-    lines = str(error).strip().splitlines() or ['']
+    """Type and text of an error, and where it was raised."""
+    lines, (file, number) = str(error).strip().splitlines() or [''], _place(error)
     text = lines[-1] if lines[0].startswith('Caught ') else f'{type(error).__name__}: {" ".join(lines)}'
-    frames = traceback.extract_tb(error.__traceback__)
-    return f'{text:.300} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})' if frames else f'{text:.300}'
-
-
-def is_ours(error: BaseException) -> bool:
-    """Whether an error was raised in this package: a fault of it, and not of a setting."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and str(Path(frames[-1].filename).resolve()).startswith(PACKAGE)
+    return f'{text:.300} ({Path(file).name}, line {number})'
 
 
 def keeps_traceback(error: Exception) -> bool:
-    """Whether an error says by itself what to do, or is no matter of settings: a user's, a file's, memory's, ours."""
-    return (isinstance(error, (UserError, torch.cuda.OutOfMemoryError)) or is_ours(error)
-            or isinstance(error, OSError) and error.filename is not None)
+    """Whether an error is not to be explained by settings: the user's, a file's, of lost processes or memory, ours."""
+    return (isinstance(error, (UserError, torch.cuda.OutOfMemoryError))
+            or isinstance(error, OSError) and error.errno is not None
+            or str(error).startswith('DataLoader worker (pid')
+            or str(Path(_place(error)[0]).resolve()).startswith(PACKAGE + os.sep))
 
 
 @contextmanager
