@@ -61,6 +61,8 @@ def check_settings(cfg: Config, *splits: str) -> None:
     """
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     splits = tuple(split for split in splits if split == 'train' or cfg.get(f'{split}_dataloader'))
+    if not splits:
+        return
     needed = ['model', *(['train_cfg', 'train_dataloader', 'optim_wrapper'] if 'train' in splits else [])]
     for name in [*needed, *(name for name in ('default_hooks', *FREE) if cfg.get(name) is not None)]:
         if not isinstance(cfg.get(name), dict):
@@ -171,7 +173,7 @@ def _values(cfg: Config, splits: Sequence[str]) -> Iterator[Tuple[str, Callable[
     yield 'model.backbone.drop_path_rate', lambda rate: _is_number(rate) and 0 <= rate < 1, 'from 0 to below 1'
     for name, head in numbered('model.decode_head', cfg.model.get('decode_head')):
         classes = head.get('num_classes') if isinstance(head, dict) else None
-        counts = classes and (classes, head.get('out_channels'))
+        counts = classes and (classes, classes + 1, head.get('out_channels'))  # one more: of no object
         for loss, _ in numbered(f'{name}.loss_decode', head.get('loss_decode')) if classes else ():
             yield (f'{loss}.class_weight', lambda given, counts=counts: isinstance(given, str) or (
                 isinstance(given, (list, tuple)) and len(given) in counts), f'one number for each of {classes} classes')

@@ -92,7 +92,8 @@ def _of_split(cfg: Config, split: str) -> Iterator[Part]:
 def _of_optimizer(cfg: Config) -> Iterator[Part]:
     wrapper = cfg.optim_wrapper
     if 'optimizer' in wrapper or 'constructor' not in wrapper:  # else that makes several
-        yield Part('optim_wrapper', wrapper, OPTIM_WRAPPERS, ('constructor', 'paramwise_cfg'), OptimWrapper)
+        others = ('constructor', 'paramwise_cfg', 'loss_scale', 'dtype')  # the last two for the wrapper of --amp
+        yield Part('optim_wrapper', wrapper, OPTIM_WRAPPERS, others, OptimWrapper)
         yield Part('optim_wrapper.optimizer', wrapper.get('optimizer'), OPTIMIZERS)
     schedulers = cfg.get('param_scheduler')
     if not isinstance(schedulers, dict) or 'type' in schedulers:  # else of several optimizers
