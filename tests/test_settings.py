@@ -115,6 +115,7 @@ TOLD_BY_A_TRY = [
     ({'custom_hooks': [dict(type='EMAHook', momentun=.1)]}, ('a hook cannot be used', 'momentun')),
     ({'model.backbone.arch': 'tny'}, ("arch='tny'", "'tiny'")),
     ({'model.backbone.arch.depths': 3}, ('depths=3', 'a list')),
+    ({'model.backbone.arch.dims': [16, 24, 32, 'x']}, ("dims=[16, 24, 32, 'x']", 'a list')),
     ({'model.backbone.out_indices': (0, 1, 2, 7)}, ('out_indices=(0, 1, 2, 7)', '0 to 3')),
     ({'model.backbone.out_indices': 3}, ('out_indices=3', '0 to 3')),
     ({'model.backbone.out_indices': (1, 2, 3)}, ('model.neck.in_channels', '[24, 32, 48]')),
@@ -178,7 +179,10 @@ def test_what_the_configs_of_mmsegmentation_set_is_known():
     if not paths:
         pytest.skip('this MMSegmentation comes without its configs')
     for path in paths[::10]:
-        cfg = load_config(str(path))
+        try:
+            cfg = load_config(str(path))
+        except ConfigError:  # it imports a package that is not installed
+            continue
         check_settings(cfg, 'train', 'val')
         check_settings(cfg, 'test')
 

@@ -1,6 +1,6 @@
 """Checks each setting of a config before a run: that its name is known, and that its value means something.
 
-What stands here needs no data and builds nothing; what only a run finds is tried by :class:`TryRunHook`.
+What stands here needs no data and builds nothing; what only a run finds is told by :class:`TryRunHook`.
 """
 import inspect
 import logging
@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmseg.datasets import BaseSegDataset
 from mmseg.evaluation import IoUMetric
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import (
     DATA_SAMPLERS,
@@ -171,9 +172,11 @@ def _values(cfg: Config, splits: Sequence[str]) -> Iterator[Tuple[str, Callable[
     for name in ('randomness.deterministic', 'randomness.diff_rank_seed', 'auto_scale_lr.enable'):
         yield name, lambda value: isinstance(value, bool), 'True or False'
     yield 'model.backbone.drop_path_rate', lambda rate: _is_number(rate) and 0 <= rate < 1, 'from 0 to below 1'
-    for name, head in numbered('model.decode_head', cfg.model.get('decode_head')):
-        classes = head.get('num_classes') if isinstance(head, dict) else None
-        counts = classes and (classes, classes + 1, head.get('out_channels'))  # one more: of no object
+    heads = numbered('model.decode_head', cfg.model.get('decode_head'))
+    for name, head in [(name, head) for name, head in heads if isinstance(head, dict)]:
+        own_loss = getattr(class_of(head, MODELS), 'loss_by_feat', None) is not BaseDecodeHead.loss_by_feat
+        classes = None if own_loss else head.get('num_classes')
+        counts = classes, head.get('out_channels')
         for loss, _ in numbered(f'{name}.loss_decode', head.get('loss_decode')) if classes else ():
             yield (f'{loss}.class_weight', lambda given, counts=counts: isinstance(given, str) or (
                 isinstance(given, (list, tuple)) and len(given) in counts), f'one number for each of {classes} classes')

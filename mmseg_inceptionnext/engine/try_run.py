@@ -78,7 +78,7 @@ class TryRunHook(Hook):
         """Raises a ConfigError for what fails in the first step of a training, and for images of several sizes."""
         try:
             yield
-        except (UserError, KeyboardInterrupt):
+        except UserError:
             raise
         except Exception as error:  # torch, MMEngine and each class have their own
             model, frames = unwrap(runner.model), {frame.name for frame in traceback.extract_tb(error.__traceback__)}

@@ -1,6 +1,7 @@
 """MetaNeXt, from block to model: the network that ConvNeXt and InceptionNeXt are instances of."""
 from contextlib import contextmanager, nullcontext
-from typing import Iterator, List, Optional, Sequence, Tuple, Union
+from numbers import Integral, Real
+from typing import Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
@@ -152,8 +153,8 @@ class MetaNeXtBase(BaseModule):
 
     def __init__(self, parts: str, num_parts: int, out_indices: Sequence[int], init_cfg) -> None:
         super().__init__(init_cfg)
-        indices = tuple(out_indices) if isinstance(out_indices, (list, tuple)) else ()
-        if not indices or not all(isinstance(i, int) and 0 <= i < num_parts for i in indices) or (
+        indices = tuple(out_indices) if isinstance(out_indices, Iterable) else ()
+        if not indices or not all(isinstance(i, Integral) and 0 <= i < num_parts for i in indices) or (
                 list(indices) != sorted(set(indices))):
             raise InputError(f'out_indices={out_indices}: give {parts} in ascending order, each once, from 0 to '
                              f'{num_parts - 1}')
@@ -266,8 +267,8 @@ class MetaNeXt(MetaNeXtBase):
                  with_cp: bool = False,
                  dilations: Optional[Sequence[int]] = None,
                  init_cfg=TRUNC_NORMAL) -> None:
-        for name, value in (('depths', depths), ('dims', dims)):
-            if not isinstance(value, (list, tuple)) or not all(isinstance(one, int) and one > 0 for one in value):
+        for name, value, values in (('depths', depths, depths), ('dims', dims, [dims] if _is_count(dims) else dims)):
+            if not isinstance(values, Iterable) or not all(map(_is_count, values)):
                 raise InputError(f'{name}={value!r}: give a list of whole numbers from 1, one for each stage')
         num_stages = len(depths)
         super().__init__('stages', num_stages, out_indices, init_cfg)
@@ -310,9 +311,13 @@ class MetaNeXt(MetaNeXtBase):
         return self
 
 
+def _is_count(value) -> bool:
+    return isinstance(value, Integral) and value > 0
+
+
 def spread(drop_path_rate: float, depth: int) -> Tensor:
     """The stochastic depth of each of ``depth`` blocks, growing linearly from 0: a tensor on the CPU."""
-    if not isinstance(drop_path_rate, (int, float)) or not 0 <= drop_path_rate < 1:
+    if not isinstance(drop_path_rate, Real) or not 0 <= drop_path_rate < 1:
         raise InputError(f'drop_path_rate={drop_path_rate!r}: allowed is from 0 to below 1')
     return torch.linspace(0, drop_path_rate, depth, device='cpu')
 
