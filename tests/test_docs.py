@@ -20,7 +20,9 @@ MESSAGES = (
     'which is not among the data that MMEngine saves', 'could not be downloaded', 'cannot be had from the hub',
     'do not fit the model of the config', 'is not a folder', 'holds no file that ends in', 'are out of range',
     'but the dataset names', 'the loss was not finite in', 'cannot be resumed from',
-    'neither the checkpoint nor the dataset of the config names the classes')
+    'pools it to one pixel, of which BatchNorm has no variance', 'is no setting', 'which is not known',
+    'cannot be used: ', 'with the settings of this config fails', 'channels: set it to that',
+    'which never ends, so that', 'neither the checkpoint nor the dataset of the config names the classes')
 PAGES = [ROOT / 'README.md', ROOT / 'SECURITY.md', *sorted((ROOT / 'docs').glob('*.md'))]
 TEXT = {page: page.read_text() for page in PAGES}
 

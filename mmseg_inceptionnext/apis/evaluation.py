@@ -22,9 +22,11 @@ from mmseg_inceptionnext.config import make_writable, metainfo_of
 from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
 from mmseg_inceptionnext.engine import build_runner
 from mmseg_inceptionnext.engine.check_config import check_datasets
+from mmseg_inceptionnext.engine.check_settings import check_settings
 from mmseg_inceptionnext.engine.console import timed
 from mmseg_inceptionnext.engine.hooks import CompleteCheckpointHook, FuseHook
 from mmseg_inceptionnext.engine.runner import lost_worker_explained
+from mmseg_inceptionnext.engine.try_run import explained
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.evaluation import ExactIoUMetric, is_known, write_report
 from mmseg_inceptionnext.evaluation.predictions import ambiguous_classes, plan_targets, refuse_data_folders
@@ -71,6 +73,7 @@ def evaluate(cfg: Config,
         The metrics in percent, such as ``{'aAcc': 81.2, 'mIoU': 45.6, 'mAcc': 57.1, 'IoU/wall': 70.3, ...}``; NaN where
         nothing can be divided. Empty with ``no_gt``.
     """
+    check_settings(cfg, 'test')
     check_datasets(cfg, 'test')
     applied = apply_protocol(cfg, protocol)
     metainfo = metainfo_of(cfg, 'test') if no_gt else None
@@ -96,7 +99,7 @@ def evaluate(cfg: Config,
             compile_model(unwrap(runner.model))
         _plan_files(runner, show_dir, metainfo)
         try:
-            with timed('test'), lost_worker_explained('test'):
+            with timed('test'), explained('test'), lost_worker_explained('test'):
                 metrics = runner.test()
         except KeyboardInterrupt:
             print_log(f'stopped by Ctrl-C: no metrics were written to {cfg.work_dir}', logger='current',

@@ -27,10 +27,12 @@ from mmseg_inceptionnext.engine import (
     match_batch,
 )
 from mmseg_inceptionnext.engine.check_config import check_datasets, check_save_best
+from mmseg_inceptionnext.engine.check_settings import check_settings
 from mmseg_inceptionnext.engine.console import timed
 from mmseg_inceptionnext.engine.hooks import CompleteCheckpointHook
 from mmseg_inceptionnext.engine.resume import ResumeHook
 from mmseg_inceptionnext.engine.runner import lost_worker_explained
+from mmseg_inceptionnext.engine.try_run import TryRunHook
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.models.compiled import compile_model
 from mmseg_inceptionnext.parts import class_of, type_name
@@ -66,15 +68,18 @@ def train(cfg: Config,
         The metrics of the last validation, none if there was none.
 
     Raises:
-        ConfigError: if an option cannot be applied to this config, its ``save_best`` names what is not measured,
-            dataset and heads have different classes or ignore different values, or another training writes to its
-            folders, or nobody can.
+        ConfigError: if a setting is unknown or means nothing, or a step of training or validation fails by it, see
+            :func:`check_settings` and :class:`TryRunHook`; if an option cannot be applied to this config, its
+            ``save_best`` names what is not measured, dataset and heads have different classes or ignore different
+            values, or another training writes to its folders, or nobody can.
         CheckpointError: if a checkpoint cannot be had or read, holds more than data, does not fit, cannot be resumed
             from, or cannot be written, or the disk is full.
         LostWorkerError: if a process that loads data died.
         NonFiniteLossError: if the loss stays NaN or infinite.
         SampleError: if a file of the data is broken, or a label does not fit the settings.
     """
+    make_writable(cfg.work_dir, '--work-dir')
+    check_settings(cfg, 'train', 'val')
     check_datasets(cfg, 'train', 'val')
     _apply_training_options(cfg, amp, auto_scale_lr, accumulate, deterministic)
     check_save_best(cfg)
@@ -86,6 +91,8 @@ def train(cfg: Config,
         runner = build_runner(cfg)
         runner.register_hook(CompleteCheckpointHook(may_differ=True))
         runner.register_hook(ResumeHook())
+        tried = TryRunHook(forward=not compiles)  # it would be compiled for one batch
+        runner.register_hook(tried)
         if not any(isinstance(hook, NonFiniteLossHook) for hook in runner.hooks):
             runner.register_hook(NonFiniteLossHook())
         if compiles:
@@ -94,7 +101,7 @@ def train(cfg: Config,
         print_log(f'train: {", ".join(f"{count} {name}" for name, count in length.items())}; checkpoints go to '
                   f'{place[0]}, the full log and the config to {runner.log_dir}', logger='current')
         try:
-            with timed('train'), lost_worker_explained('train'):
+            with timed('train'), lost_worker_explained('train'), tried.explained(runner):
                 runner.train()
         except KeyboardInterrupt:
             if is_main_process():

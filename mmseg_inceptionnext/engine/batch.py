@@ -89,6 +89,7 @@ def match_batch(cfg: Config) -> int:
     count, rest = divmod(base, batch)
     if rest or not count:
         fitting = [size for size in range(1, base + 1) if base % (size * processes) == 0]
+        fitting = fitting[1:] or fitting  # BatchNorm may not train on one image
         fix = (f'use --cfg-options train_dataloader.batch_size={fitting[-1]} or another of '
                f'{", ".join(map(str, fitting))}' if fitting else 'use fewer processes')
         raise ConfigError(f'--match-batch: the recipe has a batch of {base}, no multiple of the {batch} images of this '

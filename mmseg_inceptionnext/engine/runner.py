@@ -2,7 +2,7 @@
 import itertools
 import logging
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from inspect import isclass
 from typing import Iterator, Optional
@@ -25,6 +25,7 @@ from . import console
 from .nonfinite import watched
 from .patches import copy_without_waiting
 from .resume import ResumableTrainLoop
+from .settings import built_from
 
 _numbers = itertools.count(1)
 
@@ -39,12 +40,24 @@ class SegRunner(Runner):
 
     Raises:
         CheckpointError: if a checkpoint cannot be loaded or resumed from, whatever the reason.
+        ConfigError: if something cannot be built from its settings; names them.
     """
+
+    build_log_processor = built_from('log_processor')(Runner.build_log_processor)
+    build_model = built_from('model')(Runner.build_model)
+    build_param_scheduler = built_from('param_scheduler')(Runner.build_param_scheduler)
+    build_test_loop = built_from('test_cfg, test_dataloader or test_evaluator')(Runner.build_test_loop)
+    build_val_loop = built_from('val_cfg, val_dataloader or val_evaluator')(Runner.build_val_loop)
+    register_custom_hooks = built_from('custom_hooks')(Runner.register_custom_hooks)
+    register_default_hooks = built_from('default_hooks')(Runner.register_default_hooks)
+    set_randomness = built_from('randomness')(Runner.set_randomness)
+    _init_model_weights = built_from('init_cfg in the model')(Runner._init_model_weights)
 
     @property
     def _on_cpus(self) -> bool:
         return self.launcher == 'pytorch' and get_device() == 'cpu'
 
+    @built_from('env_cfg')
     def setup_env(self, env_cfg: dict) -> None:
         if self._on_cpus and not distributed.is_initialized():
             timeout = env_cfg.get('dist_cfg', {}).get('timeout')  # PyTorch 2.1 takes no None
@@ -63,21 +76,25 @@ class SegRunner(Runner):
             model_wrapper_cfg = dict(model_wrapper_cfg, device_ids=None)
         return super().wrap_model(model_wrapper_cfg, model)
 
+    @built_from('log_level')
     def build_logger(self, *args, **kwargs) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)
         console.keep_in_file(logger, console.DUMPS)
         return logger
 
+    @built_from('visualizer')
     def build_visualizer(self, visualizer: Optional[dict] = None) -> Visualizer:
         if isinstance(visualizer, dict):  # MMEngine gives a second run of this process that of the same name
             visualizer = dict(visualizer, name=f'visualizer_{next(_numbers)}')
         return super().build_visualizer(visualizer)
 
+    @built_from('train_cfg or train_dataloader')
     def build_train_loop(self, loop: dict) -> BaseLoop:
         if isinstance(loop, dict) and class_of(loop, LOOPS) is IterBasedTrainLoop:
             loop = dict(loop, type=ResumableTrainLoop)
         return super().build_train_loop(loop)
 
+    @built_from('optim_wrapper')
     def build_optim_wrapper(self, optim_wrapper: dict) -> BaseOptimWrapper:
         if isinstance(optim_wrapper, dict) and 'optimizer' in optim_wrapper:
             kind = class_of(optim_wrapper, OPTIM_WRAPPERS, OptimWrapper)
@@ -85,6 +102,10 @@ class SegRunner(Runner):
                 optim_wrapper = optim_wrapper.copy()
                 optim_wrapper['type'] = watched(kind)
         return super().build_optim_wrapper(optim_wrapper)
+
+    def call_hook(self, fn_name: str, **kwargs) -> None:
+        with built_from('a hook') if fn_name == 'before_run' else nullcontext():  # EMAHook builds its average there
+            super().call_hook(fn_name, **kwargs)
 
     def load_or_resume(self) -> None:
         try:
@@ -109,7 +130,8 @@ def build_runner(cfg: Config) -> Runner:
             loader.setdefault('pin_memory', True)  # from which a GPU copies by itself
     if on_gpu and cfg.get('randomness', {}).get('deterministic'):  # cuBLAS reads it at the first product
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else SegRunner.from_cfg(cfg)
+    with built_from('the config'):
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else SegRunner.from_cfg(cfg)
     if on_gpu:
         copy_without_waiting(runner.model)
     return runner

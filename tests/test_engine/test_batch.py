@@ -51,7 +51,7 @@ def test_processes_count(monkeypatch):
 
 
 @pytest.mark.parametrize('cfg,words', [
-    (recipe(batch_size=3), ['batch of 16', '3 images', '(1 x 3)', 'batch_size=16', '1, 2, 4, 8, 16']),
+    (recipe(batch_size=3), ['batch of 16', '3 images', '(1 x 3)', 'batch_size=16', 'of 2, 4, 8, 16']),
     (recipe(batch_size=32), ['no multiple of the 32']),
     (recipe(base=None), ['base_batch_size=16']),
     (Config(dict(recipe(), train_cfg=dict(type='EpochBasedTrainLoop'))), ['EpochBasedTrainLoop']),

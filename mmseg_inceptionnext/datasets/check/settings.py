@@ -1,10 +1,10 @@
 """Checks that the settings of a config agree: of its datasets, its model and its metrics."""
 import inspect
-from typing import Iterator, List, Optional, Tuple
+from typing import Iterator, List, Optional, Sequence, Tuple
 
-from mmseg.registry import METRICS
+from mmseg.registry import DATASETS, METRICS
 
-from mmseg_inceptionnext.parts import class_of, numbered
+from mmseg_inceptionnext.parts import class_of, find_datasets, numbered
 
 from .report import Problem
 
@@ -49,3 +49,26 @@ def refuse_skipping(split: str, name: str, dataset: dict) -> Iterator[Problem]:
     if split != 'train' and dataset.get('on_error') == 'skip':
         yield Problem('error', 'on_error', f'{name}.on_error',
                       "is 'skip', which is for training: an evaluation must see each image once; set it to 'raise'")
+
+
+def compare_reduce_zero_label(cfg: dict, splits: Sequence[str]) -> Iterator[Problem]:
+    """Compares how the data sets of an evaluation count their labels with those that the model is trained on."""
+    trained = list(find_datasets(cfg, 'train')) if cfg.get('train_dataloader') else []
+    for split in splits:
+        for name, dataset in find_datasets(cfg, split) if split != 'train' and trained else ():
+            own, theirs = _reduces(dataset), {_reduces(other) for _, other in trained}
+            if own is None or None in theirs or own in theirs:
+                continue
+            same = any(class_of(other, DATASETS) is class_of(dataset, DATASETS)
+                       and other.get('data_root') == dataset.get('data_root') for _, other in trained)
+            yield Problem('error' if same else 'warning', 'reduce_zero_label', f'{name}.reduce_zero_label', (
+                f'is {own}, but {trained[0][0]}.reduce_zero_label is {not own}: the same value of a label is another '
+                'class in each. If the labels are of one kind, set both to the same'))
+
+
+def _reduces(dataset: dict) -> Optional[bool]:
+    """What a data set does, or None if that cannot be known without its files."""
+    try:
+        return DATASETS.build(dict(dataset, lazy_init=True, pipeline=[])).reduce_zero_label
+    except Exception:  # what cannot be built is told where it is built in earnest, with its cause
+        return None

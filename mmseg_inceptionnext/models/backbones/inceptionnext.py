@@ -3,6 +3,7 @@ from typing import Optional, Sequence, Union
 
 from mmseg.registry import MODELS
 
+from mmseg_inceptionnext.errors import InputError
 from mmseg_inceptionnext.parts import type_name
 
 from .metanext import TRUNC_NORMAL, MetaNeXt
@@ -74,11 +75,11 @@ class InceptionNeXt(MetaNeXt):
     def _settings_of(cls, arch: Union[str, dict]) -> dict:
         if isinstance(arch, dict):
             if not {'depths', 'dims'} <= arch.keys() <= {'depths', 'dims', *cls.defaults}:
-                raise ValueError(f'arch as a dict needs depths and dims and may have {", ".join(cls.defaults)}; '
+                raise InputError(f'arch as a dict needs depths and dims and may have {", ".join(cls.defaults)}; '
                                  f'got {", ".join(arch) or "nothing"}')
             return {**cls.defaults, **arch}
-        name = cls.short_names.get(arch, arch)
-        if name not in cls.arch_settings:
+        name = cls.short_names.get(arch, arch) if isinstance(arch, str) else arch
+        if not isinstance(name, str) or name not in cls.arch_settings:
             allowed = ', '.join(f"'{short}' or '{name}'" for short, name in cls.short_names.items())
-            raise ValueError(f"arch={arch!r} is not known; use {allowed}, or a dict with depths and dims")
+            raise InputError(f"arch={arch!r} is not known; use {allowed}, or a dict with depths and dims")
         return {**cls.defaults, **cls.arch_settings[name]}

@@ -1,11 +1,10 @@
 """MetaNeXt with one size of map throughout, as a plain vision transformer has."""
 from typing import Optional, Sequence
 
-import torch
 from mmseg.registry import MODELS
 from torch import nn
 
-from .metanext import TRUNC_NORMAL, MetaNeXtBase, MetaNeXtBlock
+from .metanext import TRUNC_NORMAL, MetaNeXtBase, MetaNeXtBlock, spread
 
 
 @MODELS.register_module()
@@ -47,5 +46,5 @@ class IsotropicMetaNeXt(MetaNeXtBase):
             MetaNeXtBlock(
                 dim, token_mixer, mlp_ratio, norm_cfg, act_cfg, drop_path=rate,
                 layer_scale_init_value=layer_scale_init_value, with_cp=with_cp)
-            for rate in torch.linspace(0, drop_path_rate, depth, device='cpu').tolist()[:self.num_built])
+            for rate in spread(drop_path_rate, depth).tolist()[:self.num_built])
         self._add_output_norms(out_norm_cfg, [dim] * depth)

@@ -1,6 +1,7 @@
 """MetaNeXt, from block to model: the network that ConvNeXt and InceptionNeXt are instances of."""
 from contextlib import contextmanager, nullcontext
-from typing import Iterator, List, Optional, Sequence, Tuple, Union
+from numbers import Integral, Real
+from typing import Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from mmseg_inceptionnext.errors import CheckpointError
+from mmseg_inceptionnext.errors import CheckpointError, InputError
 from mmseg_inceptionnext.models.compat import is_traced
 from mmseg_inceptionnext.parts import type_name
 
@@ -153,9 +154,10 @@ class MetaNeXtBase(BaseModule):
 
     def __init__(self, parts: str, num_parts: int, out_indices: Sequence[int], init_cfg) -> None:
         super().__init__(init_cfg)
-        indices = tuple(out_indices)
-        if not indices or list(indices) != sorted(set(indices)) or indices[0] < 0 or indices[-1] >= num_parts:
-            raise ValueError(f'out_indices={out_indices}: give {parts} in ascending order, each once, from 0 to '
+        indices = tuple(out_indices) if isinstance(out_indices, Iterable) else ()
+        if not indices or not all(isinstance(i, Integral) and 0 <= i < num_parts for i in indices) or (
+                list(indices) != sorted(set(indices))):
+            raise InputError(f'out_indices={out_indices}: give {parts} in ascending order, each once, from 0 to '
                              f'{num_parts - 1}')
         self.parts = parts
         self.out_indices: Tuple[int, ...] = indices
@@ -170,7 +172,7 @@ class MetaNeXtBase(BaseModule):
 
     def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
         if min(x.shape[-2:]) < self.output_stride:
-            raise ValueError(f'an image of {x.shape[-2]} x {x.shape[-1]} pixels (H x W) is too small: each side must '
+            raise InputError(f'an image of {x.shape[-2]} x {x.shape[-1]} pixels (H x W) is too small: each side must '
                              f'be at least {self.output_stride}, the stride of the last output; resize or pad it')
         outs = []
         x = self.stem(x)
@@ -266,13 +268,16 @@ class MetaNeXt(MetaNeXtBase):
                  with_cp: bool = False,
                  dilations: Optional[Sequence[int]] = None,
                  init_cfg=TRUNC_NORMAL) -> None:
+        for name, value, values in (('depths', depths, depths), ('dims', dims, [dims] if _is_count(dims) else dims)):
+            if not isinstance(values, Iterable) or not all(map(_is_count, values)):
+                raise InputError(f'{name}={value!r}: give a list of whole numbers from 1, one for each stage')
         num_stages = len(depths)
         super().__init__('stages', num_stages, out_indices, init_cfg)
         dilations = _checked_dilations(dilations or (1, ) * num_stages, num_stages)
         dims = _one_for_each_stage('dims', dims, num_stages)
         mlp_ratios = _one_for_each_stage('mlp_ratios', mlp_ratios, num_stages)
         token_mixers = _one_for_each_stage('token_mixer', token_mixer, num_stages)
-        drop_path_rates = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').split(list(depths))
+        drop_path_rates = spread(drop_path_rate, sum(depths)).split(list(depths))
 
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, dims[0], PATCH_SIZE, stride=PATCH_SIZE), build_norm(norm_cfg, dims[0]))
@@ -288,7 +293,7 @@ class MetaNeXt(MetaNeXtBase):
         self._add_output_norms(out_norm_cfg, dims)
 
         if not -1 <= frozen_stages <= len(self.stages):
-            raise ValueError(f'frozen_stages={frozen_stages}: allowed are -1 (nothing), 0 (the stem) and '
+            raise InputError(f'frozen_stages={frozen_stages}: allowed are -1 (nothing), 0 (the stem) and '
                              f'1..{len(self.stages)} (the stem and that many stages)')
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
@@ -307,11 +312,22 @@ class MetaNeXt(MetaNeXtBase):
         return self
 
 
+def _is_count(value) -> bool:
+    return isinstance(value, Integral) and value > 0
+
+
+def spread(drop_path_rate: float, depth: int) -> Tensor:
+    """The stochastic depth of each of ``depth`` blocks, growing linearly from 0: a tensor on the CPU."""
+    if not isinstance(drop_path_rate, Real) or not 0 <= drop_path_rate < 1:
+        raise InputError(f'drop_path_rate={drop_path_rate!r}: allowed is from 0 to below 1')
+    return torch.linspace(0, drop_path_rate, depth, device='cpu')
+
+
 def _checked_dilations(dilations: Sequence[int], num_stages: int) -> Tuple[int, ...]:
     keeping = sum(d > 1 for d in dilations)
     expected = (1, ) * (num_stages - keeping) + tuple(2**(i + 1) for i in range(keeping))
     if tuple(dilations) != expected or keeping >= num_stages:
-        raise ValueError(f'dilations={tuple(dilations)}: give {num_stages} values, ones first, then doubling from the '
+        raise InputError(f'dilations={tuple(dilations)}: give {num_stages} values, ones first, then doubling from the '
                          'first stage that keeps its resolution, such as (1, 1, 1, 2) for stride 16 or (1, 1, 2, 4) '
                          'for stride 8')
     return expected
@@ -320,5 +336,5 @@ def _checked_dilations(dilations: Sequence[int], num_stages: int) -> Tuple[int, 
 def _one_for_each_stage(name: str, value, num_stages: int) -> list:
     values = list(value) if isinstance(value, (list, tuple)) else [value] * num_stages
     if len(values) != num_stages:
-        raise ValueError(f'{name} has {len(values)} entries for {num_stages} stages: give one for each, or one for all')
+        raise InputError(f'{name} has {len(values)} entries for {num_stages} stages: give one for each, or one for all')
     return values

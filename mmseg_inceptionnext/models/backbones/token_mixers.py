@@ -7,12 +7,14 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from mmseg_inceptionnext.errors import InputError
+
 
 def _depthwise(channels: int, height: int, width: int, dilation: int) -> nn.Conv2d:
     """A depthwise convolution by a kernel of height x width, which keeps the size; a side of 1 is not dilated."""
     kernel = height, width
     if not height % 2 or not width % 2:
-        raise ValueError(f'kernel sizes must be odd so that a map keeps its size, got {max(kernel)}')
+        raise InputError(f'kernel sizes must be odd so that a map keeps its size, got {max(kernel)}')
     return nn.Conv2d(
         channels, channels, kernel, groups=channels, padding=tuple(dilation * (side - 1) // 2 for side in kernel),
         dilation=tuple(dilation if side > 1 else 1 for side in kernel))
@@ -52,13 +54,13 @@ class InceptionDWConv2d(nn.Module):
                  with_band_h: bool = True, bands: str = 'parallel', dilation: int = 1) -> None:
         super().__init__()
         if bands not in ('parallel', 'sequential') or (bands == 'sequential' and not (with_band_w and with_band_h)):
-            raise ValueError(f"bands={bands!r}: use 'parallel', or 'sequential' with both with_band_w and with_band_h")
+            raise InputError(f"bands={bands!r}: use 'parallel', or 'sequential' with both with_band_w and with_band_h")
         branches = with_square + with_band_w + with_band_h - (bands == 'sequential')
         channels = int(in_channels * branch_ratio)
         if not branches:
-            raise ValueError('no branch is left: set one of with_square, with_band_w and with_band_h')
+            raise InputError('no branch is left: set one of with_square, with_band_w and with_band_h')
         if not 0 < branches * channels <= in_channels:
-            raise ValueError(f'branch_ratio={branch_ratio} gives each of the {branches} branches {channels} of '
+            raise InputError(f'branch_ratio={branch_ratio} gives each of the {branches} branches {channels} of '
                              f'{in_channels} channels; use a ratio between {1 / in_channels:.3g} (one channel) and '
                              f'1/{branches}')
         k, band = square_kernel_size, band_kernel_size
@@ -102,7 +104,7 @@ class PartialDWConv2d(nn.Module):
         super().__init__()
         channels = int(in_channels * conv_ratio)
         if not 0 < channels <= in_channels:
-            raise ValueError(f'conv_ratio={conv_ratio} convolves {channels} of {in_channels} channels; use a ratio '
+            raise InputError(f'conv_ratio={conv_ratio} convolves {channels} of {in_channels} channels; use a ratio '
                              f'between {1 / in_channels:.3g} (one channel) and 1')
         self.dwconv = _depthwise(channels, kernel_size, kernel_size, dilation)
         self.split_sizes = (in_channels - channels, channels)
@@ -134,7 +136,7 @@ class SelfAttention2d(nn.Module):
     def __init__(self, in_channels: int, head_channels: int = 64, dilation: int = 1) -> None:
         super().__init__()
         if head_channels < 1 or in_channels % head_channels:
-            raise ValueError(f'head_channels={head_channels} does not divide the {in_channels} channels')
+            raise InputError(f'head_channels={head_channels} does not divide the {in_channels} channels')
         self.head_channels = head_channels
         self.qkv = nn.Conv2d(in_channels, 3 * in_channels, 1)
         self.proj = nn.Conv2d(in_channels, in_channels, 1)

@@ -1,0 +1,268 @@
+"""Checks each setting of a config before a run: that its name is known, and that its value means something.
+
+What stands here needs no data and builds nothing; what only a run finds is told by :class:`TryRunHook`.
+"""
+import inspect
+import logging
+from typing import Any, Callable, Iterator, Sequence, Tuple
+
+from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
+from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.registry import init_default_scope
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmseg.datasets import BaseSegDataset
+from mmseg.evaluation import IoUMetric
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.segmentors import EncoderDecoder
+from mmseg.registry import (
+    DATA_SAMPLERS,
+    DATASETS,
+    HOOKS,
+    LOOPS,
+    METRICS,
+    MODELS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+)
+
+from mmseg_inceptionnext.datasets.check.settings import compare_reduce_zero_label
+from mmseg_inceptionnext.errors import ConfigError
+from mmseg_inceptionnext.parts import class_of, find_datasets, is_a, numbered, type_name
+
+from .config_parts import LAYERS, Part, hooks_of, parts_of
+from .settings import accepted, names_of, nearest, refuse_unknown, takes_numbers_only
+
+STOCK = ('mmengine.', 'mmcv.', 'mmseg.', 'mmseg_inceptionnext.', 'torch.')  # modules whose classes are known
+PARAMWISE = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult',
+             'flat_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate', 'decay_rate', 'decay_type', 'num_layers',
+             'layer_decay_rate', 'force_default_settings')
+MULTIPLIERS = ('lr_mult', 'decay_mult', 'wd_mult')  # the last is read by nothing, and in configs of MMSegmentation
+TEST_CFG = ('mode', 'crop_size', 'stride', 'batch_size', 'return_logits', 'subdivision_steps',
+            'subdivision_num_points', 'scale_factor')
+IOU_METRICS = ('mIoU', 'mDice', 'mFscore')
+HOOK_NAMES = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint', 'visualization'}
+CLIP = ('type', 'max_norm', 'norm_type', 'error_if_nonfinite', 'foreach', 'clip_value')
+FREE = dict(  # dicts that are no class's, with all that is read of them
+    auto_scale_lr=('enable', 'base_batch_size'), env_cfg=('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'),
+    randomness=tuple(inspect.signature(Runner.set_randomness).parameters)[1:])
+
+
+def check_settings(cfg: Config, *splits: str) -> None:
+    """Stops before a setting that would be taken silently, or fail where nothing names it; warns of doubtful ones.
+
+    Args:
+        cfg: a full config.
+        splits: those that run, ``train`` and ``val``, or ``test``; those without a dataloader are left out.
+
+    Raises:
+        ConfigError: if a name of a setting or a ``type`` is not known, a value is out of range, a loop would never end,
+            or data sets of one kind count their labels in two ways.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmseg')
+    splits = tuple(split for split in splits if split == 'train' or cfg.get(f'{split}_dataloader'))
+    if not splits:
+        return
+    needed = ['model', *(['train_cfg', 'train_dataloader', 'optim_wrapper'] if 'train' in splits else [])]
+    for name in [*needed, *(name for name in ('default_hooks', *FREE) if cfg.get(name) is not None)]:
+        if not isinstance(cfg.get(name), dict):
+            raise ConfigError(f'{name} is {cfg.get(name)!r}: give its settings, {name}=dict(...)')
+    for part in parts_of(cfg, splits):
+        _check_part(part)
+    _check_free(cfg, splits)
+    for name, is_allowed, allowed in _values(cfg, splits):
+        value = _value(cfg, name)
+        if value is not None and not is_allowed(value):
+            raise ConfigError(f'{name} is {value!r}: allowed is {allowed}')
+    _check_slide(cfg)
+    _check_ends(cfg, splits)
+    for problem in compare_reduce_zero_label(cfg, splits):
+        if problem.level == 'error':
+            raise ConfigError(f'{problem.path} {problem.message}')
+        print_log(f'{problem.path} {problem.message}', logger='current', level=logging.WARNING)
+    for line in _doubts(cfg, splits):
+        print_log(line, logger='current', level=logging.WARNING)
+
+
+def _check_part(part: Part) -> None:
+    name, settings = part.name, part.settings
+    is_dict, is_value = isinstance(settings, dict), isinstance(settings, (str, int, float, list, tuple))
+    if settings is None or not is_dict and not is_value or is_dict and '_scope_' in settings:
+        return  # left out, an object that is built already, or with names of another package
+    if is_value or 'type' not in settings and part.default is None:
+        parent, _, own = name.rpartition('.')
+        hint = nearest(own, HOOK_NAMES - {own}) if parent == 'default_hooks' else ''
+        raise ConfigError(f'{name} is {settings!r}, without a type{hint}: give {name}=dict(type=..., ...)')
+    kind = class_of(settings, part.registry, part.default)
+    if not callable(kind):
+        known = sorted(set(names_of(part.registry)))
+        raise ConfigError(f'{name}.type is {settings["type"]!r}, which is not known'
+                          f'{nearest(type_name(settings), known)}: if it is of another package, name that in '
+                          f'custom_imports. Known are {", ".join(known):.300} ...')
+    if name.endswith(LAYERS):  # mmcv has settings of its own beside those of the class
+        return
+    known, are_all = accepted(kind)
+    names = {*known, *part.others} - {'params', 'runner', 'self'}
+    refuse_unknown(name, {key: value for key, value in settings.items() if key != 'type'}, names, are_all)
+    for key, value in settings.items():
+        if isinstance(value, str) and key in known and takes_numbers_only(known[key]):
+            raise ConfigError(f'{name}.{key} is {value!r}: allowed are numbers, such as its default '
+                              f'{known[key].default!r}' if known[key].default is not inspect.Parameter.empty else
+                              f'{name}.{key} is {value!r}: allowed are numbers')
+
+
+def _is_stock(kind: Any) -> bool:
+    return getattr(kind, '__module__', '').startswith(STOCK)
+
+
+def _check_free(cfg: Config, splits: Sequence[str]) -> None:
+    """The dicts that are no class's."""
+    for name, known in FREE.items():
+        refuse_unknown(name, cfg.get(name) or {}, known)
+    environment = cfg.get('env_cfg') or {}
+    refuse_unknown('env_cfg.mp_cfg', environment.get('mp_cfg') or {}, ('mp_start_method', 'opencv_num_threads'))
+    refuse_unknown('env_cfg.dist_cfg', environment.get('dist_cfg') or {},
+                   ('backend', 'timeout', 'init_backend', 'port', 'init_method'), False)
+    model = class_of(cfg.model, MODELS)
+    heads = [class_of(head, MODELS) for _, head in numbered('', cfg.model.get('decode_head')) if isinstance(head, dict)]
+    refuse_unknown('model.test_cfg', cfg.model.get('test_cfg') or {}, TEST_CFG, all(map(_is_stock, [model, *heads])))
+    if 'train' in splits:
+        wise = cfg.optim_wrapper.get('paramwise_cfg') or {}
+        constructor = class_of(dict(type=cfg.optim_wrapper.get('constructor', DefaultOptimWrapperConstructor)),
+                               OPTIM_WRAPPER_CONSTRUCTORS)
+        refuse_unknown('optim_wrapper.paramwise_cfg', wise, PARAMWISE, _is_stock(constructor))
+        refuse_unknown('optim_wrapper.clip_grad', cfg.optim_wrapper.get('clip_grad') or {}, CLIP)
+        keys = wise.get('custom_keys')
+        for key, settings in keys.items() if isinstance(keys, dict) else ():  # MMEngine refuses others
+            refuse_unknown(f'optim_wrapper.paramwise_cfg.custom_keys.{key}', settings, MULTIPLIERS, False)
+    for split in splits:
+        for name, dataset in find_datasets(cfg, split):
+            kind = class_of(dataset, DATASETS)
+            known = {'img_path', 'seg_map_path', 'img_path2', 'depth_map_path'}
+            if is_a(dataset, DATASETS, BaseSegDataset):
+                refuse_unknown(f'{name}.data_prefix', dataset.get('data_prefix') or {}, known, _is_stock(kind))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any, least: int = 1) -> bool:
+    return _is_number(value) and float(value).is_integer() and value >= least
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_whole, value))
+
+
+def _value(cfg: Any, name: str) -> Any:
+    for key in name.split('.'):
+        if isinstance(cfg, (list, tuple)) and key.isdigit():
+            cfg = cfg[int(key)]
+        else:
+            cfg = cfg.get(key) if isinstance(cfg, (dict, Config)) else None
+    return cfg
+
+
+def _values(cfg: Config, splits: Sequence[str]) -> Iterator[Tuple[str, Callable[[Any], bool], str]]:
+    """Settings of which only some values mean something: the name, whether a value does, and which do."""
+    count = (_is_whole, 'a whole number from 1')
+    yield 'randomness.seed', lambda seed: _is_whole(seed, 0) and seed < 2**32, f'a whole number from 0 to {2**32 - 1}'
+    for name in ('randomness.deterministic', 'randomness.diff_rank_seed', 'auto_scale_lr.enable'):
+        yield name, lambda value: isinstance(value, bool), 'True or False'
+    yield 'model.backbone.drop_path_rate', lambda rate: _is_number(rate) and 0 <= rate < 1, 'from 0 to below 1'
+    heads = numbered('model.decode_head', cfg.model.get('decode_head'))
+    for name, head in [(name, head) for name, head in heads if isinstance(head, dict)]:
+        own_loss = getattr(class_of(head, MODELS), 'loss_by_feat', None) is not BaseDecodeHead.loss_by_feat
+        classes = None if own_loss else head.get('num_classes')
+        counts = classes, head.get('out_channels')
+        for loss, _ in numbered(f'{name}.loss_decode', head.get('loss_decode')) if classes else ():
+            yield (f'{loss}.class_weight', lambda given, counts=counts: isinstance(given, str) or (
+                isinstance(given, (list, tuple)) and len(given) in counts), f'one number for each of {classes} classes')
+    for split in splits:
+        for name, metric in numbered(f'{split}_evaluator', cfg.get(f'{split}_evaluator')):
+            if isinstance(metric, dict) and is_a(metric, METRICS, IoUMetric):
+                yield (f'{name}.iou_metrics', lambda given: all(one in IOU_METRICS for one in given) if isinstance(
+                    given, (list, tuple)) else given in IOU_METRICS, f'one or more of {", ".join(IOU_METRICS)}')
+        yield (f'{split}_dataloader.batch_size', *count)
+        yield f'{split}_dataloader.num_workers', lambda number: _is_whole(number, 0), 'a whole number from 0'
+    if 'train' in splits:
+        for key in ('max_iters', 'max_epochs', 'val_interval'):
+            yield (f'train_cfg.{key}', *count)
+        yield 'train_cfg.val_begin', lambda begin: _is_whole(begin, 0), 'a whole number from 0'
+        yield 'optim_wrapper.optimizer.lr', lambda lr: _is_number(lr) and 0 < lr < float('inf'), 'a number above 0'
+        yield ('optim_wrapper.optimizer.weight_decay', lambda decay: _is_number(decay) and decay >= 0,
+               'a number from 0')
+        yield 'optim_wrapper.clip_grad.max_norm', lambda norm: _is_number(norm) and norm > 0, 'a number above 0'
+        yield ('optim_wrapper.accumulative_counts', *count)
+        yield ('auto_scale_lr.base_batch_size', *count)
+        for name, hook in hooks_of(cfg):
+            if isinstance(hook, dict) and _is_stock(class_of(hook, HOOKS)):
+                yield (f'{name}.interval', lambda number: number == -1 or _is_whole(number),
+                       'a whole number from 1, or -1 for never')
+
+
+def _check_slide(cfg: Config) -> None:
+    """What sliding windows need; models with an inference of their own may have other modes."""
+    kind, settings = class_of(cfg.model, MODELS), cfg.model.get('test_cfg') or {}
+    if not (inspect.isclass(kind) and issubclass(kind, EncoderDecoder) and kind.inference is EncoderDecoder.inference):
+        return
+    mode = settings.get('mode', 'whole')
+    if mode not in ('whole', 'slide'):
+        raise ConfigError(f"model.test_cfg.mode is {mode!r}{nearest(mode, ('whole', 'slide'))}: allowed are 'whole' "
+                          "and 'slide'")
+    if mode == 'whole':
+        return
+    for key in ('crop_size', 'stride'):
+        pair = settings.get(key)
+        if not _is_pair(pair):
+            raise ConfigError(f"model.test_cfg.{key} is {pair!r}, and mode is 'slide': allowed are two whole numbers "
+                              'from 1, height and width in pixels, such as '
+                              f'{(512, 512) if key == "crop_size" else (341, 341)}')
+    if any(step > side for step, side in zip(settings['stride'], settings['crop_size'])):
+        raise ConfigError(f"model.test_cfg.stride is {settings['stride']!r}, more than crop_size "
+                          f"{settings['crop_size']!r}: the windows would leave gaps; allowed is at most the crop_size")
+    if not _is_whole(settings.get('batch_size', 1)):
+        raise ConfigError(f"model.test_cfg.batch_size is {settings['batch_size']!r}: allowed is a whole number from 1")
+
+
+def _check_ends(cfg: Config, splits: Sequence[str]) -> None:
+    """A loop over all of the data never ends with a sampler that never does."""
+    for split in splits:
+        sampler, loop = cfg[f'{split}_dataloader'].get('sampler'), cfg.get(f'{split}_cfg') or {}
+        if not isinstance(sampler, dict) or not is_a(sampler, DATA_SAMPLERS, InfiniteSampler):
+            continue
+        kind = class_of(loop, LOOPS, EpochBasedTrainLoop if loop.get('by_epoch') else IterBasedTrainLoop)
+        fix = f"set {split}_dataloader.sampler=dict(type='DefaultSampler', shuffle={split == 'train'}, _delete_=True)"
+        if split != 'train':
+            raise ConfigError(f'{split}_dataloader.sampler.type is {type_name(sampler)}, which never ends, so that the '
+                              f'evaluation would not either: {fix}')
+        if inspect.isclass(kind) and issubclass(kind, EpochBasedTrainLoop):
+            raise ConfigError(f'train_dataloader.sampler.type is {type_name(sampler)}, which never ends, so that no '
+                              f'epoch of {kind.__name__} would: {fix}, or count iterations, train_cfg=dict('
+                              "type='IterBasedTrainLoop', max_iters=...)")
+
+
+def _doubts(cfg: Config, splits: Sequence[str]) -> Iterator[str]:
+    """What runs, and most likely not as it was meant."""
+    if 'train' not in splits:
+        return
+    for name, dataset in find_datasets(cfg, 'train'):
+        for step, settings in numbered(f'{name}.pipeline', dataset.get('pipeline')):
+            crop = settings.get('crop_size') if isinstance(settings, dict) else None
+            crop = (crop, crop) if _is_whole(crop) else crop
+            size = _value(cfg, 'model.data_preprocessor.size') or _value(cfg, 'data_preprocessor.size')
+            if _is_pair(crop) and _is_pair(size) and (crop[0] < size[0] or crop[1] < size[1]):
+                yield (f'{step}.crop_size is {tuple(crop)}, and the crops are padded to model.data_preprocessor.size, '
+                       f'{tuple(size)}, which takes time and memory for nothing: set both to the same')
+    kind = class_of(cfg.train_cfg, LOOPS, EpochBasedTrainLoop if cfg.train_cfg.get('by_epoch') else IterBasedTrainLoop)
+    if not (inspect.isclass(kind) and issubclass(kind, IterBasedTrainLoop)):
+        return
+    for name, scheduler in numbered('param_scheduler', cfg.get('param_scheduler')):
+        if isinstance(scheduler, dict) and 'type' in scheduler and scheduler.get('by_epoch', True):
+            yield f'{name} counts epochs, of which {kind.__name__} has one, so it changes nothing: set by_epoch=False'
+    for name, hook in (cfg.get('default_hooks') or {}).items():
+        if hook and is_a(hook, HOOKS, CheckpointHook) and hook.get('by_epoch', True):
+            yield (f'default_hooks.{name} counts epochs, of which {kind.__name__} has one, so it saves at the end '
+                   'only: set by_epoch=False')

@@ -1,0 +1,206 @@
+"""Wrong settings end with a sentence that names them before the first iteration; right ones are left alone."""
+from pathlib import Path
+
+import mmseg
+import pytest
+from mmengine.hooks import Hook
+from mmengine.model import BaseModule
+from mmseg.registry import HOOKS, MODELS
+
+from mmseg_inceptionnext.apis import train
+from mmseg_inceptionnext.config import load_config
+from mmseg_inceptionnext.engine.check_settings import check_settings
+from mmseg_inceptionnext.engine.settings import accepted
+from mmseg_inceptionnext.errors import ConfigError, InputError
+
+from utils import ROOT, TOY, short_config
+
+CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
+MEANT = 'did you mean {}?'.format
+
+# what --cfg-options says, and parts of the sentence
+TOLD_BY_THE_CHECK = [
+    # names
+    ({'train_cfg.val_intervall': 2}, ('train_cfg.val_intervall', MEANT('val_interval'))),
+    ({'train_cfg.max_epochs': 2}, ('train_cfg.max_epochs', 'max_iters')),
+    ({'train_dataloader.batchsize': 2}, ('train_dataloader.batchsize', MEANT('batch_size'))),
+    ({'val_dataloader.num_worker': 2}, ('val_dataloader.num_worker', MEANT('num_workers'))),
+    ({'randomness.sead': 2}, ('randomness.sead', MEANT('seed'))),
+    ({'randomness.determinstic': True}, ('randomness.determinstic', MEANT('deterministic'))),
+    ({'optim_wrapper.optimizer.weight_decai': .1}, ('weight_decai', MEANT('weight_decay'))),
+    ({'optim_wrapper.clip_gard': dict(max_norm=1)}, ('optim_wrapper.clip_gard', MEANT('clip_grad'))),
+    ({'optim_wrapper.paramwise_cfg.flat_decay_mul': 0.}, ('flat_decay_mul', MEANT('flat_decay_mult'))),
+    ({'optim_wrapper.paramwise_cfg.custom_keys': dict(head=dict(lr_mul=10))}, ('custom_keys.head', MEANT('lr_mult'))),
+    ({'train_dataloader.dataset.on_eror': 'skip'}, ('train_dataloader.dataset.on_eror', MEANT('on_error'))),
+    ({'train_dataloader.dataset.reduce_zero_labels': True}, ('dataset.reduce_zero_labels', MEANT('reduce_zero_label'))),
+    ({'train_dataloader.dataset.data_prefix.img_pth': 'x'}, ('data_prefix.img_pth', MEANT('img_path'))),
+    ({'val_dataloader.dataset.data_prefix.seg_map': 'x'}, ('dataset.data_prefix.seg_map', MEANT('seg_map_path'))),
+    ({'train_dataloader.dataset.pipeline.3.ratio_rang': (1, 2)}, ('pipeline.3.ratio_rang', MEANT('ratio_range'))),
+    ({'train_dataloader.dataset.pipeline.4.cropsize': (64, 64)}, ('pipeline.4.cropsize', MEANT('crop_size'))),
+    ({'train_dataloader.sampler.shufle': True}, ('train_dataloader.sampler.shufle', MEANT('shuffle'))),
+    ({'default_hooks.checkpoint.intervall': 2}, ('default_hooks.checkpoint.intervall', MEANT('interval'))),
+    ({'default_hooks.checkpoint.max_keep_ckpt': 2}, ('max_keep_ckpt', MEANT('max_keep_ckpts'))),
+    ({'default_hooks.logger.intervals': 2}, ('default_hooks.logger.intervals', MEANT('interval'))),
+    ({'default_hooks.checkpont.interval': 2}, ('default_hooks.checkpont', MEANT('checkpoint'))),
+    ({'custom_hooks': [dict(type='EMAHook', begin_itr=1)]}, ('custom_hooks.0.begin_itr', MEANT('begin_iter'))),
+    ({'param_scheduler.0.start_facter': .1}, ('param_scheduler.0.start_facter', MEANT('start_factor'))),
+    ({'model.test_cfg.moed': 'slide'}, ('model.test_cfg.moed', MEANT('mode'))),
+    ({'model.device': 'meta'}, ('model.device', 'is no setting')),
+    ({'model.backbone.drop_path': .1}, ('model.backbone.drop_path', MEANT('drop_path_rate'))),
+    ({'model.neck.num_out': 4}, ('model.neck.num_out', MEANT('num_outs'))),
+    ({'model.decode_head.num_class': 4}, ('model.decode_head.num_class', MEANT('num_classes'))),
+    ({'model.decode_head.loss_decode.loss_weigth': 4}, ('loss_decode.loss_weigth', MEANT('loss_weight'))),
+    ({'model.data_preprocessor.pad_value': 4}, ('data_preprocessor.pad_value', MEANT('pad_val'))),
+    ({'val_evaluator.iou_metric': ['mIoU']}, ('val_evaluator.iou_metric', MEANT('iou_metrics'))),
+    ({'visualizer.vis_backend': []}, ('visualizer.vis_backend', MEANT('vis_backends'))),
+    ({'log_processor.windowsize': 3}, ('log_processor.windowsize', MEANT('window_size'))),
+    ({'env_cfg.mp_cfg.opencv_threads': 3}, ('env_cfg.mp_cfg.opencv_threads', MEANT('opencv_num_threads'))),
+    ({'auto_scale_lr.base_batchsize': 3}, ('auto_scale_lr.base_batchsize', MEANT('base_batch_size'))),
+    # types
+    ({'model.backbone.type': 'InceptionNext'}, ('model.backbone.type', MEANT('InceptionNeXt'))),
+    ({'model.decode_head.type': 'FPNHed'}, ('model.decode_head.type', MEANT('FPNHead'))),
+    ({'model.decode_head.loss_decode.type': 'CrosEntropyLoss'}, ('loss_decode.type', MEANT('CrossEntropyLoss'))),
+    ({'optim_wrapper.optimizer.type': 'AdmW'}, ('optim_wrapper.optimizer.type', MEANT('AdamW'))),
+    ({'optim_wrapper.type': 'OptimWraper'}, ('optim_wrapper.type', MEANT('OptimWrapper'))),
+    ({'train_cfg.type': 'IterBasedLoop'}, ('train_cfg.type', MEANT('IterBasedTrainLoop'))),
+    ({'param_scheduler.0.type': 'LinarLR'}, ('param_scheduler.0.type', MEANT('LinearLR'))),
+    ({'train_dataloader.dataset.type': 'ADEChallengDataset'}, ('dataset.type', MEANT('ADEChallengeDataset'))),
+    ({'train_dataloader.sampler.type': 'InfinitSampler'}, ('sampler.type', MEANT('InfiniteSampler'))),
+    ({'train_dataloader.dataset.pipeline.5.type': 'RandomFlop'}, ('pipeline.5.type', MEANT('RandomFlip'))),
+    ({'val_evaluator.type': 'ExactIouMetric'}, ('val_evaluator.type', MEANT('ExactIoUMetric'))),
+    ({'default_hooks.timer.type': 'IterTimeHook'}, ('default_hooks.timer.type', MEANT('IterTimerHook'))),
+    ({'model.backbone.norm_cfg.type': 'SinkBN'}, ('model.backbone.norm_cfg.type', MEANT('SyncBN'))),
+    ({'model.decode_head.act_cfg': dict(type='ReLu')}, ('model.decode_head.act_cfg.type', MEANT('ReLU'))),
+    # values
+    ({'val_evaluator.iou_metrics': ['mIOU']}, ("val_evaluator.iou_metrics is ['mIOU']", 'mIoU, mDice')),
+    ({'model.decode_head.loss_decode.class_weight': [1., 2.]}, ('class_weight is [1.0, 2.0]', '150 classes')),
+    ({'optim_wrapper.clip_grad': dict(max_nrom=1)}, ('optim_wrapper.clip_grad.max_nrom', MEANT('max_norm'))),
+    ({'optim_wrapper.clip_grad': 5}, ('optim_wrapper.clip_grad is 5', 'max_norm')),
+    ({'randomness.deterministic': 'yes'}, ("randomness.deterministic is 'yes'", 'True or False')),
+    ({'train_dataloader.batch_size': 0}, ('train_dataloader.batch_size is 0', 'from 1')),
+    ({'val_dataloader.batch_size': -1}, ('val_dataloader.batch_size is -1', 'from 1')),
+    ({'train_dataloader.num_workers': -1}, ('train_dataloader.num_workers is -1', 'from 0')),
+    ({'optim_wrapper.optimizer.lr': -1}, ('optim_wrapper.optimizer.lr is -1', 'above 0')),
+    ({'optim_wrapper.optimizer.lr': 'fast'}, ("optim_wrapper.optimizer.lr is 'fast'", 'numbers')),
+    ({'optim_wrapper.optimizer.weight_decay': -1}, ('weight_decay is -1', 'from 0')),
+    ({'optim_wrapper.accumulative_counts': 0}, ('accumulative_counts is 0', 'from 1')),
+    ({'randomness.seed': -1}, ('randomness.seed is -1', 'from 0')),
+    ({'randomness.seed': 'abc'}, ("randomness.seed is 'abc'", 'from 0')),
+    ({'train_cfg.max_iters': -5}, ('train_cfg.max_iters is -5', 'from 1')),
+    ({'train_cfg.max_iters': 0}, ('train_cfg.max_iters is 0', 'from 1')),
+    ({'train_cfg.max_iters': 2.5}, ('train_cfg.max_iters is 2.5', 'from 1')),
+    ({'train_cfg.max_iters': 'abc'}, ("train_cfg.max_iters is 'abc'", 'numbers')),
+    ({'train_cfg.val_interval': 0}, ('train_cfg.val_interval is 0', 'from 1')),
+    ({'default_hooks.checkpoint.interval': 0}, ('default_hooks.checkpoint.interval is 0', 'from 1')),
+    ({'default_hooks.logger.interval': 'often'}, ("default_hooks.logger.interval is 'often'", 'numbers')),
+    ({'model.backbone.drop_path_rate': 1.5}, ('model.backbone.drop_path_rate is 1.5', 'below 1')),
+    ({'model.test_cfg.mode': 'hole'}, ("model.test_cfg.mode is 'hole'", MEANT('whole'))),
+    ({'model.test_cfg.mode': 'slide'}, ('model.test_cfg.crop_size is None', 'two whole numbers')),
+    ({'model.test_cfg': dict(mode='slide', crop_size=32, stride=16)}, ('crop_size is 32', 'two whole numbers')),
+    ({'model.test_cfg': dict(mode='slide', crop_size=(32, 32), stride=(0, 16))}, ('stride is (0, 16)', 'from 1')),
+    ({'model.test_cfg': dict(mode='slide', crop_size=(32, 32), stride=(48, 48))}, ('stride is (48, 48)', 'gaps')),
+    ({'optim_wrapper': 'AdamW'}, ("optim_wrapper is 'AdamW'", 'optim_wrapper=dict(')),
+    ({'default_hooks.logger': 'LoggerHook'}, ("default_hooks.logger is 'LoggerHook'", 'dict(type=')),
+    ({'test_dataloader.dataset.reduce_zero_label': False}, ('test_dataloader.dataset.reduce_zero_label is False', )),
+    # loops that never end
+    ({'train_cfg': dict(type='EpochBasedTrainLoop', max_epochs=2, _delete_=True)}, ('ResumableSampler', 'never ends')),
+    ({'train_cfg': dict(by_epoch=True, max_epochs=2, _delete_=True),
+      'train_dataloader.sampler.type': 'InfiniteSampler'}, ('InfiniteSampler', 'never ends')),
+    ({'val_dataloader.sampler.type': 'InfiniteSampler'}, ('val_dataloader.sampler', 'never ends')),
+    ({'test_dataloader.sampler.type': 'ResumableSampler'}, ('test_dataloader.sampler', 'never ends')),
+]
+
+TOLD_BY_A_TRY = [
+    ({'model.decode_head.dropout_ratio': 'much'}, ('model cannot be used', "'str'")),
+    ({'custom_hooks': [dict(type='EMAHook', momentun=.1)]}, ('a hook cannot be used', 'momentun')),
+    ({'model.backbone.arch': 'tny'}, ("arch='tny'", "'tiny'")),
+    ({'model.backbone.arch.depths': 3}, ('depths=3', 'a list')),
+    ({'model.backbone.arch.dims': [16, 24, 32, 'x']}, ("dims=[16, 24, 32, 'x']", 'a list')),
+    ({'model.backbone.out_indices': (0, 1, 2, 7)}, ('out_indices=(0, 1, 2, 7)', '0 to 3')),
+    ({'model.backbone.out_indices': 3}, ('out_indices=3', '0 to 3')),
+    ({'model.backbone.out_indices': (1, 2, 3)}, ('model.neck.in_channels', '[24, 32, 48]')),
+    ({'model.backbone.in_channels': 4}, ('one step of validation', '4 channels')),
+    ({'model.neck.in_channels': [16, 24, 32, 40]}, ('model.neck.in_channels is [16, 24, 32, 40]', '[16, 24, 32, 48]')),
+    ({'model.decode_head.in_channels': [16] * 4}, ('model.decode_head.in_channels is [16, 16, 16, 16]', '64, 64')),
+    ({'model.decode_head.in_index': [0, 1, 2, 4]}, ('model.decode_head.in_index is [0, 1, 2, 4]', '0 to 3')),
+    ({'model.decode_head.in_index': [0, 1]}, ('model cannot be used', )),
+    ({'optim_wrapper.optimizer.betas': (2., 1.)}, ('optim_wrapper cannot be used', 'beta')),
+    ({'optim_wrapper.constructor': 'Constructor'}, ('optim_wrapper cannot be used', 'Constructor')),
+    ({'custom_hooks': [dict(type='EarlyStoppingHook', monitor='mIou')]}, ('EarlyStoppingHook', MEANT('mIoU'))),
+    ({'param_scheduler': [dict(type='ReduceOnPlateauLR')]}, ("ReduceOnPlateauLR has monitor='loss'", 'mIoU')),
+    ({'param_scheduler.0.end': -1}, ('param_scheduler cannot be used', 'end')),
+    ({'train_dataloader.prefetch_factor': 2}, ('train_dataloader cannot be used', 'prefetch_factor')),
+    ({'train_dataloader.collate_fn': dict(type='no_such')}, ('train_dataloader cannot be used', )),
+    ({'log_level': 'LOUD'}, ('log_level cannot be used', 'LOUD')),
+    ({'default_hooks.checkpoint.published_keys': 3}, ('default_hooks cannot be used', )),
+    ({'train_dataloader.dataset.pipeline.3.resize_type': 'Rezise'}, ('train_dataloader cannot be used', 'Rezise')),
+]
+
+
+def ids(table):
+    return [str(options)[:60] for options, _ in table]
+
+
+@pytest.mark.parametrize('options, told', TOLD_BY_THE_CHECK, ids=ids(TOLD_BY_THE_CHECK))
+def test_the_check_names_what_is_wrong(options, told):
+    cfg = load_config(str(ROOT / TOY), options)
+    with pytest.raises(ConfigError) as raised:
+        check_settings(cfg, 'train', 'val', 'test')
+    assert all(part in str(raised.value) for part in told), raised.value
+
+
+@pytest.mark.parametrize('options, told', TOLD_BY_A_TRY, ids=ids(TOLD_BY_A_TRY))
+def test_a_training_names_what_is_wrong_before_its_first_iteration(options, told, toy_root, tmp_path):
+    cfg = short_config(toy_root, tmp_path, custom_hooks=[dict(type='NoIteration')])
+    cfg.merge_from_dict(options)
+    with pytest.raises((ConfigError, InputError)) as raised:
+        train(cfg)
+    assert all(part in str(raised.value) for part in told), raised.value
+
+
+@HOOKS.register_module()
+class NoIteration(Hook):
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        raise AssertionError('an iteration began')
+
+
+def test_what_the_configs_set_is_known():
+    assert len(CONFIGS) > 40
+    for path in CONFIGS:
+        cfg = load_config(str(path))
+        check_settings(cfg, 'train', 'val')
+        check_settings(cfg, 'test')
+
+
+def test_what_the_configs_of_mmsegmentation_set_is_known():
+    """Every tenth; those of mask classification need mmdet."""
+    paths = sorted(Path(mmseg.__file__).parent.glob('.mim/configs/[!m_]*/*.py'))
+    if not paths:
+        pytest.skip('this MMSegmentation comes without its configs')
+    for path in paths[::10]:
+        try:
+            cfg = load_config(str(path))
+        except ConfigError:  # it imports a package that is not installed
+            continue
+        check_settings(cfg, 'train', 'val')
+        check_settings(cfg, 'test')
+
+
+@MODELS.register_module()
+class Configured(BaseModule):
+    """Takes what it likes."""
+
+    def __init__(self, width: int = 3, **kwargs) -> None:
+        super().__init__(kwargs.get('init_cfg'))
+        self.settings = {key: value for key, value in kwargs.items()}
+
+
+def test_arguments_that_go_elsewhere_are_not_judged():
+    assert not accepted(Configured).are_all and not accepted(dict).are_all
+    assert not accepted(MODELS.get('TIMMBackbone')).are_all
+    assert accepted(MODELS.get('FastUPerHead')).are_all
+    assert {'ignore_index', 'pool_scales'} <= set(accepted(MODELS.get('FastUPerHead')).names)
+    cfg = load_config(str(ROOT / TOY))
+    cfg.model.backbone = dict(type=Configured, anything=3)
+    check_settings(cfg, 'train', 'val')
