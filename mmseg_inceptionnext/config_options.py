@@ -52,7 +52,7 @@ def apply_options(cfg: Config, options: dict) -> None:
 
 
 def warn_of_variables(path: str, cfg: Config) -> None:
-    """Warns of variables that a config file sets and does not use, and from which its bases made parts before.
+    """Warns of what a config file sets in vain: variables from which its bases made parts before, and misspelt names.
 
     Args:
         path: the config file, in Python.
@@ -64,6 +64,11 @@ def warn_of_variables(path: str, cfg: Config) -> None:
                 for target in node.targets if isinstance(target, ast.Name)}
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     names = sorted((assigned - used) & _variables(cfg))
+    for name in names:
+        near = difflib.get_close_matches(name, READ, n=1, cutoff=0.85)
+        if near:
+            print_log(f'{path} sets {name}, which nothing reads: did you mean {near[0]}?', logger='current',
+                      level=logging.WARNING)
     for base in Config._get_base_files(path) if '_base_' in assigned else ():
         base = Config._get_cfg_path(base, path)[0]
         old = Config.fromfile(base) if names else {}

@@ -148,6 +148,17 @@ def test_a_config_that_sets_a_variable_of_its_base_in_vain_is_warned_of(tmp_path
     assert ('and keep that' in text) == bool(warned) and warned in text
 
 
+@pytest.mark.parametrize('line, near', [
+    ('val_dataloder = dict(batch_size=1)', 'val_dataloader'), ('optim_wraper = dict()', 'optim_wrapper'),
+    ('param_schedulers = []', 'param_scheduler'), ('train_pipelines = []', ''), ('my_norm_cfg = dict()', '')])
+def test_a_name_that_is_nearly_one_that_is_read_is_warned_of(tmp_path, capsys, line, near):
+    path = tmp_path / 'child.py'
+    path.write_text(f'_base_ = {UPERNET!r}\n{line}\n')
+    load_config(str(path))
+    text = ''.join(capsys.readouterr())
+    assert f'which nothing reads: did you mean {near}?' in text if near else not text
+
+
 def test_our_own_configs_set_no_variable_in_vain(capsys):
     paths = sorted((ROOT / 'configs').rglob('*.py'))
     assert len(paths) > 40
