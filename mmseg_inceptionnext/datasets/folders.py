@@ -14,7 +14,17 @@ from mmseg.registry import DATASETS
 from mmseg_inceptionnext.errors import BrokenSampleError, InputError, MissingDatasetError, SampleError
 
 from .files import CHECKED, broken, load, why_unreadable
-from .pairing import by_stem, count_endings, find, looks_like_an_image, preferred, stem_of, suffixes_of
+from .pairing import (
+    Suffix,
+    by_stem,
+    count_endings,
+    find,
+    looks_like_an_image,
+    one_or_all,
+    preferred,
+    stem_of,
+    suffixes_of,
+)
 from .seeding import Draw, seed_everything
 from .steps import flat, is_of_libraries
 
@@ -38,8 +48,8 @@ class FolderDataset(BaseSegDataset):
         on_error: ``raise``, or ``skip``: a sample with a broken file is replaced by the next good one, so that
             the same index always gives the same sample. It is logged, and counted for ``SkippedSamplesHook``. For
             training only: an evaluation would count the next image twice.
-        **kwargs: the arguments of ``BaseSegDataset``; ``img_suffix`` and ``seg_map_suffix`` may be several each, and
-            the names in ``ann_file`` may have their suffix or not.
+        img_suffix, seg_map_suffix: how the names of images and labels end, one suffix or several.
+        **kwargs: the other arguments of ``BaseSegDataset``; names in ``ann_file`` may have their suffix or not.
 
     Attributes:
         not_taken: the images in the folder that ``img_suffix`` leaves out, as a sentence, or None.
@@ -51,17 +61,16 @@ class FolderDataset(BaseSegDataset):
     SOURCE = ''
     takes_seeds = True  # from Draw
 
-    def __init__(self, on_error: str = 'raise', **kwargs) -> None:
+    def __init__(self, on_error: str = 'raise', img_suffix: Suffix = '.jpg', seg_map_suffix: Suffix = '.png',
+                 **kwargs) -> None:
         if on_error not in ('raise', 'skip'):
             raise InputError(f"on_error={on_error!r}: allowed are 'raise' and 'skip'")
         if on_error == 'skip' and kwargs.get('test_mode'):
             raise InputError("on_error='skip' is for training: an evaluation must see each image once")
         self.on_error = on_error
         self.not_taken: Optional[str] = None
-        for name in {'img_suffix', 'seg_map_suffix'} & kwargs.keys():
-            suffixes = suffixes_of(kwargs[name], name)
-            kwargs[name] = suffixes if len(suffixes) > 1 else suffixes[0]
-        super().__init__(**kwargs)
+        super().__init__(img_suffix=one_or_all(img_suffix, 'img_suffix'),
+                         seg_map_suffix=one_or_all(seg_map_suffix, 'seg_map_suffix'), **kwargs)
         for key, loader in _loaders(self.pipeline):
             if not getattr(loader, 'file_client_args', None) and (loader.backend_args or {}).get('backend') != CHECKED:
                 loader.backend_args = dict(

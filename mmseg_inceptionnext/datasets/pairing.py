@@ -20,6 +20,12 @@ def suffixes_of(setting: Suffix, name: str) -> Tuple[str, ...]:
     return tuple(suffixes)
 
 
+def one_or_all(setting: Suffix, name: str) -> Suffix:
+    """The suffix, if it is one, else all; see :func:`suffixes_of`."""
+    suffixes = suffixes_of(setting, name)
+    return suffixes if len(suffixes) > 1 else suffixes[0]
+
+
 def stem_of(name: str, suffixes: Sequence[str]) -> Optional[str]:
     """A name without the longest of the suffixes that it ends in, in upper or lower case; None if it ends in none."""
     for end in sorted(suffixes, key=len, reverse=True):
