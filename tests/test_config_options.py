@@ -159,6 +159,7 @@ def test_a_name_that_is_nearly_one_that_is_read_is_warned_of(tmp_path, capsys, l
     assert f'which nothing reads: did you mean {near}?' in text if near else not text
 
 
+@pytest.mark.slow
 def test_our_own_configs_set_no_variable_in_vain(capsys):
     paths = sorted((ROOT / 'configs').rglob('*.py'))
     assert len(paths) > 40

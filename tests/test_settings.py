@@ -149,7 +149,9 @@ def test_the_check_names_what_is_wrong(options, told):
     assert all(part in str(raised.value) for part in told), raised.value
 
 
-@pytest.mark.parametrize('options, told', TOLD_BY_A_TRY, ids=ids(TOLD_BY_A_TRY))
+@pytest.mark.parametrize('options, told', [  # each builds a run
+    case if i % 3 == 0 else pytest.param(*case, marks=pytest.mark.slow) for i, case in enumerate(TOLD_BY_A_TRY)],
+    ids=ids(TOLD_BY_A_TRY))
 def test_a_training_names_what_is_wrong_before_its_first_iteration(options, told, toy_root, tmp_path):
     cfg = short_config(toy_root, tmp_path, custom_hooks=[dict(type='NoIteration')])
     cfg.merge_from_dict(options)
@@ -173,6 +175,7 @@ def test_what_the_configs_set_is_known():
         check_settings(cfg, 'test')
 
 
+@pytest.mark.slow
 def test_what_the_configs_of_mmsegmentation_set_is_known():
     """Every tenth; those of mask classification need mmdet."""
     paths = sorted(Path(mmseg.__file__).parent.glob('.mim/configs/[!m_]*/*.py'))

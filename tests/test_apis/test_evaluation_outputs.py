@@ -152,6 +152,7 @@ def test_a_painted_picture_of_each_image_is_kept(tmp_path):
     assert len(written(tmp_path / 'show')) == 3
 
 
+@pytest.mark.slow
 def test_what_would_be_overwritten_is_refused_before_the_first_prediction(tmp_path, monkeypatch):
     monkeypatch.setattr(MemoryEfficientEncoderDecoder, 'predict', lambda *args: pytest.fail('it was predicted'))
     root = draw(tmp_path / 'data', 'a/s0', 'b/s0')

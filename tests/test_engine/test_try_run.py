@@ -73,7 +73,8 @@ def config(toy_root, tmp_path, head=None, **options):
     return cfg
 
 
-@pytest.mark.parametrize('name', STOCK)
+@pytest.mark.parametrize('name', [
+    name if name == 'fast_upper' else pytest.param(name, marks=pytest.mark.slow) for name in STOCK])
 def test_what_works_is_not_refused(name, toy_root, tmp_path):
     assert first_iteration(config(toy_root, tmp_path, STOCK[name], **{'train_dataloader.batch_size': 2}))
 
@@ -105,12 +106,14 @@ def test_a_wrong_number_of_channels_is_told(toy_root, tmp_path):
         train(cfg)
 
 
-@pytest.mark.parametrize('name', WITH_POOLS)
+@pytest.mark.parametrize('name', [
+    name if name == 'fast_upper' else pytest.param(name, marks=pytest.mark.slow) for name in WITH_POOLS])
 def test_one_image_and_maps_of_one_pixel(name, toy_root, tmp_path):
     with pytest.raises(ConfigError, match=r'batch_size is 1 .*pools it to one pixel.*batch_size=2 or more; or a norm'):
         train(config(toy_root, tmp_path, STOCK[name], **{'train_dataloader.batch_size': 1}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', WITH_POOLS[2:])
 def test_one_image_is_enough_for_other_norms_and_heads(name, toy_root, tmp_path):
     batch = {'train_dataloader.batch_size': 1}
@@ -125,6 +128,7 @@ def epochs(cfg, **loader):
     return cfg
 
 
+@pytest.mark.slow
 def test_a_last_batch_of_one_image(toy_root, tmp_path):
     """The toy data are 6 images."""
     cfg = config(toy_root, tmp_path, STOCK['psp'])
@@ -148,6 +152,7 @@ class Endless(DefaultSampler):
             yield from super().__iter__()
 
 
+@pytest.mark.slow
 def test_a_sampler_that_hides_that_it_never_ends(toy_root, tmp_path):
     cfg = epochs(config(toy_root, tmp_path, **{'custom_hooks': []}), batch_size=3)
     cfg.train_dataloader.sampler.type = Endless
@@ -195,6 +200,7 @@ def test_a_validation_of_images_of_several_sizes(mixed_root, tmp_path):
     assert (tmp_path / 'later/iter_1.pth').exists()
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_images_of_several_sizes(mixed_root, trained, tmp_path):
     cfg = short_config(mixed_root, tmp_path, few_channels=False)
     cfg.test_dataloader.batch_size = 3
