@@ -2,7 +2,7 @@
 import copy
 import sys
 from argparse import ArgumentError, ArgumentParser
-from typing import Any, Callable
+from typing import Any, Callable, List
 
 from mmengine.config import DictAction
 
@@ -26,17 +26,47 @@ class ConfigOptions(DictAction):
         setattr(namespace, self.dest, options)
 
     def _value(self, key: str, text: str) -> Any:
-        if len(text) > 1 and text[0] == text[-1] and text[0] in '\'"':
-            return text[1:-1]
-        if key.rpartition('.')[2] in PATHS:
+        if key.rpartition('.')[2] in PATHS and not _is_quoted(text):
             return None if text == 'None' else text
-        if not any(sign in text for sign in ',[('):
-            return self._parse_int_float_bool(text)
         try:
-            return self._parse_iterable(text)
-        except AssertionError as error:
+            return _parse(text)
+        except ValueError as error:
             raise ArgumentError(self, f'{key}={text}: {error}; close each bracket, or put the value into quotes '
                                 f'within quotes, "{key}=\'{text}\'", if it is a text') from error
+
+
+def _is_quoted(text: str) -> bool:
+    return len(text) > 1 and text[0] == text[-1] and text[0] in '\'"'
+
+
+def _parse(text: str) -> Any:
+    """A text in quotes, a list or a tuple of values, or what MMEngine makes of one; inner spaces are kept."""
+    items = _split(text)
+    if len(items) > 1:
+        return [_parse(item.strip()) for item in items if item.strip()]
+    if _is_quoted(text):
+        return text[1:-1]
+    if text[:1] + text[-1:] in ('()', '[]'):
+        items = [_parse(item.strip()) for item in _split(text[1:-1]) if item.strip()]
+        return tuple(items) if text[0] == '(' else items
+    return DictAction._parse_int_float_bool(text)
+
+
+def _split(text: str) -> List[str]:
+    """The parts between commas that stand neither in brackets nor in quotes; ValueError if a bracket is not closed."""
+    items, depth, quote = [''], 0, ''
+    for sign in text:
+        if quote or sign in '\'"' and not items[-1].strip(' [('):
+            quote = sign if not quote else '' if sign == quote else quote
+        elif sign in '[](),':
+            depth += (sign in '[(') - (sign in '])')
+            if sign == ',' and not depth:
+                items.append('')
+                continue
+        items[-1] += sign
+    if depth:
+        raise ValueError('a bracket is not closed')
+    return items
 
 
 def add_config_options(parser: ArgumentParser, *examples: str) -> None:

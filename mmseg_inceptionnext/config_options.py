@@ -18,6 +18,13 @@ from .parts import SPLITS, find_datasets
 READ = {*inspect.signature(Runner.__init__).parameters, 'runner_type', 'tta_model', 'tta_pipeline', 'custom_imports',
         'model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'activation_checkpointing', 'efficient_conv_bn_eval',
         'compile'} - {'self', 'cfg'}
+# Names of MMSegmentation 0.x, which nothing reads any more, and those of today.
+OF_BEFORE = dict(
+    optimizer=['optim_wrapper.optimizer'], optimizer_config=['optim_wrapper'], lr_config=['param_scheduler'],
+    runner=['train_cfg'], evaluation=['val_evaluator', 'train_cfg.val_interval'], data=['train_dataloader'],
+    checkpoint_config=['default_hooks.checkpoint'], log_config=['default_hooks.logger'], fp16=['--amp'],
+    dist_params=['env_cfg.dist_cfg'], total_iters=['train_cfg.max_iters'], seed=['randomness.seed'])
+ELSEWHERE = dict(launcher='--launcher', custom_imports='the config file')
 
 
 def apply_options(cfg: Config, options: dict) -> None:
@@ -35,8 +42,11 @@ def apply_options(cfg: Config, options: dict) -> None:
         _move_datasets(cfg, str(options.pop('data_root')))
     variables = _variables(cfg)
     for key in options:
-        if key.split('.')[0] not in {*cfg, *READ}:
-            raise ConfigError(f'--cfg-options {key}: the config has no {key.split(".")[0]}, and nothing would read it; '
+        top = key.split('.')[0]
+        if top in ELSEWHERE:
+            raise ConfigError(f'--cfg-options {key}: it was read already; use {ELSEWHERE[top]}')
+        if top not in {*cfg, *READ}:
+            raise ConfigError(f'--cfg-options {key}: the config has no {top}, and nothing would read it; '
                               f'{_advice(cfg, key)}')
     for name in variables:
         own = {key: value for key, value in options.items() if key.split('.')[0] == name}
@@ -45,9 +55,7 @@ def apply_options(cfg: Config, options: dict) -> None:
             _merge(cfg, own)
             if isinstance(old, tuple) and isinstance(cfg[name], list):  # as the command line writes it
                 cfg[name] = tuple(cfg[name])
-            if not _replace(cfg, name, old, cfg[name]):
-                raise ConfigError(f'--cfg-options {next(iter(own))}: {name} is a variable from which nothing in the '
-                                  f'config is made, so that it would change nothing; {_advice(cfg, next(iter(own)))}')
+            _replace(cfg, name, old, next(iter(own)))
     _merge(cfg, {key: value for key, value in options.items() if key.split('.')[0] not in variables})
 
 
@@ -64,22 +72,27 @@ def warn_of_variables(path: str, cfg: Config) -> None:
                 for target in node.targets if isinstance(target, ast.Name)}
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     names = sorted((assigned - used) & _variables(cfg))
+    bases = Config._get_base_files(path) if '_base_' in assigned else []
+    bases = [Config._get_cfg_path(base, path)[0] for base in bases]
+    bases = [base for base in bases if osp.isfile(base)]  # those with {{ fileDirname }} are left to MMEngine
+    old = {base: Config.fromfile(base) for base in bases} if names else {}
     for name in names:
-        near = difflib.get_close_matches(name, READ, n=1, cutoff=0.85)
-        if near:
-            print_log(f'{path} sets {name}, which nothing reads: did you mean {near[0]}?', logger='current',
-                      level=logging.WARNING)
-    for base in Config._get_base_files(path) if '_base_' in assigned else ():
-        base = Config._get_cfg_path(base, path)[0]
-        old = Config.fromfile(base) if names else {}
-        for name in names:
-            kept = list(_places(cfg, name, old[name])) if name in old and old[name] != cfg[name] else []
+        if list(_places(cfg, name, cfg[name])):
+            continue
+        for base in (base for base in old if name in old[base] and old[base][name] != cfg[name]):
+            kept = [place for place, _, _ in _places(cfg, name, old[base][name])]
             if kept:
-                print_log(f'{path} sets {name}, but {", ".join(place for place, _, _ in kept[:5])} were made in '
-                          f'{osp.relpath(base)} from what it was there, and keep that: set these in {path}, too',
-                          logger='current', level=logging.WARNING)
-        if base.endswith('.py'):
-            warn_of_variables(base, cfg)
+                _warn(f'{path} sets {name}, but {", ".join(kept[:5])} were made in {osp.relpath(base)} from what it '
+                      f'was there, and keep that: set these in {path}, too')
+        near = OF_BEFORE.get(name) or difflib.get_close_matches(name, READ, n=1, cutoff=0.85) or _same_leaves(cfg, name)
+        if near and not any(name in base for base in old.values()):
+            _warn(f'{path} sets {name}, which nothing reads: did you mean {" or ".join(near)}?')
+    for base in (base for base in bases if base.endswith('.py')):
+        warn_of_variables(base, cfg)
+
+
+def _warn(text: str) -> None:
+    print_log(text, logger='current', level=logging.WARNING)
 
 
 def _variables(cfg: Config) -> set:
@@ -88,35 +101,65 @@ def _variables(cfg: Config) -> set:
 
 
 def _merge(cfg: Config, options: dict) -> None:
-    for key, value in options.items():
-        try:
-            cfg.merge_from_dict({key: value})
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
-            raise ConfigError(f'--cfg-options {key}={value!r} does not fit the config: {error.args[0]}; '
-                              f'{_advice(cfg, key)}') from error
+    try:
+        for key in options:
+            _check_path(cfg, key)
+        cfg.merge_from_dict(options)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        key = next((key for key in options if key in str(error)), next(iter(options)))
+        raise ConfigError(f'--cfg-options {key}={options[key]!r} does not fit the config: {error.args[0]}; '
+                          f'{_advice(cfg, key)}') from error
 
 
-def _places(cfg: Config, name: str, value: Any) -> Iterator[Tuple[str, Any, Any]]:
-    """Where the parts that are read hold a variable's value: the dotted name, and its container and key."""
-    by_value = isinstance(value, (dict, list, tuple, str)) and bool(value)
+def _check_path(cfg: Config, key: str) -> None:
+    """Raises a KeyError for a name without letters, and for a number where nothing is numbered."""
+    found: Any = cfg
+    for part in key.split('.'):
+        if not part or isinstance(found, dict) and part.isdecimal() and part not in found:
+            raise KeyError(f'{key} has {part!r} where a name is expected')
+        found = found.get(part) if isinstance(found, (dict, Config)) else None
+
+
+def _all_places(cfg: Config) -> Iterator[Tuple[str, Any, Any]]:
+    """All that stands in the parts that are read: the dotted name, and its container and key."""
     waiting = [(key, cfg, key) for key in set(cfg) - _variables(cfg)]
     while waiting:
         place, parent, key = waiting.pop()
+        yield place, parent, key
         found = parent[key]
-        if type(found) is type(value) and found == value and (by_value or key == name):
-            yield place, parent, key
-        elif isinstance(found, dict):
-            waiting += [(f'{place}.{inner}', found, inner) for inner in found]
-        elif isinstance(found, list):
-            waiting += [(f'{place}.{i}', found, i) for i in range(len(found))]
+        inner = found if isinstance(found, dict) else range(len(found)) if isinstance(found, list) else ()
+        waiting += [(f'{place}.{each}', found, each) for each in inner]
 
 
-def _replace(cfg: Config, name: str, old: Any, new: Any) -> bool:
-    """Puts a variable's new value wherever the old one stands; says whether there is such a place."""
+def _places(cfg: Config, name: str, value: Any) -> List[Tuple[str, Any, Any]]:
+    """Those that hold a variable's value, not one within another."""
+    by_value = isinstance(value, (dict, list, tuple, str)) and bool(value)
+    found = [(place, parent, key) for place, parent, key in _all_places(cfg)
+             if type(parent[key]) is type(value) and parent[key] == value and (by_value or key == name)]
+    names = {place for place, _, _ in found}
+    return [each for each in found if not any(each[0].startswith(f'{name}.') for name in names)]
+
+
+def _replace(cfg: Config, name: str, old: Any, key: str) -> None:
+    """Puts a variable's new value wherever the old one stands; raises a ConfigError if that is nowhere."""
     places = list(_places(cfg, name, old))
-    for _, parent, key in places:
-        parent[key] = copy.deepcopy(new)
-    return bool(places)
+    for _, parent, inner in places:
+        parent[inner] = copy.deepcopy(cfg[name])
+    is_number = isinstance(old, (int, float)) and not isinstance(old, bool) and old > 2
+    others = [place for place, parent, inner in _all_places(cfg) if is_number and parent[inner] == old]
+    if places and others:
+        _warn(f'--cfg-options {key} reached {places[0][0]}; still {old}: {", ".join(others[:5])}; set these, too, if '
+              f'they were made from {name}')
+    elif not places and any(not module.startswith('mmseg_inceptionnext') for module in _imports(cfg)):
+        _warn(f'--cfg-options {key}: no part of the config holds {name}; only code of your own can read it')
+    elif not places:
+        raise ConfigError(f'--cfg-options {key}: no part of the config holds the value of {name}, so that it would '
+                          f'change nothing; {_advice(cfg, key)}')
+
+
+def _imports(cfg: Config) -> List[str]:
+    modules = (cfg.get('custom_imports') or {}).get('imports') or []
+    return [modules] if isinstance(modules, str) else list(modules)
 
 
 def _move_datasets(cfg: Config, root: str) -> None:
@@ -133,19 +176,18 @@ def _move_datasets(cfg: Config, root: str) -> None:
     cfg.data_root = root
 
 
+def _same_leaves(cfg: Config, key: str) -> List[str]:
+    """Names that are read and end as one that is not, the shortest first."""
+    last = key.rpartition('.')[2]
+    return sorted((place for place, _, _ in _all_places(cfg) if not last.isdecimal() and place != key
+                   and place.rpartition('.')[2] == last), key=lambda name: (name.count('.'), name))[:3]
+
+
 def _advice(cfg: Config, key: str) -> str:
     """The names nearest to one that is not there."""
-    names = [*_variables(cfg), *READ]
-    waiting: List[Tuple[str, Any]] = [(name, cfg[name]) for name in set(cfg) - _variables(cfg)]
-    while waiting:
-        name, found = waiting.pop()
-        names.append(name)
-        pairs = found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, list) else ()
-        waiting += [(f'{name}.{inner}', value) for inner, value in pairs]
-    last = key.rpartition('.')[2]
-    same = sorted((name for name in names if not last.isdecimal() and name.rpartition('.')[2] == last),
-                  key=lambda name: (name.count('.'), name))
     top, _, rest = key.partition('.')
-    near = same[:3] or difflib.get_close_matches(key, names, n=2) or [
-        f'{name}.{rest}'.rstrip('.') for name in difflib.get_close_matches(top, [*cfg, *READ], n=2)]
+    names = [place for place, _, _ in _all_places(cfg)]
+    known = [name for name in {*names, *_variables(cfg), *READ} if name != key]
+    near = _same_leaves(cfg, key) or difflib.get_close_matches(key, known, n=2) or [
+        f'{name}.{rest}'.rstrip('.') for name in difflib.get_close_matches(top, [*cfg, *READ], n=2) if name != top]
     return f'did you mean {" or ".join(near)}?' if near else f'allowed are {", ".join(sorted({*cfg, *READ}))}'

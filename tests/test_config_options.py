@@ -25,7 +25,10 @@ def parse(*args):
     ('model.backbone.init_cfg.checkpoint=https://host/a,b.pth', 'https://host/a,b.pth'),
     ('a.data_prefix.img_path=left [8 bit]', 'left [8 bit]'), ('a.save_best=IoU/screen door', 'IoU/screen door'),
     ('a="x, y"', 'x, y'), ("a='1'", '1'), ('a=1,2', [1, 2]), ('a=(1, 2)', (1, 2)), ('a=[(1,2), b]', [(1, 2), 'b']),
-    ('a=-0.5', -0.5), ('a=1e-3', 1e-3), ('a=True', True), ('a=', ''), ('a=b=c', 'b=c')])
+    ("a=['traffic light', 'car']", ['traffic light', 'car']), ('a=traffic light,car', ['traffic light', 'car']),
+    ('a=(1,2),(3,4)', [(1, 2), (3, 4)]), ('a=(1,)', (1, )), ('a=[]', []), ("a='lamp, lit',car", ['lamp, lit', 'car']),
+    ("a=driver's seat", "driver's seat"), ('a=-0.5', -0.5), ('a=1e-3', 1e-3), ('a=True', True), ('a=', ''),
+    ('a=b=c', 'b=c')])
 def test_values_with_spaces_and_commas(text, value):
     (found, ) = parse('--cfg-options', text).values()
     assert found == value and type(found) is type(value)
@@ -105,8 +108,44 @@ def test_a_variable_that_nothing_is_made_from_is_refused(tmp_path):
     path = tmp_path / 'own.py'
     path.write_text(OWN)
     for name in ('unused', 'crop'):
-        with pytest.raises(ConfigError, match=f'{name} is a variable from which nothing'):
+        with pytest.raises(ConfigError, match=f'no part of the config holds the value of {name}'):
             load_config(str(path), {name: (3, 4)})
+
+
+@pytest.mark.parametrize('option, fix', [
+    ('launcher', 'use --launcher'), ('custom_imports.imports', 'use the config file'), ('model..backbone', 'fit'),
+    ('model.', 'does not fit the config'), ('val_evaluator.0.prefix', 'does not fit the config')])
+def test_what_is_read_elsewhere_or_is_no_name_is_refused(option, fix):
+    with pytest.raises(ConfigError, match=f'--cfg-options {option}.*{fix}'):
+        load_config(UPERNET, {option: 'x'})
+
+
+def test_a_number_that_other_settings_hold_is_warned_of(tmp_path, capsys):
+    path = tmp_path / 'own.py'
+    path.write_text('max_iters = 800\ntrain_cfg = dict(max_iters=max_iters)\n'
+                    "param_scheduler = [dict(type='PolyLR', end=max_iters)]\nmodel = dict(type='EncoderDecoder')\n")
+    cfg = load_config(str(path), dict(max_iters=50))
+    assert cfg.train_cfg.max_iters == 50 and 'still 800: param_scheduler.0.end' in ''.join(capsys.readouterr())
+
+
+def test_a_variable_of_code_of_ones_own_is_taken(tmp_path, capsys):
+    path = tmp_path / 'own.py'
+    path.write_text("custom_imports = dict(imports=['json'])\nmy_num = 3\nmodel = dict(type='EncoderDecoder')\n")
+    assert load_config(str(path), dict(my_num=5)).my_num == 5
+    assert 'only code of your own can read it' in ''.join(capsys.readouterr())
+
+
+def test_options_with_delete_may_stand_in_any_order():
+    cfg = load_config(UPERNET, {'train_cfg.max_epochs': 2, 'train_cfg.by_epoch': True, 'train_cfg._delete_': True})
+    assert cfg.train_cfg.to_dict() == dict(max_epochs=2, by_epoch=True)
+
+
+def test_a_dumped_config_is_read_without_a_word(tmp_path, capsys):
+    Config.fromfile(UPERNET).dump(str(tmp_path / 'dumped.py'))
+    load_config(str(tmp_path / 'dumped.py'))
+    (tmp_path / 'child.py').write_text("_base_ = '{{ fileDirname }}/dumped.py'\n")
+    assert load_config(str(tmp_path / 'child.py')).train_cfg.max_iters == 160000
+    assert not ''.join(capsys.readouterr())
 
 
 def test_options_that_only_add_a_part_are_taken():
@@ -150,7 +189,10 @@ def test_a_config_that_sets_a_variable_of_its_base_in_vain_is_warned_of(tmp_path
 
 @pytest.mark.parametrize('line, near', [
     ('val_dataloder = dict(batch_size=1)', 'val_dataloader'), ('optim_wraper = dict()', 'optim_wrapper'),
-    ('param_schedulers = []', 'param_scheduler'), ('train_pipelines = []', ''), ('my_norm_cfg = dict()', '')])
+    ('param_schedulers = []', 'param_scheduler'), ('lr_config = dict()', 'param_scheduler'),
+    ("optimizer = dict(type='SGD')", 'optim_wrapper.optimizer'), ('max_iters = 5', 'train_cfg.max_iters'),
+    ('num_classes = 7', 'model.auxiliary_head.num_classes or model.decode_head.num_classes'), ('train_pipelines = []', ''),
+    ('my_norm_cfg = dict()', '')])
 def test_a_name_that_is_nearly_one_that_is_read_is_warned_of(tmp_path, capsys, line, near):
     path = tmp_path / 'child.py'
     path.write_text(f'_base_ = {UPERNET!r}\n{line}\n')
