@@ -191,8 +191,8 @@ def test_a_config_that_sets_a_variable_of_its_base_in_vain_is_warned_of(tmp_path
     ('val_dataloder = dict(batch_size=1)', 'val_dataloader'), ('optim_wraper = dict()', 'optim_wrapper'),
     ('param_schedulers = []', 'param_scheduler'), ('lr_config = dict()', 'param_scheduler'),
     ("optimizer = dict(type='SGD')", 'optim_wrapper.optimizer'), ('max_iters = 5', 'train_cfg.max_iters'),
-    ('num_classes = 7', 'model.auxiliary_head.num_classes or model.decode_head.num_classes'), ('train_pipelines = []', ''),
-    ('my_norm_cfg = dict()', '')])
+    ('num_classes = 7', 'model.auxiliary_head.num_classes or model.decode_head.num_classes'),
+    ('train_pipelines = []', ''), ('my_norm_cfg = dict()', '')])
 def test_a_name_that_is_nearly_one_that_is_read_is_warned_of(tmp_path, capsys, line, near):
     path = tmp_path / 'child.py'
     path.write_text(f'_base_ = {UPERNET!r}\n{line}\n')
