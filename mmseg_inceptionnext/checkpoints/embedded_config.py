@@ -159,10 +159,12 @@ class _Literal(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
         self.generic_visit(node)
-        if not isinstance(node.func, ast.Name) or node.func.id != 'dict' or node.args:
+        given = node.args[0] if len(node.args) == 1 else ast.Dict([], [])  # where keys are no names: dict({255: 1})
+        if not isinstance(node.func, ast.Name) or node.func.id != 'dict' or len(node.args) > 1 or not isinstance(
+                given, ast.Dict):
             return node
-        return ast.Dict([keyword.arg and ast.Constant(keyword.arg) for keyword in node.keywords],
-                        [keyword.value for keyword in node.keywords])
+        return ast.Dict([*given.keys, *(keyword.arg and ast.Constant(keyword.arg) for keyword in node.keywords)],
+                        [*given.values, *(keyword.value for keyword in node.keywords)])
 
 
 def _select(cfg: dict) -> dict:
@@ -193,7 +195,8 @@ def _metainfo(dataset: dict) -> dict:
     """Classes and colours as the dataset's class has them, and those that stand in the config; no file is read."""
     DATASETS.import_from_location()
     of_class = getattr(DATASETS.module_dict.get(_bare(dataset.get('type', ''))), 'METAINFO', {})
-    given = dataset.get('metainfo') or {}
+    own = {key: dataset[key] for key in ('classes', 'palette') if dataset.get(key)}  # of FolderDataset
+    given = {**own, **(dataset.get('metainfo') or {})}
     return {key: value for key, value in {**of_class, **given}.items()
             if key in ('classes', 'palette') and isinstance(value, (list, tuple))}
 

@@ -1,7 +1,7 @@
 """A dataset that names what is missing or broken in it."""
 import logging
 import os.path as osp
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from mmcv.transforms import BaseTransform, LoadImageFromFile
@@ -14,6 +14,7 @@ from mmseg.registry import DATASETS
 from mmseg_inceptionnext.errors import BrokenSampleError, InputError, MissingDatasetError, SampleError
 
 from .files import CHECKED, broken, load, why_unreadable
+from .label_table import Color, LabelTable, LoadLabels, use_table
 from .pairing import (
     Suffix,
     by_stem,
@@ -28,7 +29,7 @@ from .pairing import (
 from .seeding import Draw, seed_everything
 from .steps import flat, is_of_libraries
 
-LOADERS = {LoadImageFromFile: 'img_path', LoadAnnotations: 'seg_map_path'}
+LOADERS = {LoadImageFromFile: 'img_path', LoadAnnotations: 'seg_map_path', LoadLabels: 'seg_map_path'}
 MOST_REPLACEMENTS = 100  # broken samples in a row after which the data, and not a sample, is broken
 FIRST_LABELS = 20  # are looked at for the values of a mask
 
@@ -49,7 +50,11 @@ class FolderDataset(BaseSegDataset):
             the same index always gives the same sample. It is logged, and counted for ``SkippedSamplesHook``. For
             training only: an evaluation would count the next image twice.
         img_suffix, seg_map_suffix: how the names of images and labels end, one suffix or several.
-        **kwargs: the other arguments of ``BaseSegDataset``; names in ``ann_file`` may have their suffix or not.
+        classes, palette: as in ``metainfo``: the names of the classes, and a colour of each for pictures.
+        label_map, colors: what the values or colours of label files are, see :class:`LabelTable`. By default values
+            are class ids from 0.
+        split_file, ann_file: the same: a file with the names of the images, one a line, with their suffix or not.
+        metainfo, lazy_init, **kwargs: the arguments of ``BaseSegDataset``.
 
     Attributes:
         not_taken: the images in the folder that ``img_suffix`` leaves out, as a sentence, or None.
@@ -62,6 +67,9 @@ class FolderDataset(BaseSegDataset):
     takes_seeds = True  # from Draw
 
     def __init__(self, on_error: str = 'raise', img_suffix: Suffix = '.jpg', seg_map_suffix: Suffix = '.png',
+                 classes: Optional[Sequence[str]] = None, palette: Optional[Sequence[Color]] = None,
+                 label_map: Optional[Dict[int, int]] = None, colors: Optional[Sequence[Color]] = None,
+                 split_file: str = '', ann_file: str = '', metainfo: Optional[dict] = None, lazy_init: bool = False,
                  **kwargs) -> None:
         if on_error not in ('raise', 'skip'):
             raise InputError(f"on_error={on_error!r}: allowed are 'raise' and 'skip'")
@@ -69,16 +77,31 @@ class FolderDataset(BaseSegDataset):
             raise InputError("on_error='skip' is for training: an evaluation must see each image once")
         self.on_error = on_error
         self.not_taken: Optional[str] = None
-        super().__init__(img_suffix=one_or_all(img_suffix, 'img_suffix'),
-                         seg_map_suffix=one_or_all(seg_map_suffix, 'seg_map_suffix'), **kwargs)
-        for key, loader in _loaders(self.pipeline):
+        given = dict(classes=classes, palette=palette or colors and list(colors)[:len(classes or colors)])
+        metainfo = dict(metainfo or {}, **{key: value for key, value in given.items() if value is not None})
+        super().__init__(
+            img_suffix=one_or_all(img_suffix, 'img_suffix'), lazy_init=True, ann_file=split_file or ann_file,
+            seg_map_suffix=one_or_all(seg_map_suffix, 'seg_map_suffix'), metainfo=metainfo, **kwargs)
+        self.label_table = None
+        if label_map is not None or colors is not None:
+            self._take_table(label_map, colors)
+        for _, loader in _loaders(self.pipeline):
             if not getattr(loader, 'file_client_args', None) and (loader.backend_args or {}).get('backend') != CHECKED:
                 loader.backend_args = dict(
                     backend=CHECKED, backend_args=loader.backend_args,
-                    label_decoder=(loader.imdecode_backend or 'cv2') if key == 'seg_map_path' else None)
-        if self._fully_initialized:  # else it is looked at, and not run
+                    label_decoder=(loader.imdecode_backend or 'cv2') if type(loader) is LoadAnnotations else None)
+        if not lazy_init:  # else it is looked at, and not run
+            self.full_init()
             for note in filter(None, (self.not_taken, None if self.test_mode else self._only_one_class())):
                 print_log(note, logger='current', level=logging.WARNING)
+
+    def _take_table(self, label_map: Optional[Dict[int, int]], colors: Optional[Sequence[Color]]) -> None:
+        if self.reduce_zero_label or self.label_map is not None or not self._metainfo.get('classes'):
+            raise InputError('label_map and colors say what each value of the labels is: give classes with them, and '
+                             'neither reduce_zero_label nor a class of data sets with other classes')
+        self.label_table = LabelTable(len(self._metainfo['classes']), label_map, colors, self.ignore_index)
+        self._metainfo['label_values'] = self.label_table.values
+        use_table(self.pipeline, self.label_table)
 
     def full_init(self) -> None:
         """Lists the samples; see ``BaseDataset``."""
@@ -184,6 +207,7 @@ class FolderDataset(BaseSegDataset):
         """
         loader, classes = loaders(self.pipeline).get('seg_map_path'), self._metainfo.get('classes') or ()
         if (loader is None or len(classes) < 2 or self.ignore_index != 255 or self.label_map is not None
+                or self.label_table is not None
                 or not all(is_of_libraries(type(step)) for step in flat(self.pipeline))):
             return None
         zeros = ignored = 0
@@ -207,7 +231,7 @@ class FolderDataset(BaseSegDataset):
         """The paths of a sample and what ``CheckLabels`` must know about it."""
         classes = self._metainfo.get('classes')
         return dict(super().get_data_info(idx), num_classes=len(classes) if classes else None,
-                    ignore_index=self.ignore_index)
+                    ignore_index=self.ignore_index, label_values=self._metainfo.get('label_values'))
 
     def prepare_data(self, idx: int) -> Any:
         """A sample after the pipeline, or with ``on_error='skip'`` the next good one.

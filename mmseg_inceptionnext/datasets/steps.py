@@ -11,6 +11,7 @@ from mmcv.transforms import LoadAnnotations
 from mmseg.datasets.transforms import LoadBiomedicalAnnotation
 from mmseg.registry import TRANSFORMS
 
+from mmseg_inceptionnext.errors import SampleError
 from mmseg_inceptionnext.parts import class_of
 
 LIBRARIES = ('mmengine', 'mmcv', 'mmseg', 'mmseg_inceptionnext')
@@ -75,6 +76,8 @@ def run(steps: List[Any], results: dict) -> dict:
         name = type(step).__name__
         try:
             results = step(results)
+        except SampleError:  # which is a ValueError
+            raise
         except Exception as error:  # a step of somebody else's
             raise ValueError(f'{name} ends with {type(error).__name__}: {error}') from error
         if results is None:

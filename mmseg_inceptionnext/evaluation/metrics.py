@@ -72,7 +72,10 @@ class ExactIoUMetric(IoUMetric):
         if target is None:  # the stock tools plan nothing
             target = Target(osp.splitext(osp.basename(path))[0], sample.get('reduce_zero_label'), meta.get('label_map'))
         classes = max(len(meta['classes']), predicted.max() + 1)
-        values = label_values(classes, target.reduce_zero_label, target.label_map)
+        if target.values is None:
+            values = label_values(classes, target.reduce_zero_label, target.label_map)
+        else:
+            values = np.array(target.values, np.uint8 if np.max(target.values) < 256 else np.uint16)
         file = osp.join(self.output_dir, f'{target.name}.png')
         mkdir_or_exist(osp.dirname(file))
         Image.fromarray(values[predicted]).save(file)

@@ -19,10 +19,12 @@ class Target(NamedTuple):
     Attributes:
         name: its path in the folder of the predictions, without suffix.
         reduce_zero_label, label_map: how the data set reads labels, see :func:`label_values`.
+        values: or what it says that each class is: numbers, or colours.
     """
     name: str
     reduce_zero_label: bool
     label_map: Optional[Dict[int, int]] = None
+    values: Optional[list] = None
 
 
 def plan_targets(dataset: Dataset, metainfo: Optional[dict] = None, flat: bool = False) -> Dict[str, Target]:
@@ -48,8 +50,8 @@ def plan_targets(dataset: Dataset, metainfo: Optional[dict] = None, flat: bool =
     if clash:
         raise ConfigError('{} and {} would both be written to {}.png; rename one, or take them in two runs, with '
                           'an --out each'.format(*clash))
-    return {path: Target(osp.splitext(names[path])[0], bool(info.get('reduce_zero_label')), info.get('label_map'))
-            for path, info in infos.items()}
+    return {path: Target(osp.splitext(names[path])[0], bool(info.get('reduce_zero_label')), info.get('label_map'),
+                         info.get('label_values')) for path, info in infos.items()}
 
 
 def _samples(dataset: Dataset) -> Iterator[Dict[str, Any]]:

@@ -193,3 +193,11 @@ def test_trust_runs_it(tmp_path):
     with safe_checkpoints(trust=True):
         read(f"open({str(tmp_path / 'mark')!r}, 'w').close()")
     assert (tmp_path / 'mark').exists()
+
+
+def test_a_dict_whose_keys_are_no_names_is_data():
+    step = f"dict(dataset=dict(label_map=dict({{0: 0, 255: 1}}), other=dict({{7: 'a'}}, b=2), pipeline=[{LOAD}]))"
+    assert read(f'{GOOD}test_dataloader = {step}').test_dataloader.dataset.pipeline[0].type == 'LoadImageFromFile'
+    for wrong in ('dict([(0, 1)])', 'dict({0: 0}, {1: 1})', 'dict({0: print()})'):
+        with pytest.raises(UnsafeCheckpointError):
+            read(f'{GOOD}test_dataloader = {wrong}')

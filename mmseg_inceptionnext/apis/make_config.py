@@ -1,0 +1,287 @@
+"""Writes a config for a folder of images and labels of one's own."""
+import os
+import os.path as osp
+from typing import Dict, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+import torch
+from PIL import Image
+from prettytable import PrettyTable
+from tqdm import tqdm
+
+from mmseg_inceptionnext.checkpoints.files import AtomicBackend
+from mmseg_inceptionnext.datasets.own_data import (
+    Assignment,
+    Labels,
+    Layout,
+    Split,
+    assign,
+    find_classes,
+    find_layout,
+    read_labels,
+)
+from mmseg_inceptionnext.errors import InputError
+from mmseg_inceptionnext.models import InceptionNeXt
+
+WEIGHTS = 'https://github.com/sail-sg/inceptionnext/releases/download/model/inceptionnext_{}.pth'
+
+
+class Recipe(NamedTuple):
+    """What a head is trained with on ADE20K."""
+    lr: float
+    batch_size: int
+    weight_decay: float
+    drop_path_rate: Dict[str, float]
+
+
+RECIPES = dict(upernet=Recipe(6e-5, 16, 0.01, dict(a=0.1, t=0.2, s=0.3, b=0.4)),
+               fpn=Recipe(2e-4, 32, 1e-4, dict(a=0.1, t=0.1, s=0.2, b=0.3)))
+FROM_SCRATCH = Recipe(2e-3, 8, 0.01, dict(a=0., t=0.1, s=0.2, b=0.3))  # as configs/_base_/schedules/adamw_800.py
+CROP, STRIDE = 512, 32  # the largest crop, and what its sides are multiples of, in pixels
+EPOCHS, FEWEST, MOST = 128, 1000, 160000  # 160 000 iterations of 16 images are 127 epochs of ADE20K
+LARGE = 4  # times the crop: sides from which on images are predicted in windows
+GIB_AN_IMAGE = 1.6  # of GPU memory in training: UPerNet, 512 x 512, float32
+
+
+class Options(NamedTuple):
+    """What is asked for; see ``tools/make_config.py``."""
+    data: str
+    out: str
+    bases: str  # folder of the project's configs/_base_
+    command: str
+    classes: Optional[str] = None
+    head: str = 'upernet'
+    arch: str = 't'
+    pretrained: Optional[str] = None
+    load_from: Optional[str] = None
+    val_share: float = 0.2
+    seed: int = 0
+    zero: Optional[str] = None
+    class_weights: bool = False
+
+
+class Found(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        layout: where images and labels are.
+        labels: what the labels hold.
+        assignment: which class that is.
+        sizes: height and width of each image.
+    """
+    layout: Layout
+    labels: Labels
+    assignment: Assignment
+    sizes: List[Tuple[int, int]]
+
+
+def make_config(options: Options) -> Tuple[str, str, Found]:
+    """Reads a folder and writes a config that ``tools/train.py`` runs, and the lists of its splits where it needs some.
+
+    Returns:
+        What it found and decided, to print; the config's text; and what it found.
+
+    Raises:
+        InputError: if something cannot be told; names the option that tells it.
+        BrokenSampleError: if a label cannot be read.
+    """
+    if not options.out.endswith('.py'):
+        raise InputError(f'--out {options.out}: allowed is a file that ends in .py')
+    found = look(options)
+    lists = {name: osp.join(osp.splitext(osp.abspath(options.out))[0] + '_splits', f'{name}.txt')
+             for name, split in found.layout.splits.items() if split.listed}
+    text, notes = _write(options, found, lists)
+    for name, path in lists.items():
+        AtomicBackend().put(('\n'.join(found.layout.splits[name].names) + '\n').encode(), path)
+    AtomicBackend().put(text.encode(), options.out)
+    return _describe(found, notes), text, found
+
+
+def look(options: Options) -> Found:
+    """Finds images, labels and classes in a folder."""
+    layout = find_layout(options.data, options.val_share, options.seed)
+    classes = find_classes(options.data, options.classes)
+    pairs = [pair for split in layout.splits.values() for pair in _pairs(layout, split)]
+    by_color = bool(classes and classes.keys) and not isinstance(classes.keys[0], int)
+    labels = read_labels(tqdm([label for _, label in pairs], desc='labels', unit='file'), by_color)
+    sizes = []
+    for (image, label), shape in zip(pairs, labels.shapes):
+        sizes.append(_size(image))
+        if sizes[-1] != shape:
+            raise InputError(f'{image} has {sizes[-1][1]} x {sizes[-1][0]} pixels, its label {label} {shape[1]} x '
+                             f'{shape[0]}: both must have the same size')
+    return Found(layout, labels, assign(labels, classes, options.zero), sizes)
+
+
+def _pairs(layout: Layout, split: Split) -> List[Tuple[str, str]]:
+    def path(folder: str, name: str, suffixes: Tuple[str, ...]) -> str:
+        paths = [osp.join(layout.root, folder, name + suffix) for suffix in suffixes]
+        return next(filter(osp.isfile, paths))
+    return [(path(split.img_path, name, layout.img_suffix), path(split.seg_map_path, name, layout.seg_map_suffix))
+            for name in split.names]
+
+
+def _size(path: str) -> Tuple[int, int]:
+    """Height and width of an image, turned as EXIF says."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            return image.size if turned else image.size[::-1]
+    except Exception as error:  # Pillow's own, and those of each format
+        raise InputError(f'{path}: cannot be read as an image: {error}') from error
+
+
+def _write(options: Options, found: Found, lists: Dict[str, str]) -> Tuple[str, List[str]]:
+    layout, assignment = found.layout, found.assignment
+    crop, batch, iterations = _crop(found.sizes), _batch(options, found), 0
+    train = layout.splits['train'].names
+    iterations = int(np.clip(round(EPOCHS * len(train) / batch, -2), FEWEST, MOST))
+    recipe = FROM_SCRATCH if options.pretrained == 'none' and not options.load_from else RECIPES[options.head]
+    height, width = (int(side) for side in np.median(found.sizes, axis=0))
+    long, short = max(height, width), min(height, width)
+    interval = max(1, iterations // 10)
+    bases = [f'models/{options.head}_inceptionnext.py', 'datasets/ade20k.py', 'schedules/adamw_160k.py',
+             'default_runtime.py']
+    base_folder = osp.relpath(options.bases, osp.dirname(osp.abspath(options.out))).replace(os.sep, '/')
+    base_folder = base_folder if not base_folder.startswith('../../..') else osp.abspath(options.bases)
+    lines = [f'# Written by: {options.command}',
+             f'# {len(train)} images to train on, {len(layout.splits["val"].names)} for validation, of {width} x '
+             f'{height} pixels in the median.',
+             f'_base_ = [{", ".join(repr(osp.join(base_folder, base)) for base in bases)}]',
+             f'data_root = {osp.abspath(layout.root)!r}', *_data(layout, assignment),
+             'train_pipeline = _base_.train_pipeline',
+             f'train_pipeline[3].update(scale={long, short}, ratio_range=(0.5, 2.0))  # RandomResize',
+             f'train_pipeline[4].update(crop_size={crop})  # RandomCrop', 'test_pipeline = _base_.test_pipeline',
+             f"test_pipeline[1] = dict(type='ResizeToMultiple', size_divisor={STRIDE})",
+             *_loader(layout, 'train', lists, f'batch_size={batch}, num_workers=2', 'train_pipeline'),
+             *_loader(layout, 'val', lists, 'num_workers=2', 'test_pipeline'),
+             *(_loader(layout, 'test', lists, 'num_workers=2', 'test_pipeline') if 'test' in layout.splits else
+               ['test_dataloader = val_dataloader']),
+             *_model(options, found, crop, recipe),
+             f'optim_wrapper = dict(optimizer=dict(lr={recipe.lr * batch / recipe.batch_size:.3g}, '
+             f'weight_decay={recipe.weight_decay}))',
+             'param_scheduler = [',
+             f"    dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end={min(1500, interval)}),",
+             f"    dict(type='PolyLR', eta_min=0., power=1., by_epoch=False, begin={min(1500, interval)}, "
+             f'end={iterations})]',
+             f'train_cfg = dict(max_iters={iterations}, val_interval={interval})',
+             f"default_hooks = dict(checkpoint=dict(interval={interval}, save_best='mIoU'))",
+             f'auto_scale_lr = dict(base_batch_size={batch})']
+    if options.load_from:
+        lines.append(f'load_from = {options.load_from!r}')
+    rate = recipe.lr * batch / recipe.batch_size
+    notes = [f'crops of {crop[0]} x {crop[1]}, batch {batch}, {iterations} iterations '
+             f'({iterations * batch / len(train):.0f} epochs), learning rate {rate:.3g}']
+    if recipe is FROM_SCRATCH:
+        notes.append('the backbone starts at random (--pretrained none), which needs many images')
+    return '\n'.join(lines) + '\n', notes
+
+
+def _data(layout: Layout, assignment: Assignment) -> List[str]:
+    lines = ['data = dict(', "    type='FolderDataset',", '    data_root=data_root,',
+             f'    classes={assignment.names!r},']
+    if assignment.palette:
+        lines.append(f'    palette={[list(color) for color in assignment.palette]!r},')
+    if assignment.colors:
+        lines.append(f'    colors={[list(color) for color in assignment.colors]!r},')
+    if assignment.label_map:
+        lines.append(f'    label_map={assignment.label_map!r},')
+    return [*lines, f'    img_suffix={_one_or_all(layout.img_suffix)!r},',
+            f'    seg_map_suffix={_one_or_all(layout.seg_map_suffix)!r})']
+
+
+def _one_or_all(suffixes: Tuple[str, ...]):
+    return suffixes if len(suffixes) > 1 else suffixes[0]
+
+
+def _loader(layout: Layout, name: str, lists: Dict[str, str], settings: str, pipeline: str) -> List[str]:
+    split = layout.splits[name]
+    listed = f'split_file={lists[name]!r}, ' if name in lists else ''
+    return [f'{name}_dataloader = dict({settings}, dataset=dict(',
+            f'    data_prefix=dict(img_path={split.img_path!r}, seg_map_path={split.seg_map_path!r}),',
+            f'    {listed}pipeline={pipeline}, **data))']
+
+
+def _model(options: Options, found: Found, crop: Tuple[int, int], recipe: Recipe) -> List[str]:
+    arch = InceptionNeXt.short_names[options.arch]
+    dims, names = list(InceptionNeXt.arch_settings[arch]['dims']), found.assignment.names
+    weights = None if options.pretrained == 'none' else options.pretrained or WEIGHTS.format(arch)
+    init = f", init_cfg=dict(type='Pretrained', checkpoint={weights!r})" if weights and not options.load_from else ''
+    head = f'num_classes={len(names)}'
+    if options.class_weights:
+        head += f', loss_decode=dict(class_weight={_class_weights(found)!r})'
+    lines = ['model = dict(', f'    data_preprocessor=dict(size={crop}),',
+             f'    backbone=dict(arch={arch!r}, drop_path_rate={recipe.drop_path_rate[options.arch]}{init}),']
+    if options.head == 'upernet':
+        lines += [f'    decode_head=dict(in_channels={dims}, {head}),',
+                  f'    auxiliary_head=dict(in_channels={dims[2]}, num_classes={len(names)}),']
+    else:
+        lines += [f'    neck=dict(in_channels={dims}),', f'    decode_head=dict({head}),']
+    if max(map(max, found.sizes)) > LARGE * max(crop):
+        stride = tuple(side * 2 // 3 for side in crop)
+        lines.append(f"    test_cfg=dict(mode='slide', crop_size={crop}, stride={stride}),")
+    return [*lines[:-1], lines[-1][:-1] + ')']
+
+
+def _crop(sizes: List[Tuple[int, int]]) -> Tuple[int, int]:
+    """Height and width: those of most images, in multiples of :data:`STRIDE`, up to :data:`CROP`."""
+    return tuple(int(np.clip(side // STRIDE * STRIDE, STRIDE, CROP)) for side in np.median(sizes, axis=0))
+
+
+def _batch(options: Options, found: Found) -> int:
+    """What fits into the memory of the GPU, up to the recipe's batch; without one 8, and no more than there are."""
+    batch, (height, width) = 8, _crop(found.sizes)
+    if torch.cuda.is_available():
+        free = torch.cuda.mem_get_info()[0] / 2**30
+        batch = int(np.clip(free / (GIB_AN_IMAGE * height * width / CROP**2), 2, RECIPES[options.head].batch_size))
+    return max(2, min(batch, len(found.layout.splits['train'].names)))
+
+
+def shares(found: Found) -> Dict[str, float]:
+    """The share of the pixels of each class, of those that are not ignored."""
+    counts, assignment = found.labels.counts, found.assignment
+    if assignment.colors:
+        pixels = [counts.get(tuple(color), 0) for color in assignment.colors[:len(assignment.names)]]
+    elif assignment.label_map:
+        pixels = [sum(counts.get(value, 0) for value, index in assignment.label_map.items() if index == i)
+                  for i in range(len(assignment.names))]
+    else:
+        pixels = [counts.get(i, 0) for i in range(len(assignment.names))]
+    return {name: count / max(1, sum(pixels)) for name, count in zip(assignment.names, pixels)}
+
+
+def _class_weights(found: Found) -> List[float]:
+    """One over the root of each class's share, of mean 1; a class that does not occur counts as the rarest one."""
+    values = np.array(list(shares(found).values()))
+    weights = np.where(values > 0, values, values[values > 0].min())**-0.5
+    return [round(float(weight), 3) for weight in weights / weights.mean()]
+
+
+def _describe(found: Found, notes: List[str]) -> str:
+    layout, table = found.layout, PrettyTable(['class', 'share of the pixels'], align='l')
+    for name, share in shares(found).items():
+        table.add_row([name, f'{100 * share:.2f} %' if share else 'never occurs'])
+    lines = [f'{name}: {len(split.names)} pairs in {split.img_path or "."} and {split.seg_map_path or "."}'
+             for name, split in layout.splits.items()]
+    sizes = sorted(set(found.sizes), key=found.sizes.count, reverse=True)
+    lines.append(f'images: {", ".join(f"{width} x {height}" for height, width in sizes[:3])}'
+                 + f' and {len(sizes) - 3} other sizes' * (len(sizes) > 3))
+    return '\n'.join([*lines, *layout.notes, *found.assignment.notes, *notes, table.get_string()])
+
+
+def plot(found: Found, path: str) -> None:
+    """Draws the shares of the classes and the sizes of the images."""
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(10, max(3., 1.2 + 0.25 * len(found.assignment.names))), layout='constrained')
+    bars, dots = figure.subplots(1, 2)
+    found_shares = shares(found)
+    bars.barh(list(found_shares), [100 * share for share in found_shares.values()])
+    bars.invert_yaxis()
+    bars.set_xlabel('share of the pixels (%)')
+    heights, widths = zip(*found.sizes)
+    dots.scatter(widths, heights, alpha=0.3)
+    dots.set_xlabel('width (pixels)')
+    dots.set_ylabel('height (pixels)')
+    dots.set_xlim(left=0)
+    dots.set_ylim(bottom=0)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,129 @@
+"""Decides which value or colour of the labels is which class, and says so; nothing is guessed silently."""
+from typing import Dict, List, NamedTuple, Optional
+
+from mmseg_inceptionnext.errors import InputError
+
+from .masks import IGNORED, Classes, Color, Labels, Value
+
+VOID = {'void', 'unlabeled', 'unlabelled', 'ignore', 'ignored', '255'}  # names of what is no class
+MOST_CLASSES = 255  # labels have eight bits in MMSegmentation, and 255 is ignored
+
+
+class Assignment(NamedTuple):
+    """How the labels are read.
+
+    Attributes:
+        names: of the classes.
+        label_map: the class of each value of label files, 255 for what is ignored; None where they are the same.
+        colors: the colour of each class in label files, and of what is ignored; None where labels are no colours.
+        notes: sentences on what was decided.
+        palette: the colours of a table that labels of one channel do not use.
+    """
+    names: List[str]
+    label_map: Optional[Dict[int, int]]
+    colors: Optional[List[Color]]
+    notes: List[str]
+    palette: Optional[List[Color]] = None
+
+
+def assign(labels: Labels, classes: Optional[Classes], zero: Optional[str] = None) -> Assignment:
+    """Gives each value or colour in the labels a class.
+
+    Args:
+        labels: what the files hold.
+        classes: names, perhaps with values or colours.
+        zero: ``class`` or ``ignore``: what the value 0, or black, is. Default: as the number of the classes says.
+
+    Raises:
+        InputError: if that cannot be told; it names the option that tells it.
+    """
+    if classes is None:
+        if labels.kind == 'index' and set(labels.counts) == {0, IGNORED}:
+            classes = Classes(['background', 'foreground'], None, 'labels of 0 and 255 only')
+        else:
+            raise InputError(f'nothing names the classes: give them by --classes, as names (a,b,c) or as a file with '
+                             f'a class a line{", and its colour" if labels.kind == "color" else ""}. '
+                             f'The labels hold {_listed(labels, labels.counts)}')
+    if len(classes.names) > MOST_CLASSES:
+        raise InputError(f'{classes.source} names {len(classes.names)} classes; at most {MOST_CLASSES} are possible, '
+                         'as labels have eight bits in training, and 255 is ignored')
+    if labels.kind == 'color':
+        return _by_color(labels, classes, zero)
+    has_values = classes.keys and isinstance(classes.keys[0], int)
+    found = _by_key(labels, classes, zero) if has_values else _by_number(labels, classes, zero)
+    if classes.keys and not has_values and len(found.names) == len(classes.keys):
+        found = found._replace(palette=classes.keys)
+    if labels.is_rgb and found.label_map is None:  # which MMSegmentation's own loading would not read
+        found = found._replace(label_map={i: i for i in range(len(found.names))})
+    return found
+
+
+def _by_number(labels: Labels, classes: Classes, zero: Optional[str]) -> Assignment:
+    """Values count the classes, from 0 or from 1."""
+    names, values = classes.names, sorted(set(labels.counts) - {IGNORED})
+    if not set(values) - {0} and IGNORED in labels.counts and len(names) == 2:
+        note = f'the labels hold 0 and 255 only: 0 is {names[0]}, 255 is {names[1]}'
+        return Assignment(names, {0: 0, IGNORED: 1}, None, [note])
+    highest = max(values, default=0)
+    from_one = zero == 'ignore' or zero is None and highest == len(names)
+    beyond = [value for value in values if value > len(names) - (not from_one)]
+    if beyond:
+        raise InputError(f'{classes.source} names {len(names)} classes, and the labels hold {_listed(labels, beyond)}: '
+                         'name them all, or give each class its value in a file, such as "7: road"')
+    if not from_one:
+        note = f'0 is the class {names[0]} (--zero ignore: it is none, and classes count from 1)'
+        return Assignment(names, None, None, [note] if 0 in values else [])
+    label_map = {0: IGNORED, **{i + 1: i for i in range(len(names))}}
+    note = f'0 is no class and ignored, and classes count from 1: {names[0]} is 1 (--zero class: 0 is one)'
+    return Assignment(names, label_map, None, [note])
+
+
+def _by_key(labels: Labels, classes: Classes, zero: Optional[str]) -> Assignment:
+    """A table says the value of each class."""
+    ignored = [key for name, key in zip(classes.names, classes.keys) if name.lower() in VOID]
+    names = [name for name in classes.names if name.lower() not in VOID]
+    keys = [key for key in classes.keys if key not in ignored]
+    left = _left(labels, {*keys, *ignored, IGNORED}, 0, zero, classes)
+    label_map = {**dict.fromkeys([*ignored, *left], IGNORED), **{key: i for i, key in enumerate(keys)}}
+    is_plain = label_map == {i: i for i in range(len(names))}
+    return Assignment(names, None if is_plain else label_map, None,
+                      [f'ignored: {", ".join(map(str, [*ignored, *left]))}'] if ignored or left else [])
+
+
+def _by_color(labels: Labels, classes: Classes, zero: Optional[str]) -> Assignment:
+    if not classes.keys or isinstance(classes.keys[0], int):
+        raise InputError(f'the labels are colours, and {classes.source} gives none: give a file by --classes with a '
+                         'class a line and its colour, such as "road 128 64 128". They hold '
+                         f'{_listed(labels, labels.counts)}')
+    notes, ignored = [], [key for name, key in zip(classes.names, classes.keys) if name.lower() in VOID]
+    names = [name for name in classes.names if name.lower() not in VOID]
+    colors = [key for key in classes.keys if key not in ignored]
+    if labels.lossy:
+        notes.append(f'{labels.lossy} and others are JPEG, which does not keep colours: the nearest one is taken, and '
+                     'edges are wrong; take the originals if you have them')
+    else:
+        ignored += _left(labels, {*colors, *ignored}, (0, 0, 0), zero, classes)
+    if ignored:
+        notes.append(f'ignored: {", ".join(map(str, ignored))}')
+    return Assignment(names, None, [*colors, *ignored], notes)
+
+
+def _left(labels: Labels, known: set, black: Value, zero: Optional[str], classes: Classes) -> List[Value]:
+    """What no class has: nothing, or the value 0 if it is to be ignored."""
+    left = set(labels.counts) - known
+    if left == {black} and zero == 'ignore':
+        return [black]
+    if left:
+        fix = ' (--zero ignore, if it is no class)' if left == {black} else ''
+        raise InputError(f'{classes.source} has no class for {_listed(labels, left)}: add them{fix}; what is to be '
+                         'ignored is named void there')
+    return []
+
+
+def _listed(labels: Labels, values) -> str:
+    """Values or colours, the most frequent first, with their pixels and a file."""
+    ordered = sorted(values, key=lambda value: -labels.counts[value])
+    total = sum(labels.counts.values())
+    shown = [f'{value} ({100 * labels.counts[value] / total:.2g} % of the pixels, as in {labels.files[value]})'
+             for value in ordered[:5]]
+    return ', '.join(shown) + (f' and {len(ordered) - 5} more' if len(ordered) > 5 else '')

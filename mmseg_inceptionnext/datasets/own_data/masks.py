@@ -1,0 +1,171 @@
+"""Recognises how label files hold their classes, and which names and colours the classes have."""
+import json
+import os.path as osp
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from mmseg_inceptionnext.datasets.label_table import Color, pack, read_pixels, unpack
+from mmseg_inceptionnext.errors import InputError
+
+IGNORED = 255
+Value = Union[int, Color]
+TABLES = ('classes.txt', 'labelmap.txt', 'label_map.txt', 'label_colors.txt', 'labels.txt', 'class_dict.csv',
+          'classes.csv', 'label_map.json', 'labelmap.json', 'classes.json', 'labels.json')
+HEAD = re.compile(r'(name|class|label)\s*[,;\t]\s*r\s*[,;\t]\s*g.*', re.IGNORECASE)  # of a table with commas
+MOST_VALUES = 1000  # in all labels: more are no table of classes, but photos or lossy labels
+
+
+class Classes(NamedTuple):
+    """Names of the classes, and where a table says so the value or the colour of each in label files."""
+    names: List[str]
+    keys: Optional[List[Value]] = None
+    source: str = '--classes'
+
+
+class Labels(NamedTuple):
+    """What the label files hold.
+
+    Attributes:
+        kind: ``index``, values of one channel, or ``color``.
+        counts: pixels of each value or colour, in all files.
+        files: the first file with each of them.
+        shapes: height and width of each file.
+        lossy: the first file that is a JPEG.
+        is_rgb: whether some have three channels.
+    """
+    kind: str
+    counts: Dict[Value, int]
+    files: Dict[Value, str]
+    shapes: List[Tuple[int, int]]
+    lossy: Optional[str] = None
+    is_rgb: bool = False
+
+
+def read_labels(paths: Iterable[str], as_color: bool = False) -> Labels:
+    """Reads all labels of a folder; grey values that are saved as RGB count as one channel.
+
+    Args:
+        paths: files.
+        as_color: of palettes take the colours, not the indices.
+
+    Raises:
+        BrokenSampleError: if a file is no image.
+        InputError: if they hold more values than a table of classes could.
+    """
+    counts: Counter = Counter()
+    files: Dict[Value, str] = {}
+    shapes, lossy, is_color, is_rgb = [], None, False, False
+    for path in paths:
+        pixels = read_pixels(Path(path).read_bytes(), path, as_color)
+        shapes.append(pixels.shape[:2])
+        lossy = lossy or (path if path.lower().endswith(('.jpg', '.jpeg')) else None)
+        if pixels.ndim == 3:
+            is_rgb, is_color = True, is_color or bool((pixels != pixels[..., :1]).any())
+        packed, number = np.unique(pack(pixels) if pixels.ndim == 3 else pixels, return_counts=True)
+        found = [unpack(value) for value in packed] if pixels.ndim == 3 else [(int(value), ) for value in packed]
+        for value, count in zip(found, number):
+            counts[value] += int(count)
+            files.setdefault(value, path)
+        if len(counts) > MOST_VALUES and not lossy:
+            raise InputError(f'{path}: with this file the labels hold more than {MOST_VALUES} values or colours, too '
+                             'many for classes: are these photos, or labels of instances?')
+    merged: Counter = Counter()
+    for value, count in counts.items():  # of grey ones one number, or the colour
+        merged[(value * 3)[:3] if is_color else value[0]] += count
+    first = {(value * 3)[:3] if is_color else value[0]: path for value, path in reversed(files.items())}
+    return Labels('color' if is_color else 'index', dict(merged), first, shapes, lossy, is_rgb)
+
+
+def find_classes(root: str, given: Optional[str]) -> Optional[Classes]:
+    """The classes that an option gives, as names or the file of a table, or that a table in the folder names."""
+    if given and not osp.isfile(given):
+        names = [name.strip() for name in given.split(',') if name.strip()]
+        _check(names, '--classes')
+        return Classes(names)
+    path = given or next((osp.join(root, name) for name in TABLES if osp.isfile(osp.join(root, name))), None)
+    return read_classes(path) if path else None
+
+
+def read_classes(path: str) -> Classes:
+    """Reads a table of classes.
+
+    Known are a name a line; a line with a name and a colour or a value, in any order (``road 128 64 128``,
+    ``road,128,64,128``, ``7: road``); CVAT's ``road:128,64,128::``; JSON as a list of names, of
+    ``{"name": ..., "color": [r, g, b]}`` or ``{"name": ..., "id": 7}``, or as a dict of names or of values.
+
+    Raises:
+        InputError: if it holds anything else, or a name or a colour twice.
+    """
+    try:
+        with open(path, encoding='utf-8-sig') as file:
+            text = file.read()
+        rows = _from_json(json.loads(text)) if path.lower().endswith('.json') else _from_lines(text)
+    except (ValueError, TypeError, KeyError, UnicodeDecodeError) as error:
+        raise InputError(f'{path} is no table of classes: {error}; allowed is a class a line, with its colour if the '
+                         'labels have colours, such as: road 128 64 128') from error
+    names, keys = [name for name, _ in rows], [key for _, key in rows]
+    _check(names, path)
+    if any(key is None for key in keys):
+        if any(key is not None for key in keys):
+            raise InputError(f'{path}: some classes have a colour or a value and others, such as '
+                             f'{names[keys.index(None)]!r}, have none; give all or none')
+        return Classes(names, None, path)
+    if len(set(keys)) < len(keys):
+        raise InputError(f'{path}: two classes have the same colour or value')
+    return Classes(names, keys, path)
+
+
+def _check(names: Sequence[str], source: str) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice or not names:
+        raise InputError(f'{source}: {f"the class {twice[0]!r} is named twice" if twice else "no class is named"}')
+
+
+def _from_lines(text: str) -> List[Tuple[str, Optional[Value]]]:
+    rows = []
+    for line in text.splitlines():
+        line = line.strip()
+        if not line or line.startswith('#') or HEAD.fullmatch(line):
+            continue
+        cvat = re.fullmatch(r'([^:]+):(\d+),(\d+),(\d+):.*', line)
+        numbers_last = re.fullmatch(r'(.*?)[\s,;:]+(\d+)[\s,;]+(\d+)[\s,;]+(\d+)', line)
+        numbers_first = re.fullmatch(r'(\d+)[\s,;]+(\d+)[\s,;]+(\d+)[\s,;:]+(.*)', line)
+        value_first = re.fullmatch(r'(\d+)\s*[,;:\t]\s*(.+)|(\d+) +(\D.*)', line)
+        value_last = re.fullmatch(r'(.*?)\s*[,;:=\t]\s*(\d+)', line)
+        if cvat or numbers_last:
+            name, *color = (cvat or numbers_last).groups()
+            rows.append((name.strip(' "'), tuple(map(int, color))))
+        elif numbers_first:
+            *color, name = numbers_first.groups()
+            rows.append((name.strip(' "'), tuple(map(int, color))))
+        elif value_first:
+            value, name = [part for part in value_first.groups() if part is not None]
+            rows.append((name.strip(' "'), int(value)))
+        elif value_last:
+            rows.append((value_last[1].strip(' "'), int(value_last[2])))
+        else:
+            rows.append((line.strip(' "'), None))
+    return rows
+
+
+def _from_json(content) -> List[Tuple[str, Optional[Value]]]:
+    if isinstance(content, dict) and len(content) == 1 and isinstance(next(iter(content.values())), (list, dict)):
+        content = next(iter(content.values()))  # {"classes": [...]}
+    if isinstance(content, dict):
+        content = [dict(name=value, id=key) if isinstance(value, str) else
+                   dict(name=key, **({'color': value} if isinstance(value, list) else {'id': value}))
+                   for key, value in content.items()]
+    rows = []
+    for row in content:
+        row = dict(name=row) if isinstance(row, str) else row
+        name = next(row[key] for key in ('name', 'label', 'class', 'classTitle') if key in row)
+        color = next((row[key] for key in ('color', 'colour', 'rgb') if key in row), None)
+        if isinstance(color, str):
+            color = [int(color.lstrip('#')[i:i + 2], 16) for i in (0, 2, 4)]
+        value = next((row[key] for key in ('value', 'id', 'index') if key in row), None)
+        rows.append((str(name), tuple(map(int, color)) if color is not None else None if value is None else int(value)))
+    return rows

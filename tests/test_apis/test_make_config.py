@@ -1,0 +1,178 @@
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
+from own_data import DRAWN, FOLDERS, draw
+from PIL import Image
+
+from mmseg_inceptionnext.apis.make_config import Options, make_config, plot, shares
+from mmseg_inceptionnext.config import build_model, load_config
+from mmseg_inceptionnext.datasets import CamVidDataset
+from mmseg_inceptionnext.engine.check_settings import check_settings
+from mmseg_inceptionnext.errors import UserError
+
+from utils import ROOT, run_tool
+
+
+def made(name, tmp_path, **options):
+    root = draw(name, tmp_path / 'my data')
+    options = dict(dict(classes=FOLDERS[name][1], head='fpn', arch='a', pretrained='none'), **options)
+    out = tmp_path / 'my.py'
+    told, text, _ = make_config(Options(str(root), str(out), str(ROOT / 'configs/_base_'), 'python ...', **options))
+    return load_config(str(out)), told, text
+
+
+@pytest.mark.parametrize('name', FOLDERS)
+def test_each_folder_becomes_a_config_whose_labels_are_right(name, tmp_path):
+    cfg, told, text = made(name, tmp_path)
+    assert len(text.splitlines()) <= 40
+    init_default_scope('mmseg')
+    seen = 0
+    for split in ('train', 'val'):
+        settings = cfg[f'{split}_dataloader'].dataset
+        steps = [step for step in settings.pipeline if step.type.startswith(('Load', 'Check'))]
+        dataset = DATASETS.build(dict(settings, pipeline=steps))
+        for sample in dataset:
+            found, seen = sample['gt_seg_map'], seen + 1
+            expected, kept = np.array(FOLDERS[name][2], np.uint8)[DRAWN[sample['img_path']]], found != 255
+            assert (found == expected)[kept].mean() > (0.98 if name == 'jpeg_labels' else 0.9999)
+            assert kept.mean() == (46 / 48 if name in ('voc', 'ones') else 1)
+    assert seen >= 6
+
+
+def refused(tmp_path, root, **options):
+    with pytest.raises(UserError) as error:
+        options = dict(dict(classes='sky,road,car', head='fpn', arch='a', pretrained='none'), **options)
+        make_config(Options(str(root), str(tmp_path / 'my.py'), str(ROOT / 'configs/_base_'), 'python ...', **options))
+    assert not (tmp_path / 'my.py').exists()
+    return str(error.value)
+
+
+def test_what_cannot_be_told_is_asked_for(tmp_path):
+    root = draw('ade', tmp_path / 'data')
+    assert 'give them by --classes' in refused(tmp_path, root, classes=None)
+    assert 'is named twice' in refused(tmp_path, root, classes='sky,sky,car')
+    assert 'names 2 classes, and the labels hold 2 (6.' in refused(tmp_path, root, classes='sky,road', zero='class')
+    assert 'at most 255' in refused(tmp_path, root, classes=','.join(f'c{i}' for i in range(300)))
+    assert 'no such folder' in refused(tmp_path, tmp_path / 'nowhere')
+    (tmp_path / 'empty').mkdir()
+    assert '0 images and 0 labels' in refused(tmp_path, tmp_path / 'empty')
+    with pytest.raises(UserError, match='ends in .py'):
+        make_config(Options(str(root), str(tmp_path / 'my.txt'), '', ''))
+
+
+def test_colours_that_no_class_has_are_listed_with_a_file(tmp_path):
+    root = draw('voc', tmp_path / 'data')
+    (root / 'classes.txt').write_text('sky 70 130 180\nroad 128 64 128\ncar 0 0 142\n')
+    text = refused(tmp_path, root, classes=None)
+    assert '(224, 224, 192) (4.2 % of the pixels, as in ' in text and 'SegmentationClass/2007_0.png' in text
+    (root / 'classes.txt').unlink()
+    assert 'the labels are colours' in refused(tmp_path, root)
+
+
+def test_pairs_that_are_none_are_named(tmp_path):
+    root = draw('plain', tmp_path / 'data')
+    Image.new('L', (20, 20)).save(root / 'gt/sub 0/0.png')
+    assert '64 x 48 pixels, its label' in refused(tmp_path, root, classes=None)
+    (root / 'gt/sub 0/0.png').write_bytes(b'no image')
+    assert 'cannot be decoded as a label' in refused(tmp_path, root, classes=None)
+    (root / 'gt/sub 0/0.png').unlink()
+    cfg, told, _ = remade(root, tmp_path)
+    assert '1 images have no label and are left out, such as photos/sub 0/0' in told
+    assert len((tmp_path / 'my_splits/train.txt').read_text().splitlines()) == 6
+
+
+def remade(root, tmp_path, **options):
+    options = dict(dict(head='fpn', arch='a', pretrained='none'), **options)
+    out = str(tmp_path / 'my.py')
+    told, text, found = make_config(Options(str(root), out, str(ROOT / 'configs/_base_'), 'python ...', **options))
+    return load_config(out), told, found
+
+
+def test_zero_is_a_class_or_ignored_as_said(tmp_path):
+    root = draw('ones', tmp_path / 'data')
+    cfg, told, _ = remade(root, tmp_path, classes='sky,road,car')
+    assert '0 is no class and ignored' in told and cfg.train_dataloader.dataset.label_map[0] == 255
+    cfg, told, _ = remade(root, tmp_path, classes='other,sky,road,car')
+    assert '0 is the class other' in told and 'label_map' not in cfg.train_dataloader.dataset
+    cfg, told, found = remade(root, tmp_path, classes='sky,road,car,boat', zero='ignore', class_weights=True)
+    assert 'never occurs' in told and list(shares(found))[-1] == 'boat' and shares(found)['boat'] == 0
+    assert len(cfg.model.decode_head.loss_decode.class_weight) == 4
+
+
+def test_a_split_is_the_same_for_the_same_seed(tmp_path):
+    root = draw('side_by_side', tmp_path / 'data')
+    lists = []
+    for seed, share in ((0, 0.25), (0, 0.25), (1, 0.25), (0, 0.5)):
+        remade(root, tmp_path, classes='sky,road,car', seed=seed, val_share=share)
+        lists.append((tmp_path / 'my_splits/val.txt').read_text().split())
+    assert lists[0] == lists[1] != lists[2] and [len(found) for found in lists] == [2, 2, 2, 4]
+    assert 'would be for validation' in refused(tmp_path / 'new', root, val_share=0.99)
+
+
+@pytest.mark.parametrize('head, arch', [('upernet', 't'), ('upernet', 'b'), ('fpn', 's')])
+def test_every_head_and_size_builds(head, arch, tmp_path):
+    cfg, _, _ = remade(draw('ade', tmp_path / 'data'), tmp_path, classes='sky,road,car', head=head, arch=arch,
+                       pretrained=None)
+    assert cfg.model.backbone.init_cfg.checkpoint.startswith('https://')
+    cfg.model.backbone.pop('init_cfg')
+    with torch.device('meta'):
+        model = build_model(cfg, 'my.py')
+    assert model.num_classes == 3
+    check_settings(cfg, 'train', 'val')
+
+
+def test_a_trained_segmentor_can_be_the_start(tmp_path):
+    cfg, _, _ = remade(draw('ade', tmp_path / 'data'), tmp_path, classes='sky,road,car', load_from='old.pth')
+    assert cfg.load_from == 'old.pth' and 'init_cfg' not in cfg.model.backbone
+
+
+def test_the_numbers_are_drawn(tmp_path):
+    _, _, found = remade(draw('voc', tmp_path / 'data'), tmp_path)
+    plot(found, str(tmp_path / 'plot.png'))
+    assert Image.open(tmp_path / 'plot.png').size[0] > 500
+
+
+def test_camvid_in_its_own_colours_has_the_same_labels(camvid, tmp_path):
+    meta = CamVidDataset.METAINFO
+    lines = [f'{name} {" ".join(map(str, color))}' for name, color in zip(meta['classes'], meta['palette'])]
+    colors = np.zeros((256, 3), np.uint8)
+    colors[:11] = meta['palette']
+    for split in ('train', 'val'):
+        (tmp_path / f'data/labels/{split}').mkdir(parents=True)
+        (tmp_path / f'data/images/{split}').mkdir(parents=True)
+        for path in sorted((camvid / f'images/{split}').iterdir())[:20]:
+            (tmp_path / f'data/images/{split}/{path.name}').symlink_to(path)
+            ids = np.asarray(Image.open(camvid / f'annotations/{split}/{path.stem}.png'))
+            Image.fromarray(colors[ids]).save(tmp_path / f'data/labels/{split}/{path.stem}.png')
+    (tmp_path / 'data/classes.txt').write_text('\n'.join([*lines, 'void 0 0 0']))
+    cfg, _, _ = remade(tmp_path / 'data', tmp_path)
+    prefix = dict(img_path='images/val', seg_map_path='annotations/val')
+    for steps in ([dict(type='LoadAnnotations')], [dict(type='LoadAnnotations'), dict(type='CheckLabels')]):
+        settings = cfg.val_dataloader.dataset
+        ours = DATASETS.build(dict(settings, pipeline=steps))
+        theirs = DATASETS.build(dict(type='CamVidDataset', data_root=str(camvid), data_prefix=prefix, pipeline=steps))
+        for i in range(len(ours)):
+            np.testing.assert_array_equal(ours[i]['gt_seg_map'], theirs[i]['gt_seg_map'])
+    assert len(ours) == 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name, written', [('voc', {(70, 130, 180), (128, 64, 128), (0, 0, 142)}),
+                                           ('two_folders', {0, 255}), ('img_dir', {7, 307, 607})])
+def test_every_tool_takes_such_a_config(name, written, tmp_path):
+    made(name, tmp_path)
+    work, data, loaders = tmp_path / 'work', tmp_path / 'my data', ('train', 'val', 'test')
+    options = [f'{split}_dataloader.num_workers=0' for split in loaders] + [
+        'train_cfg.max_iters=20', 'train_cfg.val_interval=20', 'default_hooks.checkpoint.interval=20']
+    run_tool('tools/check_dataset.py', tmp_path / 'my.py', '--jobs', 1)
+    run_tool('tools/train.py', tmp_path / 'my.py', '--work-dir', work, '--cfg-options', *options)
+    run_tool('tools/test.py', tmp_path / 'my.py', work / 'iter_20.pth', '--work-dir', work, '--out', tmp_path / 'png',
+             '--cfg-options', *options)
+    run_tool('tools/infer.py', work / 'iter_20.pth', data, '--out-dir', tmp_path / 'out')
+    run_tool('tools/visualize_dataset.py', tmp_path / 'my.py', '--num', 2, '--out-dir', tmp_path / 'samples')
+    pixels = [np.asarray(Image.open(path)) for path in (tmp_path / 'png').rglob('*.png')]
+    found = {tuple(color) if array.ndim == 3 else color for array in pixels
+             for color in (array.reshape(-1, 3) if array.ndim == 3 else array.ravel()).tolist()}
+    assert pixels and found <= written and len(list((tmp_path / 'samples').iterdir())) == 2
