@@ -8,7 +8,7 @@ from typing import Any, Iterator, List, Optional, Tuple
 import cv2
 import numpy as np
 from mmcv.transforms import LoadAnnotations
-from mmseg.datasets.transforms import LoadBiomedicalAnnotation
+from mmseg.datasets.transforms import LoadBiomedicalAnnotation, PackSegInputs
 from mmseg.registry import TRANSFORMS
 
 from mmseg_inceptionnext.parts import class_of
@@ -35,6 +35,17 @@ def loads_labels(step: Any) -> bool:
 def is_of_libraries(kind: type) -> bool:
     """Whether a class is one of MMEngine, MMCV, MMSegmentation or this package."""
     return kind.__module__.partition('.')[0] in LIBRARIES
+
+
+def never_packs(pipeline: Any) -> bool:
+    """Whether no step of a pipeline, as a config has it, makes an input of the network; steps of one's own may."""
+    if isinstance(pipeline, (list, tuple)):
+        return all(map(never_packs, pipeline))
+    if not isinstance(pipeline, dict):
+        return False
+    kind = class_of(pipeline, TRANSFORMS)
+    return (isinstance(kind, type) and is_of_libraries(kind) and not issubclass(kind, PackSegInputs)
+            and never_packs(pipeline.get('transforms') or []))
 
 
 def flat(pipeline: Any) -> Iterator[Any]:

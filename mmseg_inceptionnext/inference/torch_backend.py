@@ -26,7 +26,8 @@ from mmseg_inceptionnext.evaluation.protocol import apply_protocol, without_labe
 from mmseg_inceptionnext.models import fuse
 from mmseg_inceptionnext.models.compiled import compile_model
 from mmseg_inceptionnext.models.fuse import cast_convolutions
-from mmseg_inceptionnext.parts import first_dataset, type_name
+from mmseg_inceptionnext.models.segmentors import RunningSumTTAModel
+from mmseg_inceptionnext.parts import first_dataset, is_a, type_name
 
 AMP_DTYPES = dict(fp16=torch.float16, bf16=torch.bfloat16)
 
@@ -75,8 +76,9 @@ class TorchBackend:
         if compiles:
             compile_model(self.model)
         self.model.data_preprocessor._non_blocking = self._is_on_gpu  # whose images are in pinned memory
-        self.model.test_cfg = ConfigDict(self.model.test_cfg or {}, return_logits=probabilities)
-        self._predictor = MODELS.build(dict(self.cfg.tta_model, module=self.model)).eval() if tta else self.model
+        keeps_logits = probabilities or tta and not is_a(self._averaging, MODELS, RunningSumTTAModel)
+        self.model.test_cfg = ConfigDict(self.model.test_cfg or {}, return_logits=keeps_logits)
+        self._predictor = MODELS.build(dict(self._averaging, module=self.model)).eval() if tta else self.model
         if probabilities and tta and not getattr(self._predictor, 'keeps_one_sum', False):
             raise InputError(f'{type(self._predictor).__name__} over {type(self.model).__name__} gives no mean '
                              "probabilities; take tta_model=dict(type='RunningSumTTAModel') and "
@@ -91,6 +93,7 @@ class TorchBackend:
         if tta:
             cfg = Config(cfg.to_dict())
             apply_protocol(cfg, 'ms')
+            self._averaging = cfg.model
         load, *steps = without_labels(first_dataset(cfg, 'test').pipeline)
         self.load = Compose([load]).transforms[0]
         self.replace_pipeline(steps)
