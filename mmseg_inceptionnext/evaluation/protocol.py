@@ -66,8 +66,8 @@ def apply_protocol(cfg: Config, name: str) -> Protocol:
         raise ConfigError(f'--protocol {name}: allowed are {", ".join(PROTOCOLS)}')
     if name == 'ms':
         if not ('tta_pipeline' in cfg and 'tta_model' in cfg):
-            raise ConfigError('--protocol ms (--tta) needs a tta_pipeline and a tta_model in the config: configs/_base_ '
-                              'has both, in datasets/ade20k.py and default_runtime.py')
+            raise ConfigError('--protocol ms (--tta) needs a tta_pipeline and a tta_model in the config: '
+                              'configs/_base_ has both, in datasets/ade20k.py and default_runtime.py')
         _check_tta_pipeline(cfg.tta_pipeline)
     (found, first), model = next(find_datasets(cfg, 'test')), cfg.model
     datasets = [dataset for _, dataset in find_datasets(cfg, 'test')]

@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
+from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from mmseg_inceptionnext.checkpoints import (
 from mmseg_inceptionnext.checkpoints.compare import segmentor_weights
 from mmseg_inceptionnext.checkpoints.sources import LoadedCheckpoint
 from mmseg_inceptionnext.config import build_model, load_config, metainfo_of
+from mmseg_inceptionnext.datasets.steps import never_packs
 from mmseg_inceptionnext.errors import InputError
 from mmseg_inceptionnext.evaluation.protocol import apply_protocol, without_labels
 from mmseg_inceptionnext.models import fuse
@@ -57,6 +59,7 @@ class TorchBackend:
             with nullcontext() if config else guarded_build(weights):
                 self.model = build_model(self.cfg, source)
                 self._build_pipeline(loaded, source, tta)
+        _check_mode(self.model)
         check_segmentor(self.model, loaded, checkpoint)
         self.model.load_state_dict(weights)
         if len(self.classes) != self.model.num_classes:
@@ -94,9 +97,16 @@ class TorchBackend:
             cfg = Config(cfg.to_dict())
             apply_protocol(cfg, 'ms')
             self._averaging = cfg.model
-        load, *steps = without_labels(first_dataset(cfg, 'test').pipeline)
-        self.load = Compose([load]).transforms[0]
-        self.replace_pipeline(steps)
+        pipeline = without_labels(first_dataset(cfg, 'test').pipeline)
+        if never_packs(pipeline):
+            raise InputError(f'the test pipeline of {source} has no PackSegInputs, which makes the input of the '
+                             "network: add dict(type='PackSegInputs') as its last step")
+        try:
+            self.load = Compose(pipeline[:1]).transforms[0]
+            self.replace_pipeline(pipeline[1:])
+        except Exception as error:  # every class has its own errors for settings that it does not know
+            raise InputError(f'the test pipeline of {source} cannot be built: {type(error).__name__}: {error}'
+                             ) from error
 
     def replace_pipeline(self, steps: List[dict]) -> None:
         """Puts other steps in the place of those after loading.
@@ -169,6 +179,20 @@ class TorchBackend:
         elif self._predictor is self.model:
             scores = scores.softmax(0)
         return scores.cpu().numpy()
+
+
+def _check_mode(model: nn.Module) -> None:
+    """Raises an InputError if the images would be predicted otherwise than ``test_cfg`` says, or not at all."""
+    settings = getattr(model, 'test_cfg', None) or {}
+    is_stock = getattr(type(model), 'inference', None) is EncoderDecoder.inference  # others may have other modes
+    if not is_stock or settings.get('mode', 'whole') == 'whole':
+        return
+    pairs = [settings.get(key) for key in ('crop_size', 'stride')]
+    if settings['mode'] != 'slide' or not all(
+            isinstance(pair, (list, tuple)) and len(pair) == 2
+            and all(isinstance(side, (int, float)) and side > 0 for side in pair) for pair in pairs):
+        raise InputError(f"model.test_cfg is {dict(settings)}: allowed are mode='whole', and mode='slide' with "
+                         'crop_size and stride, each a height and a width in pixels')
 
 
 def _pinned(images: Union[Tensor, list]) -> Union[Tensor, list]:

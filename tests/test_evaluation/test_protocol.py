@@ -232,7 +232,8 @@ def test_other_averages_get_what_they_need(kind, keeps):
     assert (cfg.model.type is OwnTTA) == keeps
     narrow(cfg.model.module)
     tta = MODELS.build(cfg.model).eval()
-    image, meta = torch.zeros(3, 64, 64, dtype=torch.uint8), dict(ori_shape=(64, 64), img_shape=(64, 64), img_path='x.png')
+    image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    meta = dict(ori_shape=(64, 64), img_shape=(64, 64), img_path='x.png')
     view = dict(inputs=[image], data_samples=[SegDataSample(metainfo=meta)])
     with torch.no_grad():
         sample, = tta.test_step({key: [value, value] for key, value in view.items()})
