@@ -26,8 +26,8 @@ def stock_model_cfg(model_cfg: ConfigDict) -> ConfigDict:
         InputError: if it has no decode head, or several.
     """
     if not isinstance(model_cfg, dict) or not isinstance(model_cfg.get('decode_head'), dict):
-        raise InputError('the model of the config has no decode_head of its own, model.decode_head=dict(type=..., ...); '
-                         'allowed are segmentors with one')
+        raise InputError('the model of the config has no decode_head of its own, model.decode_head=dict(type=..., '
+                         '...); allowed are segmentors with one')
     cfg = copy.deepcopy(model_cfg)
     for part in (cfg, cfg.decode_head):
         part.type = STOCK_TYPES.get(type_name(part), part.get('type'))

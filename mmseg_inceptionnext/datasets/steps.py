@@ -38,7 +38,7 @@ def loads_labels(step: Any) -> bool:
         return False
     if _makes_an_image(step):
         raise ConfigError(f'{kind.__name__} of the pipeline loads both the image and the label, and there may be '
-                          'images without one: split it into two steps, one that makes img and one that makes gt_seg_map')
+                          'images without one: split it into two steps, one for img and one for gt_seg_map')
     return True
 
 

@@ -9,9 +9,8 @@ from mmseg_inceptionnext.analysis import variants
 from mmseg_inceptionnext.analysis.complexity import count_complexity
 from mmseg_inceptionnext.analysis.measure import PRECISIONS
 from mmseg_inceptionnext.analysis.paper import TABLE_4
-from mmseg_inceptionnext.analysis.variants import STOCK_SETTINGS, Settings, Variant, build, call_of
-
 from mmseg_inceptionnext.analysis.stock import timm_model_cfg
+from mmseg_inceptionnext.analysis.variants import STOCK_SETTINGS, Settings, Variant, build, call_of
 from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.errors import InputError
 

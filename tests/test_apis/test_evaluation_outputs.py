@@ -5,15 +5,18 @@ import numpy as np
 import pytest
 import torch
 from mmengine.structures import PixelData
-from mmseg.registry import DATASETS, MODELS
+from mmseg.evaluation import IoUMetric
+from mmseg.registry import DATASETS, METRICS, MODELS
 from PIL import Image
 
 from mmseg_inceptionnext.apis import evaluate
+from mmseg_inceptionnext.apis.evaluation import _apply_options
+from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.datasets import ADEChallengeDataset
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.models import MemoryEfficientEncoderDecoder
 
-from utils import short_config
+from utils import ROOT, TOY, short_config
 
 SOME = ('road', 'car', 'sky')  # 7, 21 and 3 in the files
 IDS = {7: 0, 21: 1, 3: 2}
