@@ -62,7 +62,7 @@ def count_complexity(cfg: Config, shape: Tuple[int, int], depth: int = 1) -> Lis
     Returns:
         The modules that have parameters or MACs, each after the one that holds it, and last their ``total``.
     """
-    model = build_model(Config(dict(model=stock_model_cfg(cfg.model))), cfg.filename or 'the config')
+    model = build_model(Config(dict(model=stock_model_cfg(cfg.get('model')))), cfg.filename or 'the config')
     inputs = (1, cfg.model.backbone.get('in_channels', 3), *shape)
     found = count_modules(model, lambda x: model.decode_head(model.extract_feat(x)), inputs)
     total = found.pop('')

@@ -12,9 +12,11 @@ from mmengine.utils import mkdir_or_exist
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from mmseg_inceptionnext.datasets.labels import label_error, range_problem
-from mmseg_inceptionnext.errors import InputError
+from mmseg_inceptionnext.engine.settings import built_from
+from mmseg_inceptionnext.errors import ConfigError, InputError
 from mmseg_inceptionnext.inference.overlay import draw_overlay
 
 STRIPE, PERIOD = 2, 10  # pixels: width of the stripes over ignored pixels, and the distance from one to the next
@@ -48,6 +50,7 @@ def read_samples(cfg: Config, split: str = 'train') -> Iterator[Sample]:
         split: ``train``, ``val`` or ``test``.
 
     Raises:
+        ConfigError: if the settings of the data loader cannot be used.
         InputError: if the config has no such data loader, the dataset names no classes, the data preprocessor cannot be
             built, or the input of the network has other than three channels.
         SampleError: if a file cannot be used, or a label holds values that are neither a class nor ignored.
@@ -61,13 +64,14 @@ def read_samples(cfg: Config, split: str = 'train') -> Iterator[Sample]:
     except Exception as error:  # every class has its own errors for settings that it does not know
         raise InputError(f'the data_preprocessor of the config cannot be built: {error}') from error
     randomness = cfg.get('randomness', {})
-    loader = Runner.build_dataloader(cfg[f'{split}_dataloader'], set_random_seed(randomness.get('seed')),
-                                     randomness.get('diff_rank_seed', False))
+    with built_from(f'{split}_dataloader'):
+        loader = Runner.build_dataloader(cfg[f'{split}_dataloader'], set_random_seed(randomness.get('seed')),
+                                         randomness.get('diff_rank_seed', False))
     metainfo, ignore_index = loader.dataset.metainfo, getattr(loader.dataset, 'ignore_index', 255)
     if not metainfo.get('classes'):
         raise InputError(f'the dataset of {split}_dataloader names no classes: add metainfo=dict(classes=(...))')
     classes = tuple(metainfo['classes'])
-    for batch in loader:
+    for batch in _batches(loader, f'{split}_dataloader'):
         data = preprocessor(batch, split == 'train')
         for inputs, sample in zip(data['inputs'], data['data_samples']):
             if len(inputs) != 3:
@@ -78,6 +82,21 @@ def read_samples(cfg: Config, split: str = 'train') -> Iterator[Sample]:
             image = image if settings.get('bgr_to_rgb') else image[..., ::-1]  # images are loaded as BGR
             label = _label(sample, image.shape[:2], len(classes), ignore_index)
             yield Sample(sample.img_path, np.ascontiguousarray(image), label, classes, metainfo['palette'])
+
+
+def _batches(loader: DataLoader, name: str) -> Iterator[dict]:
+    """The batches of a loader; a ConfigError that names it if there is none, or the network could not take it."""
+    batches, done = None, object()
+    while True:
+        with built_from(name):
+            batches = batches or iter(loader)
+            batch = next(batches, done)
+        if batch is done:
+            return
+        if not isinstance(batch, dict) or not {'inputs', 'data_samples'} <= set(batch):
+            raise ConfigError(f"the pipeline of {name} gives no input of the network: add dict(type='PackSegInputs') "
+                              'as its last step')
+        yield batch
 
 
 def _label(sample: SegDataSample, shape: Tuple[int, int], num_classes: int, ignore_index: int) -> Optional[np.ndarray]:

@@ -13,17 +13,24 @@ from mmseg_inceptionnext.errors import InputError
 from mmseg_inceptionnext.models import InceptionNeXt
 from mmseg_inceptionnext.models.backbones.pretrained import extract_trunk
 from mmseg_inceptionnext.models.sync_bn import without_sync_bn
-from mmseg_inceptionnext.parts import type_name
+from mmseg_inceptionnext.parts import numbered, type_name
 
 STOCK_TYPES = {'FastUPerHead': 'UPerHead', 'MemoryEfficientEncoderDecoder': 'EncoderDecoder'}
 
 
 def stock_model_cfg(model_cfg: ConfigDict) -> ConfigDict:
     """A segmentor's config with MMSegmentation's own head and segmentor in place of ours; all parameters keep their
-    names."""
+    names.
+
+    Raises:
+        InputError: if it has no decode head, or several.
+    """
+    if not isinstance(model_cfg, dict) or not isinstance(model_cfg.get('decode_head'), dict):
+        raise InputError('the model of the config has no decode_head of its own, model.decode_head=dict(type=..., '
+                         '...); allowed are segmentors with one')
     cfg = copy.deepcopy(model_cfg)
     for part in (cfg, cfg.decode_head):
-        part.type = STOCK_TYPES.get(type_name(part), part.type)
+        part.type = STOCK_TYPES.get(type_name(part), part.get('type'))
     return cfg
 
 
@@ -31,12 +38,13 @@ def timm_model_cfg(model_cfg: ConfigDict) -> ConfigDict:
     """:func:`stock_model_cfg` with timm's backbone through MMSegmentation's TIMMBackbone; without output norms.
 
     Raises:
-        InputError: if timm has no such backbone.
+        InputError: if timm has no such backbone, or as :func:`stock_model_cfg`.
     """
     cfg = stock_model_cfg(model_cfg)
-    backbone = cfg.backbone
-    arch = InceptionNeXt.short_names.get(backbone.get('arch'), backbone.get('arch'))
-    if type_name(backbone) != 'InceptionNeXt' or arch not in InceptionNeXt.arch_settings:
+    backbone = cfg.get('backbone') or {}
+    arch = backbone.get('arch')
+    arch = InceptionNeXt.short_names.get(arch, arch) if isinstance(arch, str) else arch
+    if type_name(backbone) != 'InceptionNeXt' or not isinstance(arch, str) or arch not in InceptionNeXt.arch_settings:
         raise InputError(f'timm has no counterpart of backbone type={type_name(backbone)!r}, arch={arch!r}; allowed '
                          f'are InceptionNeXt and {", ".join(InceptionNeXt.arch_settings)}')
     cfg.backbone = ConfigDict(
@@ -52,7 +60,7 @@ def build_pair(cfg: Config, seed: int = 0) -> Tuple[nn.Module, nn.Module]:
     """
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     cfg.model.backbone.update(out_norm_cfg=None, init_cfg=None, drop_path_rate=0.)
-    for head in filter(None, (cfg.model.decode_head, cfg.model.get('auxiliary_head'))):
+    for _, head in [('', cfg.model.decode_head), *numbered('', cfg.model.get('auxiliary_head'))]:
         head.dropout_ratio = 0
     torch.manual_seed(seed)
     stock = randomise(without_sync_bn(MODELS.build(timm_model_cfg(cfg.model))))

@@ -1,5 +1,4 @@
 """Evaluation, and prediction of images without labels, by MMEngine's runner."""
-import inspect
 import json
 import logging
 import math
@@ -26,13 +25,14 @@ from mmseg_inceptionnext.engine.check_settings import check_settings
 from mmseg_inceptionnext.engine.console import timed
 from mmseg_inceptionnext.engine.hooks import CompleteCheckpointHook, FuseHook
 from mmseg_inceptionnext.engine.runner import lost_worker_explained
+from mmseg_inceptionnext.engine.settings import accepted
 from mmseg_inceptionnext.engine.try_run import explained
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.evaluation import ExactIoUMetric, is_known, write_report
 from mmseg_inceptionnext.evaluation.predictions import ambiguous_classes, plan_targets, refuse_data_folders
 from mmseg_inceptionnext.evaluation.protocol import Protocol, apply_protocol, own_pipelines, without_labels
 from mmseg_inceptionnext.models.compiled import compile_model
-from mmseg_inceptionnext.parts import class_of, is_a
+from mmseg_inceptionnext.parts import class_of, is_a, numbered
 
 
 def evaluate(cfg: Config,
@@ -134,19 +134,28 @@ def _write_results(runner: Runner, metrics: Dict[str, float], protocol: Protocol
 
 def _apply_options(cfg: Config, out: Optional[str], show_dir: Optional[str]) -> None:
     if show_dir:
-        if 'visualization' not in cfg.get('default_hooks', {}):
+        hook = (cfg.get('default_hooks') or {}).get('visualization')
+        if not isinstance(hook, dict):
             raise ConfigError("--show-dir needs default_hooks.visualization; add visualization=dict("
                               "type='SegVisualizationHook') to default_hooks in the config")
-        cfg.default_hooks.visualization.update(draw=True, interval=1)
+        if not isinstance(cfg.get('visualizer'), dict):
+            raise ConfigError("--show-dir needs a visualizer; add visualizer=dict(type='SegLocalVisualizer', "
+                              "vis_backends=[dict(type='LocalVisBackend')]) to the config")
+        hook.update(draw=True, interval=1)
         cfg.visualizer.save_dir = show_dir
     if out:
-        metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+        found = cfg.get('test_evaluator')
+        found = found.get('metrics', found) if isinstance(found, dict) else found
+        metrics = [metric for _, metric in numbered('', found) if isinstance(metric, dict)]
         for metric in metrics:
             kind = class_of(metric, METRICS)
             if kind is IoUMetric and any(map(is_known, metrics)):
                 continue  # it would write the same files, in values of its own
-            if kind is not None and 'output_dir' in inspect.signature(kind).parameters:
+            if kind is not None and 'output_dir' in accepted(kind).names:
                 metric.output_dir = out
+        if not any(metric.get('output_dir') == out for metric in metrics):
+            raise ConfigError(f'--out {out} needs a metric that writes files, and test_evaluator has none: add '
+                              "dict(type='ExactIoUMetric', iou_metrics=['mIoU']) to it")
 
 
 def _plan_files(runner: Runner, show_dir: Optional[str], metainfo: Optional[dict]) -> None:

@@ -3,15 +3,16 @@ import copy
 import inspect
 import os.path as osp
 import tempfile
+from contextlib import contextmanager
 from typing import Any, Iterator, List, Optional, Tuple
 
 import cv2
 import numpy as np
 from mmcv.transforms import LoadAnnotations
-from mmseg.datasets.transforms import LoadBiomedicalAnnotation
+from mmseg.datasets.transforms import LoadBiomedicalAnnotation, PackSegInputs
 from mmseg.registry import TRANSFORMS
 
-from mmseg_inceptionnext.errors import SampleError
+from mmseg_inceptionnext.errors import ConfigError, SampleError
 from mmseg_inceptionnext.parts import class_of
 
 LIBRARIES = ('mmengine', 'mmcv', 'mmseg', 'mmseg_inceptionnext')
@@ -26,16 +27,35 @@ def loads_labels(step: Any) -> bool:
 
     Args:
         step: of a pipeline, built or as a config has it.
+
+    Raises:
+        ConfigError: if it loads the image, too, and cannot do so without a label.
     """
     kind = class_of(step, TRANSFORMS) if isinstance(step, dict) else type(step)
     if not isinstance(kind, type) or issubclass(kind, LABEL_LOADERS):
         return isinstance(kind, type)
-    return not is_of_libraries(kind) and _needs_or_makes_a_label(step)
+    if is_of_libraries(kind) or not _needs_or_makes_a_label(step):
+        return False
+    if _makes_an_image(step):
+        raise ConfigError(f'{kind.__name__} of the pipeline loads both the image and the label, and there may be '
+                          'images without one: split it into two steps, one for img and one for gt_seg_map')
+    return True
 
 
 def is_of_libraries(kind: type) -> bool:
     """Whether a class is one of MMEngine, MMCV, MMSegmentation or this package."""
     return kind.__module__.partition('.')[0] in LIBRARIES
+
+
+def never_packs(pipeline: Any) -> bool:
+    """Whether no step of a pipeline, as a config has it, makes an input of the network; steps of one's own may."""
+    if isinstance(pipeline, (list, tuple)):
+        return all(map(never_packs, pipeline))
+    if not isinstance(pipeline, dict):
+        return False
+    kind = class_of(pipeline, TRANSFORMS)
+    return (isinstance(kind, type) and is_of_libraries(kind) and not issubclass(kind, PackSegInputs)
+            and never_packs(pipeline.get('transforms') or []))
 
 
 def flat(pipeline: Any) -> Iterator[Any]:
@@ -85,13 +105,29 @@ def run(steps: List[Any], results: dict) -> dict:
     return results
 
 
-def _needs_or_makes_a_label(step: Any) -> bool:
+@contextmanager
+def _drawn() -> Iterator[dict]:
+    """A sample of a small picture in a file."""
     picture = (np.arange(64 * 64 * 3) % 251).astype(np.uint8).reshape(64, 64, 3)
     with tempfile.TemporaryDirectory() as folder:
         path = osp.join(folder, 'drawn.png')
         cv2.imwrite(path, picture)
-        sample = dict(img_path=path, img=picture, img_shape=(64, 64), ori_shape=(64, 64), num_classes=2,
-                      ignore_index=255)
+        yield dict(img_path=path, img=picture, img_shape=(64, 64), ori_shape=(64, 64), num_classes=2, ignore_index=255)
+
+
+def _makes_an_image(step: Any) -> bool:
+    with _drawn() as sample:
+        del sample['img']
+        sample.update(seg_map_path=sample['img_path'], seg_fields=[], label_map=None, reduce_zero_label=False)
+        try:
+            return 'img' in (TRANSFORMS.build(step) if isinstance(step, dict) else step)(sample)
+        except Exception:  # it takes an image that is loaded
+            return False
+
+
+def _needs_or_makes_a_label(step: Any) -> bool:
+    with _drawn() as sample:
+        path, picture = sample['img_path'], sample['img']
         try:
             step = TRANSFORMS.build(step) if isinstance(step, dict) else step
             return 'gt_seg_map' in step(copy.deepcopy(sample))

@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
+from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
@@ -21,12 +22,14 @@ from mmseg_inceptionnext.checkpoints import (
 from mmseg_inceptionnext.checkpoints.compare import segmentor_weights
 from mmseg_inceptionnext.checkpoints.sources import LoadedCheckpoint
 from mmseg_inceptionnext.config import build_model, load_config, metainfo_of
+from mmseg_inceptionnext.datasets.steps import never_packs
 from mmseg_inceptionnext.errors import InputError
 from mmseg_inceptionnext.evaluation.protocol import apply_protocol, without_labels
 from mmseg_inceptionnext.models import fuse
 from mmseg_inceptionnext.models.compiled import compile_model
 from mmseg_inceptionnext.models.fuse import cast_convolutions
-from mmseg_inceptionnext.parts import first_dataset, type_name
+from mmseg_inceptionnext.models.segmentors import RunningSumTTAModel
+from mmseg_inceptionnext.parts import first_dataset, is_a, type_name
 
 AMP_DTYPES = dict(fp16=torch.float16, bf16=torch.bfloat16)
 
@@ -56,6 +59,7 @@ class TorchBackend:
             with nullcontext() if config else guarded_build(weights):
                 self.model = build_model(self.cfg, source)
                 self._build_pipeline(loaded, source, tta)
+        _check_mode(self.model)
         check_segmentor(self.model, loaded, checkpoint)
         self.model.load_state_dict(weights)
         if len(self.classes) != self.model.num_classes:
@@ -75,8 +79,9 @@ class TorchBackend:
         if compiles:
             compile_model(self.model)
         self.model.data_preprocessor._non_blocking = self._is_on_gpu  # whose images are in pinned memory
-        self.model.test_cfg = ConfigDict(self.model.test_cfg or {}, return_logits=probabilities)
-        self._predictor = MODELS.build(dict(self.cfg.tta_model, module=self.model)).eval() if tta else self.model
+        keeps_logits = probabilities or tta and not is_a(self._averaging, MODELS, RunningSumTTAModel)
+        self.model.test_cfg = ConfigDict(self.model.test_cfg or {}, return_logits=keeps_logits)
+        self._predictor = MODELS.build(dict(self._averaging, module=self.model)).eval() if tta else self.model
         if probabilities and tta and not getattr(self._predictor, 'keeps_one_sum', False):
             raise InputError(f'{type(self._predictor).__name__} over {type(self.model).__name__} gives no mean '
                              "probabilities; take tta_model=dict(type='RunningSumTTAModel') and "
@@ -91,9 +96,17 @@ class TorchBackend:
         if tta:
             cfg = Config(cfg.to_dict())
             apply_protocol(cfg, 'ms')
-        load, *steps = without_labels(first_dataset(cfg, 'test').pipeline)
-        self.load = Compose([load]).transforms[0]
-        self.replace_pipeline(steps)
+            self._averaging = cfg.model
+        pipeline = without_labels(first_dataset(cfg, 'test').pipeline)
+        if never_packs(pipeline):
+            raise InputError(f'the test pipeline of {source} has no PackSegInputs, which makes the input of the '
+                             "network: add dict(type='PackSegInputs') as its last step")
+        try:
+            self.load = Compose(pipeline[:1]).transforms[0]
+            self.replace_pipeline(pipeline[1:])
+        except Exception as error:  # every class has its own errors for settings that it does not know
+            raise InputError(f'the test pipeline of {source} cannot be built: {type(error).__name__}: {error}'
+                             ) from error
 
     def replace_pipeline(self, steps: List[dict]) -> None:
         """Puts other steps in the place of those after loading.
@@ -166,6 +179,20 @@ class TorchBackend:
         elif self._predictor is self.model:
             scores = scores.softmax(0)
         return scores.cpu().numpy()
+
+
+def _check_mode(model: nn.Module) -> None:
+    """Raises an InputError if the images would be predicted otherwise than ``test_cfg`` says, or not at all."""
+    settings = getattr(model, 'test_cfg', None) or {}
+    is_stock = getattr(type(model), 'inference', None) is EncoderDecoder.inference  # others may have other modes
+    if not is_stock or settings.get('mode', 'whole') == 'whole':
+        return
+    pairs = [settings.get(key) for key in ('crop_size', 'stride')]
+    if settings['mode'] != 'slide' or not all(
+            isinstance(pair, (list, tuple)) and len(pair) == 2
+            and all(isinstance(side, (int, float)) and side > 0 for side in pair) for pair in pairs):
+        raise InputError(f"model.test_cfg is {dict(settings)}: allowed are mode='whole', and mode='slide' with "
+                         'crop_size and stride, each a height and a width in pixels')
 
 
 def _pinned(images: Union[Tensor, list]) -> Union[Tensor, list]:

@@ -2,7 +2,7 @@
 import copy
 import logging
 from functools import partial
-from typing import Callable, Iterable, List, Optional, Sequence, Tuple
+from typing import Callable, Iterable, List, Sequence, Tuple
 
 import torch
 from mmcv.cnn import Conv2d, ConvModule
@@ -19,18 +19,19 @@ from .observed import Observed, is_hooked
 from .winograd import WinogradConv2d
 
 SIDE = 64  # of the images on which a model is observed, in pixels
+ODD = 96, 160  # others, 3 x 5 times the stride of a backbone
 
 
 def fuse(model: nn.Module, inplace: bool = False) -> nn.Module:
     """Makes a model for inference with the same outputs to rounding.
 
     In a MetaNeXt backbone, neck and decode head each BatchNorm is folded into the convolution before it, or into one
-    without padding after it, and ``gamma`` into the last convolution of its block. What runs before what is seen in one
-    pass of random images, see :class:`Observed`: only what a convolution and a norm pass on to each other alone is
+    without padding after it, and ``gamma`` into the last convolution of its block. What runs before what is seen in
+    passes of random images, see :class:`Observed`: only what a convolution and a norm pass on to each other alone is
     folded, and norms stay where hooks look on, or where the model cannot do with such images (a warning says so).
     Activations overwrite their inputs where nothing else takes these. The weights take the memory format of the
     device's :class:`DevicePlan` unless the model cannot run so, and on a CPU neck and head convolve by
-    :class:`WinogradConv2d` where that is faster. The auxiliary head, which only training uses, is dropped.
+    :class:`WinogradConv2d` where that is faster. The auxiliary head is dropped, unless a pass uses it.
 
     Args:
         model: a :class:`MetaNeXt` or :class:`IsotropicMetaNeXt`, or a segmentor; fused ones are returned as they are.
@@ -118,12 +119,17 @@ class _FusedMlp(nn.Module):
 
 
 def _fuse_segmentor(model: BaseSegmentor) -> None:
-    if model.with_auxiliary_head:
-        model.auxiliary_head = None
     parts = [part for part in (getattr(model, 'neck', None), model.decode_head) if part is not None]
     backbone = [part for part in [getattr(model, 'backbone', None)] if isinstance(part, MetaNeXtBase)]
+    auxiliary = model.auxiliary_head.modules() if model.with_auxiliary_head else ()
+    ran: List[nn.Module] = []
+    handles = [module.register_forward_pre_hook(lambda module, _: ran.append(module)) for module in auxiliary]
     if not _fold(model, parts + backbone) and backbone:
         _fold(backbone[0], backbone)
+    for handle in handles:
+        handle.remove()
+    if handles and not ran:
+        model.auxiliary_head = None
     convolve_by_winograd(model, WinogradConv2d.pays)
 
 
@@ -148,12 +154,14 @@ def convolve_by_winograd(model: BaseSegmentor, pays: Callable[[nn.Module, int], 
 
 
 def _fold(model: nn.Module, parts: Sequence[nn.Module]) -> bool:
-    """Folds what is in some parts of a model, as one pass of the whole shows that it runs; false if that fails."""
+    """Folds what is in some parts of a model, as passes of the whole show that it runs; false if these fail."""
     modules = {module for part in parts for module in part.modules()}
     seen = _observed(model, modules)
-    if seen is None:
+    if not seen:
         return False
-    pairs = [*seen.pairs(), *(pair for part in parts for pair in _pairs_without_calls(part))]
+    in_all = set.intersection(*(set(one.pairs()) for one in seen))
+    pairs = [*(pair for pair in seen[0].pairs() if pair in in_all),
+             *(pair for part in parts for pair in _pairs_without_calls(part))]
     for first, second in pairs:
         if isinstance(second, nn.ReLU):
             second.inplace = True
@@ -168,8 +176,11 @@ def _fold(model: nn.Module, parts: Sequence[nn.Module]) -> bool:
     return True
 
 
-def _observed(model: nn.Module, modules: Iterable[nn.Module]) -> Optional[Observed]:
-    """One pass of noise, in images that are small or else as large as in training; it finds the memory format, too."""
+def _observed(model: nn.Module, modules: Iterable[nn.Module]) -> List[Observed]:
+    """A pass of noise, in images that are small or else as large as in training; it finds the memory format, too.
+
+    And one of images of which the maps have odd sizes, if the model can do with these: it may run otherwise then.
+    """
     whole = getattr(getattr(model, 'data_preprocessor', None), 'size', None)
     sizes = [(SIDE, SIDE), *([tuple(whole)] if whole else [])]
     own_format = plan_of(next(model.parameters()).device).memory_format
@@ -178,12 +189,17 @@ def _observed(model: nn.Module, modules: Iterable[nn.Module]) -> Optional[Observ
         model.to(memory_format=memory_format)
         for size in sizes:
             try:
-                return Observed(filter(_is_foldable, modules), model, partial(_run, model, size, count))
+                seen = [Observed(filter(_is_foldable, modules), model, partial(_run, model, size, count))]
             except Exception as failure:  # whatever a model raises that cannot do with such images
                 error = failure
+                continue
+            try:
+                return [*seen, Observed(filter(_is_foldable, modules), model, partial(_run, model, ODD, count))]
+            except Exception:  # of a model for images of one size, as which it was seen
+                return seen
     print_log(f'{type(model).__name__}: its norms stay apart from its convolutions, since it cannot be run on images '
               f'of {" or ".join(map(str, sizes))} pixels: {error!r}', logger='current', level=logging.WARNING)
-    return None
+    return []
 
 
 def _run(model: nn.Module, size: Tuple[int, int], count: int) -> object:
@@ -221,11 +237,12 @@ def _pairs_without_calls(head: nn.Module) -> List[Tuple[nn.Module, nn.Module]]:
     return [pair for pair in pairs if all(_is_foldable(module) and not is_hooked(module) for module in pair)]
 
 
-def _fuse_mlp(block: MetaNeXtBlock, seen: Observed) -> None:
+def _fuse_mlp(block: MetaNeXtBlock, seen: List[Observed]) -> None:
     mlp = block.mlp
     if type(mlp) is not ConvMlp or any(map(is_hooked, mlp.modules())):
         return
-    if block.gamma is not None and seen.ran_once(mlp.fc2) and type(block)._forward is MetaNeXtBlock._forward:
+    if block.gamma is not None and all(one.ran_once(mlp.fc2) for one in seen) and (
+            type(block)._forward is MetaNeXtBlock._forward):
         _set(mlp.fc2, mlp.fc2.weight * block.gamma.view(-1, 1, 1, 1), mlp.fc2.bias * block.gamma)
         block.gamma = None
     block.mlp = _FusedMlp(mlp)

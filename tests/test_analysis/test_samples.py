@@ -7,6 +7,7 @@ from PIL import Image
 
 from mmseg_inceptionnext.analysis import draw_samples, read_samples
 from mmseg_inceptionnext.analysis.samples import GAP
+from mmseg_inceptionnext.errors import ConfigError
 
 from utils import ROOT, TOY, run_tool, short_config
 
@@ -134,6 +135,20 @@ def test_configs_that_do_not_serve_are_explained(toy_root, tmp_path, change, wor
     for key, value in change.items():
         cfg[key] = value
     with pytest.raises(ValueError, match=words):
+        next(read_samples(cfg))
+
+
+@pytest.mark.parametrize('change,words', [
+    (lambda loader: loader.update(batch_size='x'), 'train_dataloader cannot be used: .*x'),
+    (lambda loader: loader.sampler.update(shuffel=True), 'train_dataloader cannot be used: .*shuffel'),
+    (lambda loader: loader.sampler.update(type='InfinitSampler'), 'train_dataloader cannot be used: .*InfinitSampler'),
+    (lambda loader: loader.dataset.pipeline[0].update(typo=1), 'train_dataloader cannot be used: .*typo'),
+    (lambda loader: loader.dataset.pipeline[0].update(type='Lod'), 'train_dataloader cannot be used: .*Lod'),
+    (lambda loader: loader.dataset.update(pipeline=[]), 'train_dataloader gives no input .*PackSegInputs')])
+def test_a_loader_that_cannot_be_used_is_explained(toy_root, tmp_path, change, words):
+    cfg = seeded_config(toy_root, tmp_path)
+    change(cfg.train_dataloader)
+    with pytest.raises(ConfigError, match=words):
         next(read_samples(cfg))
 
 

@@ -6,9 +6,13 @@ import torch
 from torch import nn
 
 from mmseg_inceptionnext.analysis import variants
+from mmseg_inceptionnext.analysis.complexity import count_complexity
 from mmseg_inceptionnext.analysis.measure import PRECISIONS
 from mmseg_inceptionnext.analysis.paper import TABLE_4
+from mmseg_inceptionnext.analysis.stock import timm_model_cfg
 from mmseg_inceptionnext.analysis.variants import STOCK_SETTINGS, Settings, Variant, build, call_of
+from mmseg_inceptionnext.config import load_config
+from mmseg_inceptionnext.errors import InputError
 
 from utils import ROOT
 
@@ -121,3 +125,19 @@ def test_names_of_classifiers():
     assert {variant.path for variant in variants.classifier_variants(['all'], 'nchw')} == set(TABLE_4)
     with pytest.raises(ValueError, match="no classifier 'convnext_tini'; allowed are its names, such as convnext_tiny"):
         variants.classifier_variants(['resnet50', 'convnext_tini'])
+
+
+@pytest.mark.parametrize('change,words', [
+    (lambda model: model.backbone.update(arch=dict(depths=(1, 1, 1, 1), dims=(8, 8, 8, 8))), 'timm has no counterpart'),
+    (lambda model: model.backbone.update(arch='giant'), 'timm has no counterpart'),
+    (lambda model: model.pop('backbone'), 'timm has no counterpart'),
+    (lambda model: model.pop('decode_head'), 'has no decode_head'),
+    (lambda model: model.update(decode_head=[model.decode_head] * 2), 'has no decode_head of its own')])
+def test_models_without_a_counterpart_are_explained(change, words):
+    cfg = load_config(str(ROOT / 'configs/upernet_inceptionnext_t_ade20k.py'))
+    change(cfg.model)
+    with pytest.raises(InputError, match=words):
+        timm_model_cfg(cfg.model)
+    if 'decode_head' in words:
+        with pytest.raises(InputError, match=words):
+            count_complexity(cfg, (64, 64))

@@ -5,15 +5,18 @@ import numpy as np
 import pytest
 import torch
 from mmengine.structures import PixelData
-from mmseg.registry import DATASETS, MODELS
+from mmseg.evaluation import IoUMetric
+from mmseg.registry import DATASETS, METRICS, MODELS
 from PIL import Image
 
 from mmseg_inceptionnext.apis import evaluate
+from mmseg_inceptionnext.apis.evaluation import _apply_options
+from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.datasets import ADEChallengeDataset
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.models import MemoryEfficientEncoderDecoder
 
-from utils import short_config
+from utils import ROOT, TOY, short_config
 
 SOME = ('road', 'car', 'sky')  # 7, 21 and 3 in the files
 IDS = {7: 0, 21: 1, 3: 2}
@@ -172,3 +175,30 @@ def test_a_stock_metric_beside_ours_writes_nothing_over_it(tmp_path):
     cfg.test_evaluator = [dict(type='ExactIoUMetric', prefix='exact'), dict(type='IoUMetric')]
     assert run(cfg, out=tmp_path / 'out')['exact/mIoU'] == 100
     assert_equals_labels(tmp_path / 'out', root / 'annotations/validation')
+
+
+@METRICS.register_module()
+class OwnMetric(IoUMetric):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+
+
+@pytest.mark.parametrize('option,change,words', [
+    ('show_dir', dict(visualizer=None), '--show-dir needs a visualizer'),
+    ('show_dir', dict(default_hooks=dict(visualization=None)), '--show-dir needs default_hooks.visualization'),
+    ('out', dict(test_evaluator=None), '--out .* needs a metric that writes files'),
+    ('out', dict(test_evaluator=[]), '--out .* needs a metric that writes files'),
+    ('out', dict(test_evaluator=dict(type='DepthMetric')), None),
+    ('out', dict(test_evaluator=dict(type='Evaluator', metrics=[dict(type='OwnMetric')])), None),
+    ('out', dict(test_evaluator=dict(metrics=dict(type='ExactIoUMetric'))), None)])
+def test_options_that_write_nothing_are_refused(tmp_path, option, change, words):
+    cfg = load_config(str(ROOT / TOY))
+    for key, value in change.items():
+        cfg[key] = value
+    options = dict(dict(out=None, show_dir=None), **{option: str(tmp_path)})
+    if words:
+        with pytest.raises(ConfigError, match=words):
+            _apply_options(cfg, **options)
+    else:
+        _apply_options(cfg, **options)
+        assert str(cfg.test_evaluator).count(str(tmp_path)) == 1

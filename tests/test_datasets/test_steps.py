@@ -13,7 +13,7 @@ from mmseg_inceptionnext import Segmenter
 from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.datasets import check_dataset
 from mmseg_inceptionnext.datasets.steps import loads_labels
-from mmseg_inceptionnext.errors import BrokenSampleError, LabelError
+from mmseg_inceptionnext.errors import BrokenSampleError, ConfigError, LabelError
 from mmseg_inceptionnext.evaluation.protocol import without_labels
 
 from utils import ROOT, TOY, narrow
@@ -278,3 +278,26 @@ def test_an_own_image_loader_may_be_a_subclass(tmp_path):
     write(tmp_path, [np.ones((6, 4))])
     Image.new('RGB', (4, 3)).save(tmp_path / 'images/0.jpg')
     assert not check(tmp_path, dict(type=Twice), 'LoadAnnotations').problems
+
+
+@TRANSFORMS.register_module()
+class BothAtOnce(BaseTransform):
+    """Loads the image and the label."""
+
+    def transform(self, results):
+        results['img'] = np.array(Image.open(results['img_path']))
+        return dict(results, gt_seg_map=np.array(Image.open(results['seg_map_path'])))
+
+
+class BothIfAny(BothAtOnce):
+    """Loads the image, and the label if there is one."""
+
+    def transform(self, results):
+        return super().transform(results) if 'seg_map_path' in results else dict(results, img=0)
+
+
+def test_a_step_that_loads_image_and_label_is_to_be_split():
+    for step in (dict(type='BothAtOnce'), BothAtOnce()):
+        with pytest.raises(ConfigError, match='BothAtOnce of the pipeline loads both .* split it'):
+            loads_labels(step)
+    assert not loads_labels(BothIfAny())

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 from mmengine.dataset import Compose
+from mmseg.models.segmentors import SegTTAModel
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 from PIL import Image
 
 from mmseg_inceptionnext.apis import evaluate
@@ -15,7 +18,7 @@ from mmseg_inceptionnext.evaluation import apply_protocol
 from mmseg_inceptionnext.evaluation.protocol import PROTOCOLS
 from mmseg_inceptionnext.parts import find_datasets
 
-from utils import ROOT, TOY, load_model, mean_of_views, save_checkpoint
+from utils import ROOT, TOY, load_model, mean_of_views, narrow, save_checkpoint
 
 UPERNET = 'configs/upernet_inceptionnext_t_ade20k.py'
 FPN = 'configs/fpn_inceptionnext_t_ade20k.py'
@@ -181,3 +184,61 @@ def test_an_image_that_is_cut_off_is_named(toy_root, tmp_path, checkpoint):
         without_labels(tmp_path / 'work', checkpoint, tmp_path / 'photos')
     text = str(error.value)
     assert text.startswith(f'{tmp_path}/photos/a.jpg: ') and 'image file is truncated' in text
+
+
+LAST = [dict(type='PackSegInputs')]
+LOAD = dict(type='LoadImageFromFile')
+
+
+@pytest.mark.parametrize('pipeline', [
+    None, [], 'x', [LOAD, *LAST], [LOAD, dict(type='TestTimeAug', transform=[LAST])],
+    [LOAD, dict(type='TestTimeAug', transforms=None)], [LOAD, dict(type='TestTimeAug', transforms=[[], LAST])],
+    [LOAD, dict(type='TestTimeAug', transforms=[[dict(type='Resize', scale_factor=1.)]])],
+    *([LOAD, dict(type='TestTimeAug', transforms=[[dict(type='Resize', **scale)], LAST])]
+      for scale in (dict(), dict(scale=[64]), dict(scale_factor='x')))])
+def test_views_that_cannot_be_made_are_explained(pipeline):
+    cfg = load_config(str(ROOT / TOY))
+    cfg.tta_pipeline = pipeline
+    with pytest.raises(ConfigError, match='tta_pipeline'):
+        apply_protocol(cfg, 'ms')
+
+
+def test_a_resize_without_a_size_is_explained():
+    cfg = load_config(str(ROOT / TOY))
+    cfg.test_dataloader.dataset.pipeline = [LOAD, dict(type='Resize', keep_ratio=True), *LAST]
+    with pytest.raises(ConfigError, match=r'Resize of test_dataloader.dataset.pipeline is .*allowed are scale='):
+        apply_protocol(cfg, 'ss')
+    cfg.test_dataloader.dataset.pipeline[1].scale_factor = (0.5, 1.)
+    assert '(0.5, 1.0) x original' in str(apply_protocol(cfg, 'ss'))
+
+
+def test_a_pipeline_around_the_test_set_is_explained():
+    cfg = load_config(str(ROOT / TOY))
+    cfg.test_dataloader.dataset = dict(
+        type='MultiImageMixDataset', dataset=cfg.test_dataloader.dataset, pipeline=LAST)
+    with pytest.raises(ConfigError, match='--protocol ms changes .* that of MultiImageMixDataset'):
+        apply_protocol(cfg, 'ms')
+
+
+class OwnTTA(SegTTAModel):
+    pass
+
+
+@pytest.mark.parametrize('kind,keeps', [('SegTTAModel', False), ('mmseg.SegTTAModel', False), (OwnTTA, True)])
+def test_other_averages_get_what_they_need(kind, keeps):
+    cfg = load_config(str(ROOT / TOY))
+    cfg.tta_model = dict(type=kind)
+    apply_protocol(cfg, 'ms')
+    assert (cfg.model.type is OwnTTA) == keeps
+    narrow(cfg.model.module)
+    tta = MODELS.build(cfg.model).eval()
+    image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    meta = dict(ori_shape=(64, 64), img_shape=(64, 64), img_path='x.png')
+    view = dict(inputs=[image], data_samples=[SegDataSample(metainfo=meta)])
+    with torch.no_grad():
+        sample, = tta.test_step({key: [value, value] for key, value in view.items()})
+    assert sample.pred_sem_seg.data.shape == (1, 64, 64) and sample.get('seg_logits') is None or keeps
+    cfg = load_config(str(ROOT / TOY))
+    cfg.tta_model = 'x'
+    with pytest.raises(ConfigError, match="tta_model is 'x': allowed"):
+        apply_protocol(cfg, 'ms')

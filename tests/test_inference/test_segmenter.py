@@ -223,6 +223,9 @@ def test_stock_views_keep_no_probabilities(checkpoint, tmp_path):
     cfg = Config.fromfile(ROOT / TOY)
     cfg.tta_model.type = 'SegTTAModel'
     cfg.dump(tmp_path / 'stock.py')
+    Segmenter(checkpoint, str(tmp_path / 'stock.py'), tta=True, probabilities=True)  # averaged by ours
+    cfg.model.type = 'EncoderDecoder'
+    cfg.dump(tmp_path / 'stock.py')
     with pytest.raises(InputError, match="tta_model=dict\\(type='RunningSumTTAModel'\\)"):
         Segmenter(checkpoint, str(tmp_path / 'stock.py'), tta=True, probabilities=True)
 
@@ -287,3 +290,17 @@ def test_mmsegmentations_inferencer_takes_our_configs(checkpoint, segmenter, pat
         np.testing.assert_array_equal(prediction, segmenter(path).mask)
     prediction = inferencer(mmcv.imread(str(paths[0])))['predictions']
     np.testing.assert_array_equal(prediction, segmenter(paths[0]).mask)
+
+
+@pytest.mark.parametrize('change,words', [
+    (lambda cfg: cfg.model.update(test_cfg=dict(mode='slide')), 'model.test_cfg is .*crop_size and stride'),
+    (lambda cfg: cfg.model.update(test_cfg=dict(mode='hole')), 'model.test_cfg is .*hole'),
+    (lambda cfg: cfg.test_dataloader.dataset.pipeline[1].update(typo=1), 'test pipeline of .* cannot be built.*typo'),
+    (lambda cfg: cfg.test_dataloader.dataset.pipeline[0].update(type='LoadImag'), 'cannot be built.*LoadImag'),
+    (lambda cfg: cfg.test_dataloader.dataset.pipeline.pop(), 'has no PackSegInputs')])
+def test_settings_that_cannot_be_used_are_explained(checkpoint, tmp_path, change, words):
+    cfg = Config.fromfile(ROOT / TOY)
+    change(cfg)
+    cfg.dump(tmp_path / 'own.py')
+    with pytest.raises(InputError, match=words):
+        Segmenter(checkpoint, str(tmp_path / 'own.py'))

@@ -349,3 +349,29 @@ def test_nothing_is_left_to_fold_in_our_configs(name, left):
     assert norms(model) == left  # the norm of the last map, which the pyramid pooling takes
     assert all(module.inplace for module in model.modules() if isinstance(module, nn.ReLU))
     assert copy.deepcopy(model).decode_head is not model.decode_head
+
+
+class PredictsWithBoth(MODELS.get('EncoderDecoder')):
+    def encode_decode(self, inputs, batch_img_metas):
+        maps = self.extract_feat(inputs)
+        return sum(head.predict(maps, batch_img_metas, self.test_cfg)
+                   for head in (self.decode_head, self.auxiliary_head))
+
+
+def test_an_auxiliary_head_that_predicts_stays():
+    model = segmentor(dict(PLAIN, **LAST), kind=PredictsWithBoth, auxiliary_head=dict(
+        PLAIN, in_channels=24, in_index=2, channels=16, num_classes=5, norm_cfg=BN))
+    torch.testing.assert_close(logits(fuse(model)), logits(model), rtol=1e-9, atol=1e-9)
+
+
+class OddPadded(nn.Sequential):
+    def forward(self, x):
+        x = self[0](x)
+        return self[1](F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2)))
+
+
+def test_what_runs_otherwise_at_odd_sizes_is_seen():
+    model = with_body(OddPadded(nn.BatchNorm2d(32), nn.Conv2d(32, 32, 2, 2)))
+    fused = fuse(model)
+    for size in ((64, 64), (96, 96)):
+        torch.testing.assert_close(logits(fused, size), logits(model, size), rtol=1e-9, atol=1e-9)
