@@ -162,6 +162,8 @@ def _plan_files(runner: Runner, show_dir: Optional[str], metainfo: Optional[dict
     """Finds a file for each prediction before there is one, or raises a ConfigError; ``metainfo`` is the test set's."""
     dataset = runner.test_dataloader.dataset
     folders = {show_dir: '--show-dir'} if show_dir else {}
+    if show_dir and not any(hasattr(hook, '_test_index') for hook in runner.hooks):  # MMSegmentation 1.2 numbers none
+        plan_targets(dataset, metainfo, flat=True)
     for metric in runner.test_evaluator.metrics:
         if getattr(metric, 'output_dir', None):
             ours = isinstance(metric, ExactIoUMetric)

@@ -49,7 +49,7 @@ def plan_targets(dataset: Dataset, metainfo: Optional[dict] = None, flat: bool =
     clash = _find_clash(names)
     if clash:
         raise ConfigError('{} and {} would both be written to {}.png; rename one, or take them in two runs, with '
-                          'an --out each'.format(*clash))
+                          'a folder each'.format(*clash))
     return {path: Target(osp.splitext(names[path])[0], bool(info.get('reduce_zero_label')), info.get('label_map'),
                          info.get('label_values')) for path, info in infos.items()}
 

@@ -1,6 +1,7 @@
 """What an evaluation writes of joined test sets, of some of the classes, and of folders in folders."""
 import json
 
+import mmseg
 import numpy as np
 import pytest
 import torch
@@ -151,8 +152,12 @@ def test_joined_test_sets_by_each_protocol(tmp_path, protocol):
 
 def test_a_painted_picture_of_each_image_is_kept(tmp_path):
     root = draw(tmp_path / 'data', 'a/s0', 'b/s0', 'c/s0')
-    run(config(root, tmp_path / 'work'), show_dir=tmp_path / 'show')
-    assert len(written(tmp_path / 'show')) == 3
+    try:
+        run(config(root, tmp_path / 'work'), show_dir=tmp_path / 'show')
+    except ConfigError as error:  # MMSegmentation 1.2 would give all the same name
+        assert 's0.jpg would both be written to s0.png' in str(error) and mmseg.__version__ < '1.3'
+    else:
+        assert len(written(tmp_path / 'show')) == 3
 
 
 @pytest.mark.slow
