@@ -11,7 +11,7 @@ from mmseg_inceptionnext.apis import train
 from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.engine.check_settings import check_settings
 from mmseg_inceptionnext.engine.settings import accepted
-from mmseg_inceptionnext.errors import ConfigError, InputError
+from mmseg_inceptionnext.errors import ConfigError, InputError, SampleError
 
 from utils import ROOT, TOY, short_config
 
@@ -56,6 +56,9 @@ TOLD_BY_THE_CHECK = [
     ({'log_processor.windowsize': 3}, ('log_processor.windowsize', MEANT('window_size'))),
     ({'env_cfg.mp_cfg.opencv_threads': 3}, ('env_cfg.mp_cfg.opencv_threads', MEANT('opencv_num_threads'))),
     ({'auto_scale_lr.base_batchsize': 3}, ('auto_scale_lr.base_batchsize', MEANT('base_batch_size'))),
+    ({'val_dataloader.dataset.metainfo': dict(CLASSES=('a', 'b'))}, ('dataset.metainfo.CLASSES', MEANT('classes'))),
+    ({'train_dataloader.dataset.metainfo': dict(clases=('a', 'b'))}, ('dataset.metainfo.clases', MEANT('classes'))),
+    ({'test_dataloader.dataset.metainfo': dict(PALETTE=[])}, ('dataset.metainfo.PALETTE', MEANT('palette'))),
     # types
     ({'model.backbone.type': 'InceptionNext'}, ('model.backbone.type', MEANT('InceptionNeXt'))),
     ({'model.decode_head.type': 'FPNHed'}, ('model.decode_head.type', MEANT('FPNHead'))),
@@ -137,6 +140,24 @@ TOLD_BY_A_TRY = [
 ]
 
 
+FOLDERS = dict(type='FolderDataset', seg_map_suffix='.png', reduce_zero_label=True)
+LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+SMALL = dict(type='Resize', scale=(32, 32))
+PACK = dict(type='PackSegInputs')
+TOLD_BY_A_TRY += [
+    ({'val_dataloader.dataset.pipeline': [*LOAD, SMALL, PACK]}, ('32 x 32', 'put LoadAnnotations after Resize')),
+    ({'val_dataloader.dataset.pipeline': [*LOAD, SMALL, dict(type='CheckLabels'), PACK]},
+     ('32 x 32', 'put LoadAnnotations after Resize')),
+    ({'val_dataloader.dataset.pipeline': [*LOAD, dict(type='RandomCrop', crop_size=(32, 48)), PACK]},
+     ('32 x 48', 'put LoadAnnotations after Resize')),
+    ({'val_dataloader.dataset': dict(FOLDERS, img_suffix='.jpg')}, ('FolderDataset', 'names no classes', 'metainfo=')),
+    ({'val_dataloader.dataset.data_prefix': dict(img_path='images/validation', _delete_=True)},
+     ('LoadAnnotations', 'has no seg_map_path')),
+    ({'train_dataloader.dataset.data_prefix': dict(seg_map_path='annotations/training', _delete_=True)},
+     ('has no img_path', )),
+]
+
+
 def ids(table):
     return [str(options)[:60] for options, _ in table]
 
@@ -155,7 +176,7 @@ def test_the_check_names_what_is_wrong(options, told):
 def test_a_training_names_what_is_wrong_before_its_first_iteration(options, told, toy_root, tmp_path):
     cfg = short_config(toy_root, tmp_path, custom_hooks=[dict(type='NoIteration')])
     cfg.merge_from_dict(options)
-    with pytest.raises((ConfigError, InputError)) as raised:
+    with pytest.raises((ConfigError, InputError, SampleError)) as raised:
         train(cfg)
     assert all(part in str(raised.value) for part in told), raised.value
 

@@ -142,6 +142,7 @@ def _check_free(cfg: Config, splits: Sequence[str]) -> None:
             known = {'img_path', 'seg_map_path', 'img_path2', 'depth_map_path'}
             if is_a(dataset, DATASETS, BaseSegDataset):
                 refuse_unknown(f'{name}.data_prefix', dataset.get('data_prefix') or {}, known, _is_stock(kind))
+                refuse_unknown(f'{name}.metainfo', dataset.get('metainfo') or {}, ('classes', 'palette'), False)
 
 
 def _is_number(value: Any) -> bool:

@@ -108,7 +108,8 @@ def refuse_unknown(name: str, given: Any, known: Collection[str], all_are_known:
     if not isinstance(given, dict):
         raise ConfigError(f'{name} is {given!r}: give its settings, dict(...), with some of {", ".join(sorted(known))}')
     for key in given:
-        hint = nearest(key, known, 0.6 if all_are_known else 0.87)
+        cutoff = 0.6 if all_are_known else 0.87
+        hint = nearest(key, known, cutoff) or nearest(str(key).lower(), known, cutoff)
         if key not in known and (all_are_known or hint):
             raise ConfigError(f'{name}.{key} is no setting{hint}; {name} takes {", ".join(sorted(known))}')
 
