@@ -2,6 +2,7 @@
 import ast
 import difflib
 import inspect
+import linecache
 import os
 import re
 import textwrap
@@ -124,7 +125,8 @@ def _place(error: BaseException) -> Tuple[str, int]:
 def in_a_line(error: BaseException) -> str:
     """Type and text of an error, and where it was raised."""
     lines, (file, number) = str(error).strip().splitlines() or [''], _place(error)
-    text = lines[-1] if lines[0].startswith('Caught ') else f'{type(error).__name__}: {" ".join(lines)}'
+    said = ' '.join(lines) or linecache.getline(file, number).strip()  # an assert without a message has no text
+    text = lines[-1] if lines[0].startswith('Caught ') else f'{type(error).__name__}: {said}'
     return f'{text:.300} ({Path(file).name}, line {number})'
 
 
