@@ -11,7 +11,7 @@ from mmseg_inceptionnext.apis import train
 from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.engine.check_settings import check_settings
 from mmseg_inceptionnext.engine.settings import accepted
-from mmseg_inceptionnext.errors import ConfigError, InputError
+from mmseg_inceptionnext.errors import ConfigError, InputError, SampleError
 
 from utils import ROOT, TOY, short_config
 
@@ -56,6 +56,9 @@ TOLD_BY_THE_CHECK = [
     ({'log_processor.windowsize': 3}, ('log_processor.windowsize', MEANT('window_size'))),
     ({'env_cfg.mp_cfg.opencv_threads': 3}, ('env_cfg.mp_cfg.opencv_threads', MEANT('opencv_num_threads'))),
     ({'auto_scale_lr.base_batchsize': 3}, ('auto_scale_lr.base_batchsize', MEANT('base_batch_size'))),
+    ({'val_dataloader.dataset.metainfo': dict(CLASSES=('a', 'b'))}, ('dataset.metainfo.CLASSES', MEANT('classes'))),
+    ({'train_dataloader.dataset.metainfo': dict(clases=('a', 'b'))}, ('dataset.metainfo.clases', MEANT('classes'))),
+    ({'test_dataloader.dataset.metainfo': dict(PALETTE=[])}, ('dataset.metainfo.PALETTE', MEANT('palette'))),
     # types
     ({'model.backbone.type': 'InceptionNext'}, ('model.backbone.type', MEANT('InceptionNeXt'))),
     ({'model.decode_head.type': 'FPNHed'}, ('model.decode_head.type', MEANT('FPNHead'))),
@@ -102,6 +105,34 @@ TOLD_BY_THE_CHECK = [
     ({'optim_wrapper': 'AdamW'}, ("optim_wrapper is 'AdamW'", 'optim_wrapper=dict(')),
     ({'default_hooks.logger': 'LoggerHook'}, ("default_hooks.logger is 'LoggerHook'", 'dict(type=')),
     ({'test_dataloader.dataset.reduce_zero_label': False}, ('test_dataloader.dataset.reduce_zero_label is False', )),
+    ({'val_evaluator.iou_metrics': []}, ('val_evaluator.iou_metrics is []', 'mIoU, mDice')),
+    ({'val_evaluator.iou_metrics': None}, ('val_evaluator.iou_metrics is None', 'mIoU, mDice')),
+    ({'val_evaluator.iou_metrics': 3}, ('val_evaluator.iou_metrics is 3', 'mIoU, mDice')),
+    ({'default_hooks.checkpoint.save_best': True}, ('default_hooks.checkpoint.save_best is True', 'mIoU')),
+    ({'default_hooks.checkpoint.save_best': [3]}, ('default_hooks.checkpoint.save_best is [3]', 'mIoU')),
+    ({'train_dataloader.batch_size': None}, ('train_dataloader.batch_size is None', 'from 1')),
+    ({'model.data_preprocessor': None}, ('model.data_preprocessor is None', 'SegDataPreProcessor')),
+    ({'train_dataloader.sampler': 'InfiniteSampler'}, ('train_dataloader.sampler is', 'dict(type=')),
+    ({'default_hooks.checkpoint.out_dir': 5}, ('checkpoint.out_dir is 5', 'folder')),
+    ({'default_hooks.checkpoint.filename_tmpl': '{}_{}.pth'}, ('filename_tmpl is', 'one place')),
+    ({'default_hooks.checkpoint.backend_args': dict(backend='nope')}, ('backend_args is', 'local')),
+    ({'log_processor.window_size': 'x'}, ("window_size is 'x'", 'from 1')),
+    ({'train_cfg.dynamic_intervals': [(0, 'x')]}, ('dynamic_intervals is', 'pairs')),
+    ({'val_evaluator.collect_device': 'cpx'}, ("collect_device is 'cpx'", "'gpu'")),
+    ({'model.decode_head.loss_decode.loss_name': 'ce'}, ("loss_name is 'ce'", "holds 'loss'")),
+    ({'model.decode_head.loss_decode.loss_weight': '1'}, ("loss_weight is '1'", 'from 0')),
+    ({'model.decode_head.loss_decode.loss_weight': None}, ('loss_weight is None', 'from 0')),
+    ({'model.decode_head.loss_decode.loss_weight': -1}, ('loss_weight is -1', 'from 0')),
+    ({'model.decode_head.loss_decode.use_sigmoid': 'False'}, ("use_sigmoid is 'False'", 'True or False')),
+    ({'model.decode_head.loss_decode': []}, ('loss_decode is []', 'dict(type=')),
+    ({'model.decode_head.dropout_ratio': -1}, ('dropout_ratio is -1', '0 to 1')),
+    ({'model.decode_head.dropout_ratio': 'much'}, ("dropout_ratio is 'much'", '0 to 1')),
+    ({'model.decode_head.dropout_ratio': 1.5}, ('dropout_ratio is 1.5', '0 to 1')),
+    ({'train_dataloader.dataset.pipeline.0.imdecode_backend': 'cv3'}, ("imdecode_backend is 'cv3'", "'pillow'")),
+    ({'val_dataloader.dataset.pipeline.0.color_type': 'colour'}, ("color_type is 'colour'", 'grayscale')),
+    ({'train_dataloader.num_batch_per_epoch': 0}, ('num_batch_per_epoch is 0', 'from 1')),
+    ({'train_dataloader.dataset': dict(type='RepeatDataset', times=0, dataset=dict(type='ADEChallengeDataset'),
+                                       _delete_=True)}, ('dataset.times is 0', 'from 1')),
     # loops that never end
     ({'train_cfg': dict(type='EpochBasedTrainLoop', max_epochs=2, _delete_=True)}, ('ResumableSampler', 'never ends')),
     ({'train_cfg': dict(by_epoch=True, max_epochs=2, _delete_=True),
@@ -111,7 +142,6 @@ TOLD_BY_THE_CHECK = [
 ]
 
 TOLD_BY_A_TRY = [
-    ({'model.decode_head.dropout_ratio': 'much'}, ('model cannot be used', "'str'")),
     ({'custom_hooks': [dict(type='EMAHook', momentun=.1)]}, ('a hook cannot be used', 'momentun')),
     ({'model.backbone.arch': 'tny'}, ("arch='tny'", "'tiny'")),
     ({'model.backbone.arch.depths': 3}, ('depths=3', 'a list')),
@@ -137,6 +167,34 @@ TOLD_BY_A_TRY = [
 ]
 
 
+FOLDERS = dict(type='FolderDataset', seg_map_suffix='.png', reduce_zero_label=True)
+LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+SMALL = dict(type='Resize', scale=(32, 32))
+PACK = dict(type='PackSegInputs')
+TOLD_BY_A_TRY += [
+    ({'val_dataloader.dataset.pipeline': [*LOAD, SMALL, PACK]}, ('32 x 32', 'put LoadAnnotations after Resize')),
+    ({'val_dataloader.dataset.pipeline': [*LOAD, SMALL, dict(type='CheckLabels'), PACK]},
+     ('32 x 32', 'put LoadAnnotations after Resize')),
+    ({'val_dataloader.dataset.pipeline': [*LOAD, dict(type='RandomCrop', crop_size=(32, 48)), PACK]},
+     ('32 x 48', 'put LoadAnnotations after Resize')),
+    ({'val_dataloader.dataset': dict(FOLDERS, img_suffix='.jpg')}, ('FolderDataset', 'names no classes', 'metainfo=')),
+    ({'val_dataloader.dataset.data_prefix': dict(img_path='images/validation', _delete_=True)},
+     ('LoadAnnotations', 'has no seg_map_path')),
+    ({'train_dataloader.dataset.data_prefix': dict(seg_map_path='annotations/training', _delete_=True)},
+     ('has no img_path', )),
+]
+STOCK = dict(type='IoUMetric', iou_metrics=['mIoU'])
+BEST = 'default_hooks.checkpoint.save_best'
+TOLD_BY_A_TRY += [
+    ({'val_evaluator': dict(STOCK, _delete_=True), BEST: 'mIou'}, ("save_best='mIou'", MEANT('mIoU'))),
+    ({'val_evaluator': [STOCK, dict(STOCK, prefix='b')], BEST: ['mIoU', 'b/mAc'],
+      'default_hooks.checkpoint.rule': 'greater'}, ("='b/mAc'", MEANT('b/mAcc'))),
+    ({'val_evaluator': dict(type='Evaluator', metrics=[STOCK], _delete_=True), BEST: 'mDice'}, ("save_best='mDice'", )),
+    ({'val_evaluator.prefix': 'val', BEST: 'mIoU'}, ("save_best='mIoU'", 'val/mIoU')),
+    ({'custom_hooks': [dict(type='CheckpointHook', save_best='mIou', rule='greater')]}, ("save_best='mIou'", )),
+]
+
+
 def ids(table):
     return [str(options)[:60] for options, _ in table]
 
@@ -155,7 +213,7 @@ def test_the_check_names_what_is_wrong(options, told):
 def test_a_training_names_what_is_wrong_before_its_first_iteration(options, told, toy_root, tmp_path):
     cfg = short_config(toy_root, tmp_path, custom_hooks=[dict(type='NoIteration')])
     cfg.merge_from_dict(options)
-    with pytest.raises((ConfigError, InputError)) as raised:
+    with pytest.raises((ConfigError, InputError, SampleError)) as raised:
         train(cfg)
     assert all(part in str(raised.value) for part in told), raised.value
 

@@ -53,8 +53,9 @@ def train(cfg: Config,
 
     Args:
         cfg: a full config, see :func:`load_config`.
-        resume: go on from the newest complete checkpoint in ``cfg.work_dir``, or from this file. Where there is none
-            yet, training starts at the beginning, with the weights of ``cfg.load_from`` if it names any.
+        resume: go on from the newest complete checkpoint in ``cfg.work_dir``, which ``cfg.resume`` asks for, too, or
+            from this file. Where there is none yet, training starts at the beginning, with the weights of
+            ``cfg.load_from`` if it names any.
         amp: ``fp16`` or ``bf16`` to train in mixed precision, the first with dynamic loss scaling; see
             :class:`AutocastOptimWrapper`.
         auto_scale_lr: scale the learning rate linearly from the recipe's batch to this run's.
@@ -86,6 +87,7 @@ def train(cfg: Config,
     place = _where_checkpoints_are(cfg)
     with _alone_in_folders(cfg), safe_checkpoints(trust_checkpoint), full_disk_explained(
             cfg.work_dir, lambda: f'Make room. {what_resumes(*place)}'):
+        resume = resume or bool(cfg.get('resume'))
         resumed = choose_checkpoint(*place) if resume is True else resume
         cfg.resume, cfg.load_from = bool(resumed), resumed or cfg.get('load_from')
         runner = build_runner(cfg)

@@ -11,7 +11,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 
-from mmseg_inceptionnext.errors import BrokenSampleError, InputError, MissingDatasetError, SampleError
+from mmseg_inceptionnext.errors import BrokenSampleError, ConfigError, InputError, MissingDatasetError, SampleError
 
 from .files import CHECKED, broken, load, why_unreadable
 from .label_table import Color, LabelTable, LoadLabels, use_table
@@ -118,6 +118,7 @@ class FolderDataset(BaseSegDataset):
         Raises:
             MissingDatasetError: if a folder is missing or holds no image with ``img_suffix``.
             InputError: if two files may be the image of a label, or the label of an image.
+            ConfigError: if ``data_prefix`` names no folder of images.
         """
         for folder in filter(None, self.data_prefix.values()):
             if not isdir(folder, backend_args=self.backend_args):
@@ -130,6 +131,9 @@ class FolderDataset(BaseSegDataset):
 
     def _pairs(self) -> List[dict]:
         """As ``BaseSegDataset.load_data_list``, in the same order, for several suffixes and names of either case."""
+        if 'img_path' not in self.data_prefix:
+            raise ConfigError(f'{type(self).__name__}: data_prefix={self.data_prefix!r} has no img_path: add the '
+                              'folder of the images')
         folder, suffixes = self.data_prefix['img_path'], suffixes_of(self.img_suffix, 'img_suffix')
         is_listed = bool(self.ann_file) and not osp.isdir(self.ann_file)
         found = self._listed(folder, suffixes) if is_listed else self._in_folder(folder, suffixes)
@@ -241,6 +245,7 @@ class FolderDataset(BaseSegDataset):
         Raises:
             BrokenSampleError: if a file is broken, or with ``on_error='skip'`` those of many samples in a row.
             LabelError: if a label does not fit the image or the settings of the dataset.
+            SampleError: if a step loads labels, and ``data_prefix`` names no folder of them.
         """
         if not -len(self) <= idx < len(self):
             raise IndexError(f'sample {idx} of {len(self)}')  # which ends a loop over the data set
@@ -272,6 +277,10 @@ class FolderDataset(BaseSegDataset):
                 if isinstance(error, OSError) and error.filename == info.get(key, ''):
                     raise broken(info[key], f'cannot be opened: {error.strerror}') from error
             for key, loader in _loaders(self.pipeline):
+                if key not in info:
+                    raise SampleError(
+                        f'{type(self).__name__}: the pipeline has {type(loader).__name__}, and data_prefix='
+                        f'{self.data_prefix!r} has no {key}: add its folder, or take that step out') from error
                 problem = why_unreadable(info[key], loader)
                 if problem:
                     raise broken(info[key], problem) from error

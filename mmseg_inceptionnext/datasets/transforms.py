@@ -36,7 +36,9 @@ class CheckLabels(BaseTransform):
             return results
         num_classes = self.num_classes or results.get('num_classes')
         ignore_index = results.get('ignore_index', 255) if self.ignore_index is None else self.ignore_index
-        problem = shape_problem(label, results.get('ori_shape'))
+        now = results.get('img_shape')  # after a Resize of both, the label has the size of the image as it is then
+        fits = now is not None and label.shape == tuple(now[:2])
+        problem = shape_problem(label, None if fits else results.get('ori_shape'))
         if not problem and num_classes:
             problem = range_problem(label, num_classes, ignore_index, results.get('reduce_zero_label', False))
         if problem:

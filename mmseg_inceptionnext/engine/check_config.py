@@ -1,11 +1,15 @@
 """Checks that the parts of a config agree before a run."""
+from typing import Any
+
 from mmengine.config import Config
+from mmseg.evaluation import IoUMetric
+from mmseg.registry import METRICS
 
 from mmseg_inceptionnext.config import dataset_metainfo, metainfo_of
 from mmseg_inceptionnext.datasets.check.settings import compare_classes, compare_ignore_index, refuse_skipping
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.evaluation import find_measured, is_known
-from mmseg_inceptionnext.parts import find_datasets
+from mmseg_inceptionnext.parts import find_datasets, is_a, numbered, type_name
 
 
 def check_datasets(cfg: Config, *splits: str) -> None:
@@ -24,11 +28,21 @@ def check_datasets(cfg: Config, *splits: str) -> None:
     for split in splits:
         for name, dataset in find_datasets(cfg, split) if cfg.get(f'{split}_dataloader') else ():
             problems = [*refuse_skipping(split, name, dataset)]
+            classes = dataset_metainfo(name, dataset).get('classes')
             if split == 'train':
                 problems += compare_ignore_index(cfg, split, name, dataset.get('ignore_index', 255))
-                problems += compare_classes(cfg, len(dataset_metainfo(name, dataset).get('classes') or ()) or None)
+                problems += compare_classes(cfg, len(classes or ()) or None)
+            elif not classes and _counts_classes(cfg.get(f'{split}_evaluator')):
+                raise ConfigError(f'{name}, {type_name(dataset)}, names no classes, and {split}_evaluator measures '
+                                  "each: add metainfo=dict(classes=('road', 'tree', ...)) to it")
             for problem in problems:
                 raise ConfigError(f'{problem.path} {problem.message}')
+
+
+def _counts_classes(evaluator: Any) -> bool:
+    metrics = [metric for _, given in numbered('', evaluator) if isinstance(given, dict)
+               for _, metric in numbered('', given.get('metrics', given))]
+    return any(isinstance(metric, dict) and is_a(metric, METRICS, IoUMetric) for metric in metrics)
 
 
 def check_save_best(cfg: Config) -> None:

@@ -31,6 +31,7 @@ from mmseg_inceptionnext.datasets.check.settings import compare_reduce_zero_labe
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.parts import class_of, find_datasets, is_a, numbered, type_name
 
+from .allowed import NEVER_NONE, rules_of_part, rules_of_sections
 from .config_parts import LAYERS, Part, hooks_of, parts_of
 from .settings import accepted, names_of, nearest, refuse_unknown, takes_numbers_only
 
@@ -53,7 +54,7 @@ def check_settings(cfg: Config, *splits: str) -> None:
     """Stops before a setting that would be taken silently, or fail where nothing names it; warns of doubtful ones.
 
     Args:
-        cfg: a full config.
+        cfg: a full config; sections of it that are None are taken out.
         splits: those that run, ``train`` and ``val``, or ``test``; those without a dataloader are left out.
 
     Raises:
@@ -61,6 +62,7 @@ def check_settings(cfg: Config, *splits: str) -> None:
             or data sets of one kind count their labels in two ways.
     """
     init_default_scope(cfg.get('default_scope') or 'mmseg')
+    _leave_out_none(cfg)
     splits = tuple(split for split in splits if split == 'train' or cfg.get(f'{split}_dataloader'))
     if not splits:
         return
@@ -68,12 +70,16 @@ def check_settings(cfg: Config, *splits: str) -> None:
     for name in [*needed, *(name for name in ('default_hooks', *FREE) if cfg.get(name) is not None)]:
         if not isinstance(cfg.get(name), dict):
             raise ConfigError(f'{name} is {cfg.get(name)!r}: give its settings, {name}=dict(...)')
-    for part in parts_of(cfg, splits):
+    parts = list(parts_of(cfg, splits))
+    for part in parts:
         _check_part(part)
     _check_free(cfg, splits)
-    for name, is_allowed, allowed in _values(cfg, splits):
-        value = _value(cfg, name)
-        if value is not None and not is_allowed(value):
+    rules = [rule for part in parts if isinstance(part.settings, dict) and _is_stock(
+        class_of(part.settings, part.registry, part.default)) for rule in rules_of_part(part)]
+    for name, is_allowed, allowed in [*_values(cfg, splits), *rules_of_sections(cfg, splits), *rules]:
+        value, (parent, _, key) = _value(cfg, name), name.rpartition('.')
+        is_none = value is None and key in NEVER_NONE and key in (_value(cfg, parent) or ())
+        if (is_none or value is not None) and not is_allowed(value):
             raise ConfigError(f'{name} is {value!r}: allowed is {allowed}')
     _check_slide(cfg)
     _check_ends(cfg, splits)
@@ -83,6 +89,17 @@ def check_settings(cfg: Config, *splits: str) -> None:
         print_log(f'{problem.path} {problem.message}', logger='current', level=logging.WARNING)
     for line in _doubts(cfg, splits):
         print_log(line, logger='current', level=logging.WARNING)
+
+
+def _leave_out_none(cfg: Config) -> None:
+    """Takes out the sections, and the hooks that are none of MMEngine's defaults, that are None: as if not set."""
+    for name in ('default_hooks', *FREE):
+        if name in cfg and cfg[name] is None:
+            cfg.pop(name)
+    hooks = cfg.get('default_hooks')
+    for name in [name for name, hook in hooks.items() if hook is None] if isinstance(hooks, dict) else ():
+        if name not in HOOK_NAMES - {'visualization'}:
+            hooks.pop(name)
 
 
 def _check_part(part: Part) -> None:
@@ -142,6 +159,7 @@ def _check_free(cfg: Config, splits: Sequence[str]) -> None:
             known = {'img_path', 'seg_map_path', 'img_path2', 'depth_map_path'}
             if is_a(dataset, DATASETS, BaseSegDataset):
                 refuse_unknown(f'{name}.data_prefix', dataset.get('data_prefix') or {}, known, _is_stock(kind))
+                refuse_unknown(f'{name}.metainfo', dataset.get('metainfo') or {}, ('classes', 'palette'), False)
 
 
 def _is_number(value: Any) -> bool:
@@ -154,6 +172,11 @@ def _is_whole(value: Any, least: int = 1) -> bool:
 
 def _is_pair(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_whole, value))
+
+
+def _are_iou_metrics(value: Any) -> bool:
+    found = value if isinstance(value, (list, tuple)) else [value]
+    return bool(found) and all(one in IOU_METRICS for one in found)
 
 
 def _value(cfg: Any, name: str) -> Any:
@@ -183,8 +206,7 @@ def _values(cfg: Config, splits: Sequence[str]) -> Iterator[Tuple[str, Callable[
     for split in splits:
         for name, metric in numbered(f'{split}_evaluator', cfg.get(f'{split}_evaluator')):
             if isinstance(metric, dict) and is_a(metric, METRICS, IoUMetric):
-                yield (f'{name}.iou_metrics', lambda given: all(one in IOU_METRICS for one in given) if isinstance(
-                    given, (list, tuple)) else given in IOU_METRICS, f'one or more of {", ".join(IOU_METRICS)}')
+                yield (f'{name}.iou_metrics', _are_iou_metrics, f'one or more of {", ".join(IOU_METRICS)}')
         yield (f'{split}_dataloader.batch_size', *count)
         yield f'{split}_dataloader.num_workers', lambda number: _is_whole(number, 0), 'a whole number from 0'
     if 'train' in splits:
@@ -263,6 +285,6 @@ def _doubts(cfg: Config, splits: Sequence[str]) -> Iterator[str]:
         if isinstance(scheduler, dict) and 'type' in scheduler and scheduler.get('by_epoch', True):
             yield f'{name} counts epochs, of which {kind.__name__} has one, so it changes nothing: set by_epoch=False'
     for name, hook in (cfg.get('default_hooks') or {}).items():
-        if hook and is_a(hook, HOOKS, CheckpointHook) and hook.get('by_epoch', True):
+        if isinstance(hook, dict) and is_a(hook, HOOKS, CheckpointHook) and hook.get('by_epoch', True):
             yield (f'default_hooks.{name} counts epochs, of which {kind.__name__} has one, so it saves at the end '
                    'only: set by_epoch=False')

@@ -2,6 +2,7 @@
 import ast
 import difflib
 import inspect
+import linecache
 import os
 import re
 import textwrap
@@ -108,7 +109,8 @@ def refuse_unknown(name: str, given: Any, known: Collection[str], all_are_known:
     if not isinstance(given, dict):
         raise ConfigError(f'{name} is {given!r}: give its settings, dict(...), with some of {", ".join(sorted(known))}')
     for key in given:
-        hint = nearest(key, known, 0.6 if all_are_known else 0.87)
+        cutoff = 0.6 if all_are_known else 0.87
+        hint = nearest(key, known, cutoff) or nearest(str(key).lower(), known, cutoff)
         if key not in known and (all_are_known or hint):
             raise ConfigError(f'{name}.{key} is no setting{hint}; {name} takes {", ".join(sorted(known))}')
 
@@ -123,7 +125,8 @@ def _place(error: BaseException) -> Tuple[str, int]:
 def in_a_line(error: BaseException) -> str:
     """Type and text of an error, and where it was raised."""
     lines, (file, number) = str(error).strip().splitlines() or [''], _place(error)
-    text = lines[-1] if lines[0].startswith('Caught ') else f'{type(error).__name__}: {" ".join(lines)}'
+    said = ' '.join(lines) or linecache.getline(file, number).strip()  # an assert without a message has no text
+    text = lines[-1] if lines[0].startswith('Caught ') else f'{type(error).__name__}: {said}'
     return f'{text:.300} ({Path(file).name}, line {number})'
 
 

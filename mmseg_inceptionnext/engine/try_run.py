@@ -11,7 +11,7 @@ import torch
 from mmengine.dataset import DefaultSampler
 from mmengine.dist import get_world_size
 from mmengine.evaluator import DumpResults
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.runner.amp import autocast
@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Subset
 from mmseg_inceptionnext.checkpoints.compare import unwrap
 from mmseg_inceptionnext.errors import ConfigError, UserError
 from mmseg_inceptionnext.evaluation import ExactIoUMetric
+from mmseg_inceptionnext.parts import numbered
 
 from .channels import no_label, why_not
 from .settings import in_a_line, keeps_traceback, nearest
@@ -173,7 +174,7 @@ def _copied(metric: Any) -> Any:
 
 def _measured(metric: IoUMetric) -> Set[str]:
     """The names of what a metric gives."""
-    names = [name for key in metric.metrics for name in ExactIoUMetric.MEASURED.get(key, ())]
+    names = [name for _, key in numbered('', metric.metrics) for name in ExactIoUMetric.MEASURED.get(key, ())]
     found = {'aAcc', *(f'm{name}' for name in names)}
     if isinstance(metric, ExactIoUMetric):
         found |= {f'{name}/{one}' for name in names for one in (metric.dataset_meta or {}).get('classes') or ()}
@@ -188,11 +189,14 @@ def _refuse_unmeasured(runner: Runner) -> None:
     names = set().union(*map(_measured, metrics))
     schedulers = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
     for waiting in [*runner.hooks, *schedulers]:
-        monitored = getattr(waiting, 'monitor', None)
-        if isinstance(monitored, str) and monitored not in names:
-            means = sorted(name for name in names if '/' not in name) or sorted(names)
-            raise ConfigError(f'{type(waiting).__name__} has monitor={monitored!r}, which is not measured'
-                              f'{nearest(monitored, names)}: val_evaluator gives {", ".join(means)}')
+        found = [('monitor', getattr(waiting, 'monitor', None))]
+        if isinstance(waiting, CheckpointHook) and waiting.save_best:
+            found += [('save_best', key) for key in waiting.key_indicators if key != 'auto']
+        for setting, key in found:
+            if isinstance(key, str) and key not in names:
+                means = sorted(name for name in names if '/' not in name) or sorted(names)
+                raise ConfigError(f'{type(waiting).__name__} has {setting}={key!r}, which is not measured'
+                                  f'{nearest(key, names)}: val_evaluator gives {", ".join(means)}')
 
 
 def _refuse_endless(split: str, batch_idx: int, loader: DataLoader) -> None:

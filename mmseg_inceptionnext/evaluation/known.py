@@ -5,7 +5,7 @@ from typing import List, Sequence
 from mmseg.registry import METRICS
 
 from mmseg_inceptionnext.errors import ConfigError
-from mmseg_inceptionnext.parts import class_of, is_a
+from mmseg_inceptionnext.parts import class_of, is_a, numbered
 
 from .metrics import ExactIoUMetric
 
@@ -37,7 +37,7 @@ def find_measured(key: str, evaluator: dict, classes: Sequence[str]) -> str:
         return key
     kind = class_of(evaluator, METRICS)
     prefix = f'{evaluator["prefix"]}/' if evaluator.get('prefix') else ''
-    of_class = list(dict.fromkeys(name for measured in evaluator.get('iou_metrics', ['mIoU'])
+    of_class = list(dict.fromkeys(name for _, measured in numbered('', evaluator.get('iou_metrics', ['mIoU']))
                                   for name in kind.MEASURED.get(measured, ())))
     means = [f'{prefix}{name}' for name in ('aAcc', *(f'm{name}' for name in of_class))]
     metric, _, wanted = key[len(prefix):].partition('/')

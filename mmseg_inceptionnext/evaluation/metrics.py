@@ -13,7 +13,7 @@ from PIL import Image
 from prettytable import PrettyTable
 from torch import Tensor
 
-from mmseg_inceptionnext.errors import LabelError
+from mmseg_inceptionnext.errors import ConfigError, LabelError
 
 from .predictions import Target, label_values
 from .report import ClassReport
@@ -53,6 +53,7 @@ class ExactIoUMetric(IoUMetric):
         Raises:
             LabelError: if a label is neither a class nor ``ignore_index``, or a prediction is no class; the stock
                 metric would count such a pixel as wrong, or not at all.
+            ConfigError: if a label has not the size of its image's file.
         """
         classes = len(self.dataset_meta['classes'])
         for sample in data_samples:
@@ -83,6 +84,12 @@ class ExactIoUMetric(IoUMetric):
     def _check_range(self, sample: dict) -> None:
         classes = len(self.dataset_meta['classes'])
         label, prediction = sample['gt_sem_seg']['data'], sample['pred_sem_seg']['data']
+        if label.shape[-2:] != prediction.shape[-2:]:
+            raise ConfigError(
+                '{}: the label has {} x {} pixels (H x W), the prediction, which is of the size of the file, {} x {}. '
+                'An evaluation needs the label as its file has it: put LoadAnnotations after Resize, RandomCrop and '
+                'whatever else changes sizes in the pipeline, or make the label as large as its image'.format(
+                    sample['img_path'], *label.shape[-2:], *prediction.shape[-2:]))
         if prediction.max() >= classes:
             raise LabelError(
                 f'{sample["img_path"]}: class {int(prediction.max())} is predicted, the dataset names {classes} '

@@ -20,7 +20,7 @@ def compare_classes(cfg: dict, num_classes: Optional[int]) -> Iterator[Problem]:
         found = head.get('num_classes', num_classes)
         if num_classes is not None and found != num_classes:
             yield Problem('error', 'classes of the model', f'{name}.num_classes',
-                          f'is {found}, but the dataset names {num_classes} classes')
+                          f'is {found!r}, but the dataset names {num_classes} classes')
 
 
 def compare_ignore_index(cfg: dict, split: str, name: str, ignore_index: int) -> Iterator[Problem]:
