@@ -125,7 +125,7 @@ TOLD_BY_THE_CHECK = [
     ({'model.decode_head.loss_decode.loss_weight': -1}, ('loss_weight is -1', 'from 0')),
     ({'model.decode_head.loss_decode.use_sigmoid': 'False'}, ("use_sigmoid is 'False'", 'True or False')),
     ({'model.decode_head.loss_decode': []}, ('loss_decode is []', 'dict(type=')),
-    ({'model.decode_head.dropout_ratio': -1}, ('dropout_ratio is -1', '0 to 1')),
+    ({'model.decode_head.dropout_ratio': -.5}, ('dropout_ratio is -0.5', '0 to 1')),
     ({'model.decode_head.dropout_ratio': 'much'}, ("dropout_ratio is 'much'", '0 to 1')),
     ({'model.decode_head.dropout_ratio': 1.5}, ('dropout_ratio is 1.5', '0 to 1')),
     ({'train_dataloader.dataset.pipeline.0.imdecode_backend': 'cv3'}, ("imdecode_backend is 'cv3'", "'pillow'")),

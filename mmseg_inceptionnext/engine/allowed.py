@@ -60,8 +60,9 @@ def rules_of_sections(cfg: Config, splits: Sequence[str]) -> Iterator[Rule]:
     for name, head in numbered('model.decode_head', cfg.model.get('decode_head')):
         if not isinstance(head, dict):
             continue
-        yield (f'{name}.dropout_ratio', lambda ratio: isinstance(ratio, (int, float)) and 0 <= ratio <= 1,
-               'a number from 0 to 1')
+        yield (f'{name}.dropout_ratio',
+               lambda ratio: isinstance(ratio, (int, float)) and (0 <= ratio <= 1 or ratio == -1),
+               'a number from 0 to 1, or -1 for none')
         yield f'{name}.loss_decode', lambda given: given not in ([], ()), 'dict(type=...), or a list of such'
 
 
