@@ -208,7 +208,7 @@ def test_the_check_names_what_is_wrong(options, told):
 
 
 @pytest.mark.parametrize('options, told', [  # each builds a run
-    case if i % 3 == 0 else pytest.param(*case, marks=pytest.mark.slow) for i, case in enumerate(TOLD_BY_A_TRY)],
+    case if i % 6 == 0 else pytest.param(*case, marks=pytest.mark.slow) for i, case in enumerate(TOLD_BY_A_TRY)],
     ids=ids(TOLD_BY_A_TRY))
 def test_a_training_names_what_is_wrong_before_its_first_iteration(options, told, toy_root, tmp_path):
     cfg = short_config(toy_root, tmp_path, custom_hooks=[dict(type='NoIteration')])
@@ -225,6 +225,7 @@ class NoIteration(Hook):
         raise AssertionError('an iteration began')
 
 
+@pytest.mark.slow
 def test_what_the_configs_set_is_known():
     assert len(CONFIGS) > 40
     for path in CONFIGS:

@@ -92,6 +92,7 @@ def test_nothing_changes(toy_root, tmp_path, monkeypatch):
     assert all(torch.equal(value, without['model'][key]) for key, value in with_try['model'].items())
 
 
+@pytest.mark.slow
 def test_a_wrong_number_of_channels_is_told(toy_root, tmp_path):
     for name, change, told in (
             ('aspp', dict(in_channels=32), r'model.decode_head.in_channels is 32, .*in_index=3 have 48 channels'),
@@ -186,6 +187,7 @@ def mixed_root(toy_root, tmp_path):
     return root
 
 
+@pytest.mark.slow
 def test_a_validation_of_images_of_several_sizes(mixed_root, tmp_path):
     told = r'different sizes.*val_dataloader.batch_size=1'
     with pytest.raises(ConfigError, match=told):
@@ -230,6 +232,7 @@ def test_a_fault_of_ours_keeps_its_traceback(toy_root, tmp_path, monkeypatch):
         train(config(toy_root, tmp_path))
 
 
+@pytest.mark.slow
 def test_what_is_doubtful_is_told(toy_root, tmp_path, monkeypatch):
     lines = []
     monkeypatch.setattr('mmseg_inceptionnext.engine.check_settings.print_log', lambda line, **_: lines.append(line))

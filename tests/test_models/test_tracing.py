@@ -106,7 +106,8 @@ def test_torchscript_leaves_out_what_is_for_a_cpu_or_deterministic():
 
 
 @pytest.mark.skipif(not hasattr(torch.compiler, 'is_compiling'), reason='this PyTorch cannot tell that it exports')
-@pytest.mark.parametrize('head', [pytest.param('stock', marks=pytest.mark.slow), 'fast'])
+@pytest.mark.parametrize('head', ['stock', 'fast'])
+@pytest.mark.slow
 def test_torch_export(head):
     model, free = build(head), {0: torch.export.Dim('n', max=8)}
     with torch.no_grad():
