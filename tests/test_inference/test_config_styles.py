@@ -76,7 +76,8 @@ def images(toy_root):
 
 
 @pytest.mark.parametrize('style', ['lazy', *(
-    pytest.param(style, marks=pytest.mark.slow) for style in ('joined_0', 'joined_1', 'lazy_joined_0', 'lazy_joined_1'))])
+    pytest.param(style, marks=pytest.mark.slow) for style in (
+        'joined_0', 'joined_1', 'lazy_joined_0', 'lazy_joined_1'))])
 def test_every_door_of_inference(styles, images, tmp_path, style):
     content = torch.load(styles / 'plain.pth', weights_only=False)
     content['meta'] = dict(cfg=Config.fromfile(styles / f'{style}.py').pretty_text)  # which names the classes, too
