@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import SyncBatchNorm
 
 from mmseg_inceptionnext.analysis.stock import stock_model_cfg
 from mmseg_inceptionnext.config import load_config
-from mmseg_inceptionnext.engine.check_config import check_datasets
+from mmseg_inceptionnext.engine.check import check_datasets
 from mmseg_inceptionnext.errors import ConfigError
 
 from utils import ROOT, TOY, randomise, total_loss

@@ -45,8 +45,9 @@ def files(toy_root, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize('door', ['infer', 'test', *(
-    pytest.param(door, marks=pytest.mark.slow) for door in ('check', 'publish', 'pretrained', 'resume', 'load_from'))])
+@pytest.mark.parametrize('door', ['infer', *(
+    pytest.param(door, marks=pytest.mark.slow)
+    for door in ('test', 'check', 'publish', 'pretrained', 'resume', 'load_from'))])
 def test_nothing_but_a_sentence_comes_of_it(files, toy_root, tmp_path, door):
     result = run(sys.executable, __file__, door, files, toy_root, cwd=tmp_path, TMPDIR=tmp_path)
     found = json.loads(result.stdout.splitlines()[-1])

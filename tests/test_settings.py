@@ -9,8 +9,8 @@ from mmseg.registry import HOOKS, MODELS
 
 from mmseg_inceptionnext.apis import train
 from mmseg_inceptionnext.config import load_config
-from mmseg_inceptionnext.engine.check_settings import check_settings
-from mmseg_inceptionnext.engine.settings import accepted
+from mmseg_inceptionnext.engine.check.settings import check_settings
+from mmseg_inceptionnext.engine.check.signatures import accepted
 from mmseg_inceptionnext.errors import ConfigError, InputError, SampleError
 
 from utils import ROOT, TOY, short_config

@@ -115,6 +115,7 @@ def test_only_known_lines_are_left_out(capfd):
     assert capfd.readouterr() == ('', 'Could not import the operators\n')
 
 
+@pytest.mark.slow
 def test_a_broken_library_is_an_import_error_also_of_the_report(tmp_path):
     """MMSegmentation 1.2 imports with mmcv-lite, but its models do not."""
     (tmp_path / 'mmseg').mkdir()

@@ -7,7 +7,7 @@ from pathlib import Path
 from mmseg_inceptionnext.apis.make_config import Options, make_config, plot
 from mmseg_inceptionnext.cli import run_tool
 
-BASES = Path(__file__).resolve().parents[1] / 'configs/_base_'
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 
 
 def share(text):
@@ -43,7 +43,7 @@ def main():
     args = vars(parse_args())
     picture = args.pop('plot')
     command = shlex.join(['python', 'tools/make_config.py', *sys.argv[1:]])
-    text, _, found = make_config(Options(bases=str(BASES), command=command, **args))
+    text, _, found = make_config(Options(configs=str(CONFIGS), command=command, **args))
     print(text)
     print(f'written: {args["out"]}; train with: python tools/train.py {shlex.quote(args["out"])}')
     if picture:

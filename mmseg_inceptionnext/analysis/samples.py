@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from mmseg_inceptionnext.datasets.labels import label_error, range_problem
-from mmseg_inceptionnext.engine.settings import built_from
+from mmseg_inceptionnext.engine.check import built_from
 from mmseg_inceptionnext.errors import ConfigError, InputError
 from mmseg_inceptionnext.inference.overlay import draw_overlay
 

@@ -20,13 +20,11 @@ from mmseg_inceptionnext.checkpoints.files import full_disk_explained
 from mmseg_inceptionnext.config import make_writable, metainfo_of
 from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
 from mmseg_inceptionnext.engine import build_runner
-from mmseg_inceptionnext.engine.check_config import check_datasets
-from mmseg_inceptionnext.engine.check_settings import check_settings
+from mmseg_inceptionnext.engine.check import check_datasets, check_settings, explained
+from mmseg_inceptionnext.engine.check.signatures import accepted
 from mmseg_inceptionnext.engine.console import timed
 from mmseg_inceptionnext.engine.hooks import CompleteCheckpointHook, FuseHook
 from mmseg_inceptionnext.engine.runner import lost_worker_explained
-from mmseg_inceptionnext.engine.settings import accepted
-from mmseg_inceptionnext.engine.try_run import explained
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.evaluation import ExactIoUMetric, is_known, write_report
 from mmseg_inceptionnext.evaluation.predictions import ambiguous_classes, plan_targets, refuse_data_folders

@@ -1,5 +1,4 @@
 """Writes a config for a folder of images and labels of one's own."""
-import os
 import os.path as osp
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
@@ -10,6 +9,7 @@ from prettytable import PrettyTable
 from tqdm import tqdm
 
 from mmseg_inceptionnext.checkpoints.files import AtomicBackend
+from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.datasets.own_data import (
     Assignment,
     Labels,
@@ -21,22 +21,9 @@ from mmseg_inceptionnext.datasets.own_data import (
     read_labels,
 )
 from mmseg_inceptionnext.errors import InputError
-from mmseg_inceptionnext.models import InceptionNeXt
+from mmseg_inceptionnext.models.backbones.metanext import TRUNC_NORMAL
 
-WEIGHTS = 'https://github.com/sail-sg/inceptionnext/releases/download/model/inceptionnext_{}.pth'
-
-
-class Recipe(NamedTuple):
-    """What a head is trained with on ADE20K."""
-    lr: float
-    batch_size: int
-    weight_decay: float
-    drop_path_rate: Dict[str, float]
-
-
-RECIPES = dict(upernet=Recipe(6e-5, 16, 0.01, dict(a=0.1, t=0.2, s=0.3, b=0.4)),
-               fpn=Recipe(2e-4, 32, 1e-4, dict(a=0.1, t=0.1, s=0.2, b=0.3)))
-FROM_SCRATCH = Recipe(2e-3, 8, 0.01, dict(a=0., t=0.1, s=0.2, b=0.3))  # as configs/_base_/schedules/adamw_800.py
+SCRATCH_RATE = 2e-3 / 8  # learning rate for each image of a batch, as in configs/_base_/schedules/adamw_800.py
 CROP, STRIDE = 512, 32  # the largest crop, and what its sides are multiples of, in pixels
 EPOCHS, FEWEST, MOST = 128, 1000, 160000  # 160 000 iterations of 16 images are 127 epochs of ADE20K
 LARGE = 4  # times the crop: sides from which on images are predicted in windows
@@ -47,7 +34,7 @@ class Options(NamedTuple):
     """What is asked for; see ``tools/make_config.py``."""
     data: str
     out: str
-    bases: str  # folder of the project's configs/_base_
+    configs: str  # folder of the project's configs
     command: str
     classes: Optional[str] = None
     head: str = 'upernet'
@@ -132,47 +119,42 @@ def _size(path: str) -> Tuple[int, int]:
 
 
 def _write(options: Options, found: Found, lists: Dict[str, str]) -> Tuple[str, List[str]]:
-    layout, assignment = found.layout, found.assignment
-    crop, batch, iterations = _crop(found.sizes), _batch(options, found), 0
-    train = layout.splits['train'].names
+    """The text of the config, a leaf of the recipe for ADE20K with that head and size, and what it settles."""
+    base = osp.join(osp.abspath(options.configs), f'{options.head}_inceptionnext_{options.arch}_ade20k.py')
+    recipe, layout, train = load_config(base), found.layout, found.layout.splits['train'].names
+    crop, batch = _crop(found.sizes), _batch(found, recipe.auto_scale_lr.base_batch_size)
     iterations = int(np.clip(round(EPOCHS * len(train) / batch, -2), FEWEST, MOST))
-    recipe = FROM_SCRATCH if options.pretrained == 'none' and not options.load_from else RECIPES[options.head]
+    starts_at_random = options.pretrained == 'none' and not options.load_from
+    rate = batch * (SCRATCH_RATE if starts_at_random else
+                    recipe.optim_wrapper.optimizer.lr / recipe.auto_scale_lr.base_batch_size)
     height, width = (int(side) for side in np.median(found.sizes, axis=0))
-    long, short = max(height, width), min(height, width)
-    interval = max(1, iterations // 10)
-    bases = [f'models/{options.head}_inceptionnext.py', 'datasets/ade20k.py', 'schedules/adamw_160k.py',
-             'default_runtime.py']
-    base_folder = osp.relpath(options.bases, osp.dirname(osp.abspath(options.out))).replace(os.sep, '/')
-    base_folder = base_folder if not base_folder.startswith('../../..') else osp.abspath(options.bases)
+    interval, loading = max(1, iterations // 10), 'num_workers=2'
+    warm_up = min(1500, interval)
     lines = [f'# Written by: {options.command}',
              f'# {len(train)} images to train on, {len(layout.splits["val"].names)} for validation, of {width} x '
              f'{height} pixels in the median.',
-             f'_base_ = [{", ".join(repr(osp.join(base_folder, base)) for base in bases)}]',
-             f'data_root = {osp.abspath(layout.root)!r}', *_data(layout, assignment),
+             f'_base_ = {base!r}', f'data_root = {osp.abspath(layout.root)!r}', *_data(layout, found.assignment),
              'train_pipeline = _base_.train_pipeline',
-             f'train_pipeline[3].update(scale={long, short}, ratio_range=(0.5, 2.0))  # RandomResize',
+             f'train_pipeline[3].update(scale={max(height, width), min(height, width)})  # RandomResize',
              f'train_pipeline[4].update(crop_size={crop})  # RandomCrop', 'test_pipeline = _base_.test_pipeline',
-             f"test_pipeline[1] = dict(type='ResizeToMultiple', size_divisor={STRIDE})",
-             *_loader(layout, 'train', lists, f'batch_size={batch}, num_workers=2', 'train_pipeline'),
-             *_loader(layout, 'val', lists, 'num_workers=2', 'test_pipeline'),
-             *(_loader(layout, 'test', lists, 'num_workers=2', 'test_pipeline') if 'test' in layout.splits else
+             f"test_pipeline[1:-3] = [dict(type='ResizeToMultiple', size_divisor={STRIDE})]  # in place of Resize",
+             *_loader(layout, 'train', lists, f'batch_size={batch}, {loading}', 'train_pipeline'),
+             *_loader(layout, 'val', lists, loading, 'test_pipeline'),
+             *(_loader(layout, 'test', lists, loading, 'test_pipeline') if 'test' in layout.splits else
                ['test_dataloader = val_dataloader']),
-             *_model(options, found, crop, recipe),
-             f'optim_wrapper = dict(optimizer=dict(lr={recipe.lr * batch / recipe.batch_size:.3g}, '
-             f'weight_decay={recipe.weight_decay}))',
+             *_model(options, found, crop),
+             f'optim_wrapper = dict(optimizer=dict(lr={rate:.3g}))',
              'param_scheduler = [',
-             f"    dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end={min(1500, interval)}),",
-             f"    dict(type='PolyLR', eta_min=0., power=1., by_epoch=False, begin={min(1500, interval)}, "
-             f'end={iterations})]',
+             f"    dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end={warm_up}),",
+             f"    dict(type='PolyLR', eta_min=0., power=1., by_epoch=False, begin={warm_up}, end={iterations})]",
              f'train_cfg = dict(max_iters={iterations}, val_interval={interval})',
              f"default_hooks = dict(checkpoint=dict(interval={interval}, save_best='mIoU'))",
              f'auto_scale_lr = dict(base_batch_size={batch})']
     if options.load_from:
         lines.append(f'load_from = {options.load_from!r}')
-    rate = recipe.lr * batch / recipe.batch_size
     notes = [f'crops of {crop[0]} x {crop[1]}, batch {batch}, {iterations} iterations '
              f'({iterations * batch / len(train):.0f} epochs), learning rate {rate:.3g}']
-    if recipe is FROM_SCRATCH:
+    if starts_at_random:
         notes.append('the backbone starts at random (--pretrained none), which needs many images')
     return '\n'.join(lines) + '\n', notes
 
@@ -202,25 +184,21 @@ def _loader(layout: Layout, name: str, lists: Dict[str, str], settings: str, pip
             f'    {listed}pipeline={pipeline}, **data))']
 
 
-def _model(options: Options, found: Found, crop: Tuple[int, int], recipe: Recipe) -> List[str]:
-    arch = InceptionNeXt.short_names[options.arch]
-    dims, names = list(InceptionNeXt.arch_settings[arch]['dims']), found.assignment.names
-    weights = None if options.pretrained == 'none' else options.pretrained or WEIGHTS.format(arch)
-    init = f", init_cfg=dict(type='Pretrained', checkpoint={weights!r})" if weights and not options.load_from else ''
-    head = f'num_classes={len(names)}'
-    if options.class_weights:
-        head += f', loss_decode=dict(class_weight={_class_weights(found)!r})'
-    lines = ['model = dict(', f'    data_preprocessor=dict(size={crop}),',
-             f'    backbone=dict(arch={arch!r}, drop_path_rate={recipe.drop_path_rate[options.arch]}{init}),']
+def _model(options: Options, found: Found, crop: Tuple[int, int]) -> List[str]:
+    classes = len(found.assignment.names)
+    loss = f', loss_decode=dict(class_weight={_class_weights(found)!r})' if options.class_weights else ''
+    parts = [f'data_preprocessor=dict(size={crop})']
+    if options.pretrained == 'none' or options.load_from:
+        parts.append(f'backbone=dict(init_cfg=dict(_delete_=True, **{TRUNC_NORMAL!r}))')
+    elif options.pretrained:
+        parts.append(f'backbone=dict(init_cfg=dict(checkpoint={options.pretrained!r}))')
+    parts.append(f'decode_head=dict(num_classes={classes}{loss})')
     if options.head == 'upernet':
-        lines += [f'    decode_head=dict(in_channels={dims}, {head}),',
-                  f'    auxiliary_head=dict(in_channels={dims[2]}, num_classes={len(names)}),']
-    else:
-        lines += [f'    neck=dict(in_channels={dims}),', f'    decode_head=dict({head}),']
+        parts.append(f'auxiliary_head=dict(num_classes={classes})')
     if max(map(max, found.sizes)) > LARGE * max(crop):
         stride = tuple(side * 2 // 3 for side in crop)
-        lines.append(f"    test_cfg=dict(mode='slide', crop_size={crop}, stride={stride}),")
-    return [*lines[:-1], lines[-1][:-1] + ')']
+        parts.append(f"test_cfg=dict(mode='slide', crop_size={crop}, stride={stride})")
+    return ['model = dict(', *(f'    {part},' for part in parts[:-1]), f'    {parts[-1]})']
 
 
 def _crop(sizes: List[Tuple[int, int]]) -> Tuple[int, int]:
@@ -228,12 +206,12 @@ def _crop(sizes: List[Tuple[int, int]]) -> Tuple[int, int]:
     return tuple(int(np.clip(side // STRIDE * STRIDE, STRIDE, CROP)) for side in np.median(sizes, axis=0))
 
 
-def _batch(options: Options, found: Found) -> int:
+def _batch(found: Found, most: int) -> int:
     """What fits into the memory of the GPU, up to the recipe's batch; without one 8, and no more than there are."""
     batch, (height, width) = 8, _crop(found.sizes)
     if torch.cuda.is_available():
         free = torch.cuda.mem_get_info()[0] / 2**30
-        batch = int(np.clip(free / (GIB_AN_IMAGE * height * width / CROP**2), 2, RECIPES[options.head].batch_size))
+        batch = int(np.clip(free / (GIB_AN_IMAGE * height * width / CROP**2), 2, most))
     return max(2, min(batch, len(found.layout.splits['train'].names)))
 
 

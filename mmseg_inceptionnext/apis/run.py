@@ -26,13 +26,11 @@ from mmseg_inceptionnext.engine import (
     fuse_optimizer,
     match_batch,
 )
-from mmseg_inceptionnext.engine.check_config import check_datasets, check_save_best
-from mmseg_inceptionnext.engine.check_settings import check_settings
+from mmseg_inceptionnext.engine.check import TryRunHook, check_datasets, check_save_best, check_settings
 from mmseg_inceptionnext.engine.console import timed
 from mmseg_inceptionnext.engine.hooks import CompleteCheckpointHook
 from mmseg_inceptionnext.engine.resume import ResumeHook
 from mmseg_inceptionnext.engine.runner import lost_worker_explained
-from mmseg_inceptionnext.engine.try_run import TryRunHook
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.models.compiled import compile_model
 from mmseg_inceptionnext.parts import class_of, type_name

@@ -22,10 +22,10 @@ from mmseg_inceptionnext.models.sync_bn import without_sync_bn
 from mmseg_inceptionnext.parts import SPLITS, class_of
 
 from . import console
+from .check import built_from
 from .nonfinite import watched
 from .patches import copy_without_waiting
 from .resume import ResumableTrainLoop
-from .settings import built_from
 
 _numbers = itertools.count(1)
 

@@ -7,7 +7,6 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
-from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
@@ -29,6 +28,7 @@ from mmseg_inceptionnext.models import fuse
 from mmseg_inceptionnext.models.compiled import compile_model
 from mmseg_inceptionnext.models.fuse import cast_convolutions
 from mmseg_inceptionnext.models.segmentors import RunningSumTTAModel
+from mmseg_inceptionnext.models.segmentors.modes import mode_problem
 from mmseg_inceptionnext.parts import first_dataset, is_a, type_name
 
 AMP_DTYPES = dict(fp16=torch.float16, bf16=torch.bfloat16)
@@ -59,7 +59,9 @@ class TorchBackend:
             with nullcontext() if config else guarded_build(weights):
                 self.model = build_model(self.cfg, source)
                 self._build_pipeline(loaded, source, tta)
-        _check_mode(self.model)
+        problem = mode_problem(type(self.model), self.model.test_cfg)
+        if problem:
+            raise InputError(f'{source}: {problem}')
         check_segmentor(self.model, loaded, checkpoint)
         self.model.load_state_dict(weights)
         if len(self.classes) != self.model.num_classes:
@@ -179,20 +181,6 @@ class TorchBackend:
         elif self._predictor is self.model:
             scores = scores.softmax(0)
         return scores.cpu().numpy()
-
-
-def _check_mode(model: nn.Module) -> None:
-    """Raises an InputError if the images would be predicted otherwise than ``test_cfg`` says, or not at all."""
-    settings = getattr(model, 'test_cfg', None) or {}
-    is_stock = getattr(type(model), 'inference', None) is EncoderDecoder.inference  # others may have other modes
-    if not is_stock or settings.get('mode', 'whole') == 'whole':
-        return
-    pairs = [settings.get(key) for key in ('crop_size', 'stride')]
-    if settings['mode'] != 'slide' or not all(
-            isinstance(pair, (list, tuple)) and len(pair) == 2
-            and all(isinstance(side, (int, float)) and side > 0 for side in pair) for pair in pairs):
-        raise InputError(f"model.test_cfg is {dict(settings)}: allowed are mode='whole', and mode='slide' with "
-                         'crop_size and stride, each a height and a width in pixels')
 
 
 def _pinned(images: Union[Tensor, list]) -> Union[Tensor, list]:

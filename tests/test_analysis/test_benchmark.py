@@ -17,7 +17,8 @@ FPN = str(ROOT / 'configs/fpn_inceptionnext_a_ade20k.py')
 MIB = 2**20
 
 
-@pytest.mark.parametrize('mode', STOCK_SETTINGS)
+@pytest.mark.parametrize('mode', [
+    mode if mode == 'predict' else pytest.param(mode, marks=pytest.mark.slow) for mode in STOCK_SETTINGS])
 def test_both_ways_agree(monkeypatch, mode):
     monkeypatch.setattr(variants, 'SLIDE', dict(mode='slide', crop_size=(64, 64), stride=(43, 43)))
     settings = STOCK_SETTINGS[mode]._replace(batch_size=2, shape=(96, 128), size=(75, 100))

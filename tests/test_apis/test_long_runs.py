@@ -177,6 +177,7 @@ def test_a_disk_that_is_full_for_the_log_is_explained_too(toy_root, tmp_path, mo
         train(short_config(toy_root, tmp_path))
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_removed_after_the_better_one_is_there(toy_root, tmp_path, monkeypatch):
     cfg = short_config(toy_root, tmp_path, max_iters=2, val_interval=1)
     existing, write = [], files.write_atomically

@@ -9,7 +9,7 @@ from PIL import Image
 from mmseg_inceptionnext.apis.make_config import Options, make_config, plot, shares
 from mmseg_inceptionnext.config import build_model, load_config
 from mmseg_inceptionnext.datasets import CamVidDataset
-from mmseg_inceptionnext.engine.check_settings import check_settings
+from mmseg_inceptionnext.engine.check.settings import check_settings
 from mmseg_inceptionnext.errors import UserError
 
 from utils import ROOT, run_tool
@@ -19,7 +19,7 @@ def made(name, tmp_path, **options):
     root = draw(name, tmp_path / 'my data')
     options = dict(dict(classes=FOLDERS[name][1], head='fpn', arch='a', pretrained='none'), **options)
     out = tmp_path / 'my.py'
-    told, text, _ = make_config(Options(str(root), str(out), str(ROOT / 'configs/_base_'), 'python ...', **options))
+    told, text, _ = make_config(Options(str(root), str(out), str(ROOT / 'configs'), 'python ...', **options))
     return load_config(str(out)), told, text
 
 
@@ -44,7 +44,7 @@ def test_each_folder_becomes_a_config_whose_labels_are_right(name, tmp_path):
 def refused(tmp_path, root, **options):
     with pytest.raises(UserError) as error:
         options = dict(dict(classes='sky,road,car', head='fpn', arch='a', pretrained='none'), **options)
-        make_config(Options(str(root), str(tmp_path / 'my.py'), str(ROOT / 'configs/_base_'), 'python ...', **options))
+        make_config(Options(str(root), str(tmp_path / 'my.py'), str(ROOT / 'configs'), 'python ...', **options))
     assert not (tmp_path / 'my.py').exists()
     return str(error.value)
 
@@ -86,7 +86,7 @@ def test_pairs_that_are_none_are_named(tmp_path):
 def remade(root, tmp_path, **options):
     options = dict(dict(head='fpn', arch='a', pretrained='none'), **options)
     out = str(tmp_path / 'my.py')
-    told, text, found = make_config(Options(str(root), out, str(ROOT / 'configs/_base_'), 'python ...', **options))
+    told, text, found = make_config(Options(str(root), out, str(ROOT / 'configs'), 'python ...', **options))
     return load_config(out), told, found
 
 
@@ -121,11 +121,19 @@ def test_every_head_and_size_builds(head, arch, tmp_path):
         model = build_model(cfg, 'my.py')
     assert model.num_classes == 3
     check_settings(cfg, 'train', 'val')
+    recipe = load_config(str(ROOT / f'configs/{head}_inceptionnext_{arch}_ade20k.py'))
+    share = cfg.train_dataloader.batch_size / recipe.auto_scale_lr.base_batch_size
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(share * recipe.optim_wrapper.optimizer.lr)
+    assert cfg.model.backbone.drop_path_rate == recipe.model.backbone.drop_path_rate
+    kinds = [step.type for step in cfg.val_dataloader.dataset.pipeline]
+    assert kinds == ['LoadImageFromFile', 'ResizeToMultiple', 'LoadAnnotations', 'CheckLabels', 'PackSegInputs']
 
 
 def test_a_trained_segmentor_can_be_the_start(tmp_path):
     cfg, _, _ = remade(draw('ade', tmp_path / 'data'), tmp_path, classes='sky,road,car', load_from='old.pth')
-    assert cfg.load_from == 'old.pth' and 'init_cfg' not in cfg.model.backbone
+    assert cfg.load_from == 'old.pth' and cfg.model.backbone.init_cfg.type == 'TruncNormal'  # nothing is downloaded
+    cfg, _, _ = remade(tmp_path / 'data', tmp_path, classes='sky,road,car', pretrained='mine.pth')
+    assert cfg.model.backbone.init_cfg == dict(type='Pretrained', checkpoint='mine.pth')
 
 
 def test_the_numbers_are_drawn(tmp_path):

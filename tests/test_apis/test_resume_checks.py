@@ -37,7 +37,7 @@ def kill_in_validation(monkeypatch, iteration):
     monkeypatch.setattr(ValLoop, 'run', killed)
 
 
-@pytest.mark.parametrize('iteration', [2, 4])
+@pytest.mark.parametrize('iteration', [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_validation_that_was_killed_is_made_up(toy_root, tmp_path, monkeypatch, validated, iteration):
     with monkeypatch.context() as patch:
         kill_in_validation(patch, iteration)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmseg_inceptionnext.apis import evaluate, train
 from mmseg_inceptionnext.apis.evaluation import _apply_options
-from mmseg_inceptionnext.engine.check_config import check_save_best
+from mmseg_inceptionnext.engine.check import check_save_best
 from mmseg_inceptionnext.errors import ConfigError, LabelError
 from mmseg_inceptionnext.evaluation import ExactIoUMetric
 
@@ -110,6 +110,15 @@ def test_averaged_weights_are_evaluated_fused_too(toy_root, tmp_path):
     expected = confusion_of(short_config(toy_root, tmp_path / 'a', **ema), checkpoint)
     fused = confusion_of(short_config(toy_root, tmp_path / 'b', **ema), checkpoint, fuse_model=True)
     assert_same_predictions(fused, expected)
+
+
+def test_a_config_that_says_resume_goes_on(toy_root, tmp_path):
+    train(short_config(toy_root, tmp_path, max_iters=1, val_interval=9))
+    written = (tmp_path / 'iter_1.pth').stat().st_mtime_ns
+    cfg = short_config(toy_root, tmp_path, max_iters=2, val_interval=9)
+    cfg.resume = True
+    train(cfg)
+    assert (tmp_path / 'iter_1.pth').stat().st_mtime_ns == written and (tmp_path / 'iter_2.pth').is_file()
 
 
 def test_averaging_goes_on_where_it_was_when_training_resumes(toy_root, tmp_path):

@@ -54,7 +54,7 @@ def config(toy_root, work_dir, max_iters=2, **options):
     return cfg
 
 
-@pytest.mark.parametrize('amp', DTYPES)
+@pytest.mark.parametrize('amp', [pytest.param('fp16', marks=pytest.mark.slow), 'bf16'])
 def test_training_resumes(toy_root, tmp_path, amp):
     needs(amp)
     for iterations in (2, 3):

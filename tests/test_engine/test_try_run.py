@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmseg_inceptionnext.apis import evaluate, train
 from mmseg_inceptionnext.engine.batch import match_batch
-from mmseg_inceptionnext.engine.try_run import TryRunHook
+from mmseg_inceptionnext.engine.check import TryRunHook
 from mmseg_inceptionnext.errors import ConfigError
 
 from utils import short_config
@@ -235,7 +235,7 @@ def test_a_fault_of_ours_keeps_its_traceback(toy_root, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_what_is_doubtful_is_told(toy_root, tmp_path, monkeypatch):
     lines = []
-    monkeypatch.setattr('mmseg_inceptionnext.engine.check_settings.print_log', lambda line, **_: lines.append(line))
+    monkeypatch.setattr('mmseg_inceptionnext.engine.check.settings.print_log', lambda line, **_: lines.append(line))
     cfg = config(toy_root, tmp_path)
     cfg.train_dataloader.dataset.pipeline[4].crop_size = (64, 64)
     cfg.param_scheduler[0].by_epoch = True

@@ -18,7 +18,7 @@ from utils import ROOT, hear_interrupts
 pytest.importorskip('gradio', reason='the page needs Gradio')
 sync_api = pytest.importorskip('playwright.sync_api', reason='needs Playwright, which drives a browser')
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-pytestmark = [pytest.mark.browser,
+pytestmark = [pytest.mark.browser, pytest.mark.slow,
               pytest.mark.skipif(CHROMIUM is None, reason='needs a browser: Chromium or Chrome on the PATH')]
 
 

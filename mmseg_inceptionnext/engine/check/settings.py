@@ -16,7 +16,6 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmseg.datasets import BaseSegDataset
 from mmseg.evaluation import IoUMetric
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import (
     DATA_SAMPLERS,
     DATASETS,
@@ -29,11 +28,12 @@ from mmseg.registry import (
 
 from mmseg_inceptionnext.datasets.check.settings import compare_reduce_zero_label
 from mmseg_inceptionnext.errors import ConfigError
+from mmseg_inceptionnext.models.segmentors.modes import is_number, is_pair, is_whole, mode_problem
 from mmseg_inceptionnext.parts import class_of, find_datasets, is_a, numbered, type_name
 
-from .allowed import NEVER_NONE, rules_of_part, rules_of_sections
-from .config_parts import LAYERS, Part, hooks_of, parts_of
-from .settings import accepted, names_of, nearest, refuse_unknown, takes_numbers_only
+from .parts import LAYERS, Part, hooks_of, parts_of
+from .signatures import accepted, names_of, nearest, refuse_unknown, takes_numbers_only
+from .values import NEVER_NONE, rules_of_part, rules_of_sections
 
 STOCK = ('mmengine.', 'mmcv.', 'mmseg.', 'mmseg_inceptionnext.', 'torch.')  # modules whose classes are known
 PARAMWISE = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult',
@@ -81,7 +81,9 @@ def check_settings(cfg: Config, *splits: str) -> None:
         is_none = value is None and key in NEVER_NONE and key in (_value(cfg, parent) or ())
         if (is_none or value is not None) and not is_allowed(value):
             raise ConfigError(f'{name} is {value!r}: allowed is {allowed}')
-    _check_slide(cfg)
+    problem = mode_problem(class_of(cfg.model, MODELS), cfg.model.get('test_cfg'))
+    if problem:
+        raise ConfigError(problem)
     _check_ends(cfg, splits)
     for problem in compare_reduce_zero_label(cfg, splits):
         if problem.level == 'error':
@@ -162,18 +164,6 @@ def _check_free(cfg: Config, splits: Sequence[str]) -> None:
                 refuse_unknown(f'{name}.metainfo', dataset.get('metainfo') or {}, ('classes', 'palette'), False)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_whole(value: Any, least: int = 1) -> bool:
-    return _is_number(value) and float(value).is_integer() and value >= least
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_whole, value))
-
-
 def _are_iou_metrics(value: Any) -> bool:
     found = value if isinstance(value, (list, tuple)) else [value]
     return bool(found) and all(one in IOU_METRICS for one in found)
@@ -190,11 +180,11 @@ def _value(cfg: Any, name: str) -> Any:
 
 def _values(cfg: Config, splits: Sequence[str]) -> Iterator[Tuple[str, Callable[[Any], bool], str]]:
     """Settings of which only some values mean something: the name, whether a value does, and which do."""
-    count = (_is_whole, 'a whole number from 1')
-    yield 'randomness.seed', lambda seed: _is_whole(seed, 0) and seed < 2**32, f'a whole number from 0 to {2**32 - 1}'
+    count = (is_whole, 'a whole number from 1')
+    yield 'randomness.seed', lambda seed: is_whole(seed, 0) and seed < 2**32, f'a whole number from 0 to {2**32 - 1}'
     for name in ('randomness.deterministic', 'randomness.diff_rank_seed', 'auto_scale_lr.enable'):
         yield name, lambda value: isinstance(value, bool), 'True or False'
-    yield 'model.backbone.drop_path_rate', lambda rate: _is_number(rate) and 0 <= rate < 1, 'from 0 to below 1'
+    yield 'model.backbone.drop_path_rate', lambda rate: is_number(rate) and 0 <= rate < 1, 'from 0 to below 1'
     heads = numbered('model.decode_head', cfg.model.get('decode_head'))
     for name, head in [(name, head) for name, head in heads if isinstance(head, dict)]:
         own_loss = getattr(class_of(head, MODELS), 'loss_by_feat', None) is not BaseDecodeHead.loss_by_feat
@@ -208,45 +198,21 @@ def _values(cfg: Config, splits: Sequence[str]) -> Iterator[Tuple[str, Callable[
             if isinstance(metric, dict) and is_a(metric, METRICS, IoUMetric):
                 yield (f'{name}.iou_metrics', _are_iou_metrics, f'one or more of {", ".join(IOU_METRICS)}')
         yield (f'{split}_dataloader.batch_size', *count)
-        yield f'{split}_dataloader.num_workers', lambda number: _is_whole(number, 0), 'a whole number from 0'
+        yield f'{split}_dataloader.num_workers', lambda number: is_whole(number, 0), 'a whole number from 0'
     if 'train' in splits:
         for key in ('max_iters', 'max_epochs', 'val_interval'):
             yield (f'train_cfg.{key}', *count)
-        yield 'train_cfg.val_begin', lambda begin: _is_whole(begin, 0), 'a whole number from 0'
-        yield 'optim_wrapper.optimizer.lr', lambda lr: _is_number(lr) and 0 < lr < float('inf'), 'a number above 0'
-        yield ('optim_wrapper.optimizer.weight_decay', lambda decay: _is_number(decay) and decay >= 0,
+        yield 'train_cfg.val_begin', lambda begin: is_whole(begin, 0), 'a whole number from 0'
+        yield 'optim_wrapper.optimizer.lr', lambda lr: is_number(lr) and 0 < lr < float('inf'), 'a number above 0'
+        yield ('optim_wrapper.optimizer.weight_decay', lambda decay: is_number(decay) and decay >= 0,
                'a number from 0')
-        yield 'optim_wrapper.clip_grad.max_norm', lambda norm: _is_number(norm) and norm > 0, 'a number above 0'
+        yield 'optim_wrapper.clip_grad.max_norm', lambda norm: is_number(norm) and norm > 0, 'a number above 0'
         yield ('optim_wrapper.accumulative_counts', *count)
         yield ('auto_scale_lr.base_batch_size', *count)
         for name, hook in hooks_of(cfg):
             if isinstance(hook, dict) and _is_stock(class_of(hook, HOOKS)):
-                yield (f'{name}.interval', lambda number: number == -1 or _is_whole(number),
+                yield (f'{name}.interval', lambda number: number == -1 or is_whole(number),
                        'a whole number from 1, or -1 for never')
-
-
-def _check_slide(cfg: Config) -> None:
-    """What sliding windows need; models with an inference of their own may have other modes."""
-    kind, settings = class_of(cfg.model, MODELS), cfg.model.get('test_cfg') or {}
-    if not (inspect.isclass(kind) and issubclass(kind, EncoderDecoder) and kind.inference is EncoderDecoder.inference):
-        return
-    mode = settings.get('mode', 'whole')
-    if mode not in ('whole', 'slide'):
-        raise ConfigError(f"model.test_cfg.mode is {mode!r}{nearest(mode, ('whole', 'slide'))}: allowed are 'whole' "
-                          "and 'slide'")
-    if mode == 'whole':
-        return
-    for key in ('crop_size', 'stride'):
-        pair = settings.get(key)
-        if not _is_pair(pair):
-            raise ConfigError(f"model.test_cfg.{key} is {pair!r}, and mode is 'slide': allowed are two whole numbers "
-                              'from 1, height and width in pixels, such as '
-                              f'{(512, 512) if key == "crop_size" else (341, 341)}')
-    if any(step > side for step, side in zip(settings['stride'], settings['crop_size'])):
-        raise ConfigError(f"model.test_cfg.stride is {settings['stride']!r}, more than crop_size "
-                          f"{settings['crop_size']!r}: the windows would leave gaps; allowed is at most the crop_size")
-    if not _is_whole(settings.get('batch_size', 1)):
-        raise ConfigError(f"model.test_cfg.batch_size is {settings['batch_size']!r}: allowed is a whole number from 1")
 
 
 def _check_ends(cfg: Config, splits: Sequence[str]) -> None:
@@ -273,9 +239,9 @@ def _doubts(cfg: Config, splits: Sequence[str]) -> Iterator[str]:
     for name, dataset in find_datasets(cfg, 'train'):
         for step, settings in numbered(f'{name}.pipeline', dataset.get('pipeline')):
             crop = settings.get('crop_size') if isinstance(settings, dict) else None
-            crop = (crop, crop) if _is_whole(crop) else crop
+            crop = (crop, crop) if is_whole(crop) else crop
             size = _value(cfg, 'model.data_preprocessor.size') or _value(cfg, 'data_preprocessor.size')
-            if _is_pair(crop) and _is_pair(size) and (crop[0] < size[0] or crop[1] < size[1]):
+            if is_pair(crop) and is_pair(size) and (crop[0] < size[0] or crop[1] < size[1]):
                 yield (f'{step}.crop_size is {tuple(crop)}, and the crops are padded to model.data_preprocessor.size, '
                        f'{tuple(size)}, which takes time and memory for nothing: set both to the same')
     kind = class_of(cfg.train_cfg, LOOPS, EpochBasedTrainLoop if cfg.train_cfg.get('by_epoch') else IterBasedTrainLoop)

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from mmseg_inceptionnext.parts import is_a, numbered
 
-from .settings import refuse_unknown
+from .signatures import refuse_unknown
 
 LAYERS = ('norm_cfg', 'act_cfg', 'conv_cfg')
 LOADER = ('dataset', 'sampler', 'batch_sampler', 'num_batch_per_epoch', 'disable_subprocess_warning')

@@ -14,8 +14,8 @@ from mmseg.registry import HOOKS, METRICS, MODELS, TRANSFORMS
 
 from mmseg_inceptionnext.parts import class_of, is_a, numbered
 
-from .config_parts import Part
-from .settings import accepted
+from .parts import Part
+from .signatures import accepted
 
 NEVER_NONE = ('iou_metrics', 'batch_size', 'data_preprocessor', 'loss_weight')  # elsewhere None means: not set
 Rule = Tuple[str, Callable[[Any], bool], str]

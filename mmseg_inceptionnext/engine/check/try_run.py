@@ -26,7 +26,8 @@ from mmseg_inceptionnext.evaluation import ExactIoUMetric
 from mmseg_inceptionnext.parts import numbered
 
 from .channels import no_label, why_not
-from .settings import in_a_line, keeps_traceback, nearest
+from .explain import in_a_line, keeps_traceback
+from .signatures import nearest
 
 MIXED = 'The image size in a batch should be the same', 'stack expects each tensor to be equal size'
 STEPS = dict(train='one step of training', val='one step of validation', test='the evaluation')

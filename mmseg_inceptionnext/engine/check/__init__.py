@@ -1,0 +1,6 @@
+from .agreement import check_datasets, check_save_best
+from .explain import built_from
+from .settings import check_settings
+from .try_run import TryRunHook, explained
+
+__all__ = ['TryRunHook', 'built_from', 'check_datasets', 'check_save_best', 'check_settings', 'explained']
