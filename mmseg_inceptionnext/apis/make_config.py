@@ -219,7 +219,9 @@ def shares(found: Found) -> Dict[str, float]:
     """The share of the pixels of each class, of those that are not ignored."""
     counts, assignment = found.labels.counts, found.assignment
     if assignment.colors:
-        pixels = [counts.get(tuple(color), 0) for color in assignment.colors[:len(assignment.names)]]
+        colors, number = np.array(list(counts)), np.array(list(counts.values()))
+        nearest = ((colors[:, None] - np.array(assignment.colors))**2).sum(2).argmin(1)  # itself, but in a JPEG
+        pixels = np.bincount(nearest, number, len(assignment.colors))[:len(assignment.names)].tolist()
     elif assignment.label_map:
         pixels = [sum(counts.get(value, 0) for value, index in assignment.label_map.items() if index == i)
                   for i in range(len(assignment.names))]

@@ -49,6 +49,15 @@ def refused(tmp_path, root, **options):
     return str(error.value)
 
 
+@pytest.mark.parametrize('name', ['voc', 'jpeg_labels', 'two_folders', 'img_dir', 'ade'])
+def test_the_shares_of_the_classes(name, tmp_path):
+    _, _, found = remade(draw(name, tmp_path / 'data'), tmp_path, classes=FOLDERS[name][1])
+    classes = [np.array(FOLDERS[name][2])[label[2 * (name == 'voc'):]] for path, label in DRAWN.items()
+               if path.startswith(str(tmp_path))]
+    expected = np.bincount(np.stack(classes).ravel()) / np.stack(classes).size
+    assert list(shares(found).values()) == pytest.approx(expected.tolist(), abs=0.01)
+
+
 def test_what_cannot_be_told_is_asked_for(tmp_path):
     root = draw('ade', tmp_path / 'data')
     assert 'give them by --classes' in refused(tmp_path, root, classes=None)
