@@ -10,8 +10,8 @@ from mmseg_inceptionnext.parts import SPLITS, find_datasets
 
 from utils import ROOT
 
-CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').glob('**/*.py')
-                 if path.parent.name != '_base_' and path.parent.parent.name != '_base_')
+CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('*.py')
+                 if 'pipeline' in path.read_text())  # the others have those of their bases
 STEPS = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='CheckLabels')]
 
 
@@ -81,7 +81,7 @@ def test_a_subset_of_the_classes_is_counted_after_the_mapping(tmp_path):
 
 
 def test_every_config_checks_right_behind_loading():
-    assert len(CONFIGS) >= 47
+    assert len(CONFIGS) >= 10
     for name in CONFIGS:
         cfg = Config.fromfile(str(ROOT / name))
         pipelines = [dataset.pipeline for split in SPLITS for _, dataset in find_datasets(cfg, split)]
