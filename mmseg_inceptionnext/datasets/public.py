@@ -2,8 +2,9 @@
 
 Classes and colours are MMSegmentation's own; its classes of the same name without ``Checked`` read the same files.
 """
-from typing import Dict, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
+from mmengine.fileio import isfile
 from mmseg.datasets import (
     ChaseDB1Dataset,
     CityscapesDataset,
@@ -17,6 +18,8 @@ from mmseg.datasets import (
     iSAIDDataset,
 )
 from mmseg.registry import DATASETS
+
+from mmseg_inceptionnext.errors import MissingDatasetError
 
 from .folders import FolderDataset
 from .pairing import Suffix
@@ -41,6 +44,14 @@ class PublicDataset(FolderDataset):
             img_suffix=self.SUFFIXES[0] if img_suffix is None else img_suffix,
             seg_map_suffix=self.SUFFIXES[1] if seg_map_suffix is None else seg_map_suffix,
             reduce_zero_label=self.ZERO_IS_IGNORED if reduce_zero_label is None else reduce_zero_label, **kwargs)
+
+    def load_data_list(self) -> List[dict]:
+        """Lists the pairs; raises a MissingDatasetError if no label is there, as before a converter has run."""
+        samples = super().load_data_list()
+        labels = [sample['seg_map_path'] for sample in samples if 'seg_map_path' in sample]
+        if labels and not any(isfile(label, backend_args=self.backend_args) for label in labels):
+            raise MissingDatasetError(self._message(f'none of the labels is there, such as {labels[0]}'))
+        return samples
 
 
 def source(layout: str, home: str, converter: str = '') -> str:
