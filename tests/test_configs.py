@@ -25,7 +25,7 @@ from utils import ROOT, TOY, randomise, total_loss
 
 ALL = sorted(str(path.relative_to(ROOT / 'configs')) for path in (ROOT / 'configs').rglob('*.py')
              if '_base_' not in path.parts)
-PUBLIC = {  # classes, crop, scale of training, iterations, and how it is tested
+PUBLIC = {  # classes, crop, scale of training, iterations, and the stride of the windows that it is tested by
     'cityscapes': (19, (512, 1024), (2048, 1024), 160000, None),
     'cityscapes-slide': (19, (1024, 1024), (2048, 1024), 160000, (768, 768)),
     'voc12aug': (21, (512, 512), (2048, 512), 40000, None),
