@@ -74,8 +74,8 @@ def _built(error: BaseException, line: str) -> str:
     for part in reversed(parts if configs else []):
         name = next((place for place, parent, key in all_places(configs[0]) if _is_made_of(part, parent[key])), None)
         if name:
-            given = [f'{key}={value!r:.80}' for key, value in part.items()
-                     if re.search(rf'\b{key.rstrip("s")}s?\b', line)]
+            given = [f'{key}={value!r}' for key, value in part.items() if len(repr(value)) < 80 and
+                     re.search(rf'\b{key.rstrip("s")}s?\b', line)]
             return f'{name}, {type_name(part)}{" with " * bool(given)}{", ".join(given)},'
     return ''
 

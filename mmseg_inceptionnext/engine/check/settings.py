@@ -4,6 +4,7 @@ What stands here needs no data and builds nothing; what only a run finds is told
 """
 import inspect
 import logging
+import textwrap
 from typing import Any, Callable, Dict, Iterator, Sequence, Tuple
 
 from mmengine.config import Config
@@ -123,7 +124,7 @@ def _check_part(part: Part) -> None:
         known = sorted(set(names_of(part.registry)))
         raise ConfigError(f'{name}.type is {settings["type"]!r}, which is not known'
                           f'{nearest(type_name(settings), known)}: if it is of another package, name that in '
-                          f'custom_imports. Known are {", ".join(known):.300} ...')
+                          f'custom_imports. Known are {textwrap.shorten(", ".join(known), 300, placeholder=" ...")}')
     if name.endswith(LAYERS):  # mmcv has settings of its own beside those of the class
         return
     known, are_all = accepted(kind)
@@ -191,6 +192,12 @@ def _check_free(cfg: Config, splits: Sequence[str]) -> None:
             if is_a(dataset, DATASETS, BaseSegDataset):
                 refuse_unknown(f'{name}.data_prefix', dataset.get('data_prefix') or {}, known, is_stock(kind))
                 refuse_unknown(f'{name}.metainfo', dataset.get('metainfo') or {}, ('classes', 'palette'), False)
+                own, given = kind.METAINFO.get('classes') or (), (dataset.get('metainfo') or {}).get('classes')
+                for one in given if own and is_stock(kind) and isinstance(given, (list, tuple)) else ():
+                    if one not in own:
+                        known = textwrap.shorten(', '.join(own), 300, placeholder=' ...')
+                        raise ConfigError(f'{name}.metainfo.classes has {one!r}{nearest(one, own)}: allowed are those '
+                                          f'of {type_name(dataset)}, {known}')
 
 
 def _joined(name: str, found: Any) -> Iterator[Tuple[str, Any]]:

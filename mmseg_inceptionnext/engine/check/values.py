@@ -56,6 +56,9 @@ def rules_of_sections(cfg: Config, splits: Sequence[str]) -> Iterator[Rule]:
     for split in splits:
         yield f'{split}_dataloader.sampler', is_section, 'dict(type=...)'
         yield f'{split}_dataloader.num_batch_per_epoch', _is_count, 'a whole number from 1'
+        if split != 'train' and cfg[f'{split}_dataloader'].get('batch_size', 1) != 1:
+            yield f'{split}_dataloader.drop_last', lambda drops: not drops, (
+                'False, as an evaluation must see each image, those of the last batch, too')
     yield 'log_processor.window_size', _is_count, 'a whole number from 1'
     yield ('train_cfg.dynamic_intervals', _are_intervals, 'a list of pairs, the iteration from which an interval '
            'between validations holds, and that interval')
