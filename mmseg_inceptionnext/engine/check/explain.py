@@ -69,7 +69,7 @@ def _built(error: BaseException, line: str) -> str:
     """What was being built of a config when an error came: its name there, its type, and the settings it speaks of."""
     frames = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)
               if frame.f_code is build_from_cfg.__code__ or isinstance(frame.f_locals.get('self'), Runner)]
-    configs = [found['self'].cfg for found in frames if 'self' in found]
+    configs = [found['self'].cfg for found in frames if hasattr(found.get('self'), 'cfg')]
     parts = [found['cfg'] for found in frames if 'self' not in found and isinstance(found['cfg'], dict)]
     for part in reversed(parts if configs else []):
         name = next((place for place, parent, key in all_places(configs[0]) if _is_made_of(part, parent[key])), None)

@@ -201,13 +201,14 @@ def _measured(metric: BaseMetric) -> Set[str]:
         names = [name for _, key in numbered('', metric.metrics) for name in ExactIoUMetric.MEASURED.get(key, ())]
         found = {'aAcc', *(f'm{name}' for name in names)}
     if type(metric) not in KNOWN:
+        before = logging.root.manager.disable
         logging.disable()  # it may print a table
         try:
             found |= set(metric.compute_metrics(metric.results))
         except Exception:  # it may need all of the data: if not, the validation tells
             return set()
         finally:
-            logging.disable(logging.NOTSET)
+            logging.disable(before)
     if isinstance(metric, ExactIoUMetric):
         found |= {f'{name}/{one}' for name in names for one in (metric.dataset_meta or {}).get('classes') or ()}
     return {f'{metric.prefix}/{name}' if metric.prefix else name for name in found}
