@@ -24,7 +24,7 @@ STOCK = {
                            **LAST),
     'DANet': dict(type='DAHead', pam_channels=8, **LAST),
     'dynamic filters': dict(type='DMHead', filter_sizes=(1, 3), fusion=True, **LAST),
-    'DNL': dict(type='DNLHead', reduction=2, use_scale=False, mode='embedded_gaussian', **LAST),
+    'DNL': dict(type='DNLHead', reduction=2, mode='embedded_gaussian', **LAST),
     'EMA': dict(type='EMAHead', ema_channels=16, num_bases=8, num_stages=2, **LAST),
     'Enc': dict(type='EncHead', num_codes=4, add_lateral=True, loss_se_decode=dict(
         type='CrossEntropyLoss', use_sigmoid=True), in_channels=[16, 24, 32], in_index=[1, 2, 3]),

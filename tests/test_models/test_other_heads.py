@@ -27,7 +27,10 @@ def assert_as_stock(ours, stock):
     ours.load_state_dict(stock.state_dict())
     ours.to('cpu')  # which makes it channels-last
     images, labels = torch.randn(2, 3, 64, 64), torch.randint(5, (2, 64, 64))
-    losses, grads, classes = step(stock, images, labels)
+    try:
+        losses, grads, classes = step(stock, images, labels)
+    except RuntimeError as error:  # DNLHead's in-place operations, in PyTorch 2.1
+        pytest.skip(f'the stock segmentor cannot be trained here: {error}')
     mine = step(ours, images, labels)
     for found, expected in ((mine[0], losses), (mine[1], grads)):
         assert found.keys() == expected.keys() and expected
