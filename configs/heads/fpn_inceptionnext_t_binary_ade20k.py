@@ -4,7 +4,7 @@ data = dict(
     type='FolderDataset',
     classes=['other', 'person'],
     palette=[[0, 0, 0], [150, 5, 61]],
-    label_map={0: 255, **{value: 0 for value in range(1, 151)}, 13: 1})
+    label_map=[255] + [0] * 12 + [1] + [0] * 137)
 train_dataloader = dict(dataset=data)
 val_dataloader = dict(dataset=data)
 test_dataloader = val_dataloader
