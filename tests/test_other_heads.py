@@ -1,6 +1,7 @@
 """The configs of other heads and losses: they train a step, and are the same fused, and in ONNX Runtime."""
 import re
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,8 @@ from mmseg_inceptionnext import Segmenter, fuse
 from mmseg_inceptionnext.analysis import count_complexity
 from mmseg_inceptionnext.apis import train
 from mmseg_inceptionnext.config import load_config
+from mmseg_inceptionnext.datasets import ADEChallengeDataset
+from mmseg_inceptionnext.datasets.label_table import LabelTable
 from mmseg_inceptionnext.export import ExportSettings, export_onnx
 from mmseg_inceptionnext.export.exportable import ExportableSegmentor
 from mmseg_inceptionnext.export.onnx_export import trace
@@ -84,7 +87,8 @@ def test_a_step_of_training(name):
     assert total_loss(losses) > 0 and all(p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.parametrize('name', [name if name[:3] in ('fpn', 'ham', 'ocr') else pytest.param(
+    name, marks=pytest.mark.slow) for name in NETWORKS])
 def test_fused_and_exported_it_predicts_the_same(name, tmp_path):
     onnxruntime = pytest.importorskip('onnxruntime')
     model = segmentor(name).eval()
@@ -110,6 +114,14 @@ def test_one_channel_and_no_label_in_a_batch():
         SegDataSample(gt_sem_seg=PixelData(data=torch.full((1, 64, 64), 255))) for _ in range(2)])
     losses['decode.loss_ce'].backward()
     assert losses['decode.loss_ce'] == 0 and all((p.grad == 0).all() for p in model.parameters())
+
+
+def test_persons_are_the_class_of_the_binary_config():
+    dataset = Config.fromfile(str(ROOT / 'configs/heads/fpn_inceptionnext_t_binary_ade20k.py')).train_dataloader.dataset
+    _, png = cv2.imencode('.png', np.array([[0, 1, 12, 13, 14, 150]], np.uint8))
+    table = LabelTable(len(dataset.classes), dataset.label_map)
+    assert table.read(png.tobytes(), 'a.png').tolist() == [[255, 0, 0, 1, 0, 0]] and table.values == [1, 13]
+    assert ADEChallengeDataset.METAINFO['classes'][13 - 1] == dataset.classes[1] == 'person'
 
 
 @pytest.mark.slow

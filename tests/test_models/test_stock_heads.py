@@ -5,6 +5,10 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
+from mmseg_inceptionnext.errors import InputError
+from mmseg_inceptionnext.export.exportable import ExportableSegmentor
+from mmseg_inceptionnext.export.onnx_export import trace
+
 from stock_heads import LAST, OTHERS, STOCK, segmentor
 from utils import total_loss
 
@@ -48,6 +52,12 @@ def test_each_head_that_is_registered_is_known():
     found = {name for name, kind in MODELS.module_dict.items()
              if kind.__module__.startswith('mmseg.models.decode_heads') and hasattr(kind, 'loss_by_feat')}
     assert len(found) > 25 and found <= {head['type'] for head in STOCK.values()} | set(OTHERS)
+
+
+def test_what_onnx_has_not_is_said(tmp_path):
+    network = ExportableSegmentor(segmentor(STOCK['dynamic filters']).float()).eval()
+    with pytest.raises(InputError, match='DMHead has an operation that ONNX has not for images of free sizes'):
+        trace(network, str(tmp_path / 'a.onnx'))
 
 
 class Turned(MODELS.get('FCNHead')):
