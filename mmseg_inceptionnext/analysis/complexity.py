@@ -46,7 +46,7 @@ def count_modules(model: nn.Module, run: Callable[[Tensor], object], shape: Sequ
         run(torch.empty(*shape, device='meta'))
     for name, module in reversed(list(model.named_modules())):
         if isinstance(module, nn.ModuleList):  # which is not called itself
-            macs[name] = sum(macs[f'{name}.{i}'] for i in range(len(module)))
+            macs[name] = sum(macs.get(f'{name}.{i}', 0) for i in range(len(module)))
     macs[''] = counter.get_total_flops() // 2
     return {name: Part(name, sum(p.numel() for p in module.parameters()), macs[name])
             for name, module in model.named_modules()}

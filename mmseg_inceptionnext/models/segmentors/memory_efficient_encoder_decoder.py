@@ -168,10 +168,11 @@ class MemoryEfficientEncoderDecoder(EncoderDecoder):
 
     def _head_loss(self, head: nn.Module, inputs: List[Tensor], data_samples: SampleList) -> dict:
         reason = why_not_tiled(head)
-        labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).squeeze(1)
         if not reason:
+            labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).squeeze(1)
             return tiled_loss(head, self._run(head, head, inputs), labels)
-        if getattr(head, 'out_channels', None) == 1 and (labels == head.ignore_index).all():
+        if getattr(type(head), 'loss_by_feat', 0) is BaseDecodeHead.loss_by_feat and head.out_channels == 1 and all(
+                (sample.gt_sem_seg.data == head.ignore_index).all() for sample in data_samples):
             nothing = self._run(head, head, inputs).sum() * 0.  # the stock loss wants the largest of the labels
             return {loss.loss_name: nothing for loss in losses_of(head)}
         if reason not in self._reasons_told:
