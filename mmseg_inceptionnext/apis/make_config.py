@@ -151,12 +151,16 @@ def _write(options: Options, found: Found, lists: Dict[str, str]) -> Tuple[str, 
              f"default_hooks = dict(checkpoint=dict(interval={interval}, save_best='mIoU'))",
              f'auto_scale_lr = dict(base_batch_size={batch})']
     if options.load_from:
-        lines.append(f'load_from = {options.load_from!r}')
+        lines.append(f'load_from = {_absolute(options.load_from)!r}')
     notes = [f'crops of {crop[0]} x {crop[1]}, batch {batch}, {iterations} iterations '
              f'({iterations * batch / len(train):.0f} epochs), learning rate {rate:.3g}']
     if starts_at_random:
         notes.append('the backbone starts at random (--pretrained none), which needs many images')
     return '\n'.join(lines) + '\n', notes
+
+
+def _absolute(path: str) -> str:
+    return osp.abspath(path) if osp.exists(path) else path  # else it may be a URL
 
 
 def _data(layout: Layout, assignment: Assignment) -> List[str]:
@@ -191,7 +195,7 @@ def _model(options: Options, found: Found, crop: Tuple[int, int]) -> List[str]:
     if options.pretrained == 'none' or options.load_from:
         parts.append(f'backbone=dict(init_cfg=dict(_delete_=True, **{TRUNC_NORMAL!r}))')
     elif options.pretrained:
-        parts.append(f'backbone=dict(init_cfg=dict(checkpoint={options.pretrained!r}))')
+        parts.append(f'backbone=dict(init_cfg=dict(checkpoint={_absolute(options.pretrained)!r}))')
     parts.append(f'decode_head=dict(num_classes={classes}{loss})')
     if options.head == 'upernet':
         parts.append(f'auxiliary_head=dict(num_classes={classes})')
@@ -219,7 +223,8 @@ def shares(found: Found) -> Dict[str, float]:
     """The share of the pixels of each class, of those that are not ignored."""
     counts, assignment = found.labels.counts, found.assignment
     if assignment.colors:
-        colors, number = np.array(list(counts)), np.array(list(counts.values()))
+        colors = np.array([value if isinstance(value, tuple) else (value, ) * 3 for value in counts])  # or greys
+        number = np.array(list(counts.values()))
         nearest = ((colors[:, None] - np.array(assignment.colors))**2).sum(2).argmin(1)  # itself, but in a JPEG
         pixels = np.bincount(nearest, number, len(assignment.colors))[:len(assignment.names)].tolist()
     elif assignment.label_map:

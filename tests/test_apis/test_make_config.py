@@ -88,7 +88,7 @@ def test_pairs_that_are_none_are_named(tmp_path):
     assert 'cannot be decoded as a label' in refused(tmp_path, root, classes=None)
     (root / 'gt/sub 0/0.png').unlink()
     cfg, told, _ = remade(root, tmp_path)
-    assert '1 images have no label and are left out, such as photos/sub 0/0' in told
+    assert '1 images in photos have no label and are left out, such as sub 0/0' in told
     assert len((tmp_path / 'my_splits/train.txt').read_text().splitlines()) == 6
 
 
