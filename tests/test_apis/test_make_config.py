@@ -6,13 +6,16 @@ from mmseg.registry import DATASETS
 from own_data import DRAWN, FOLDERS, draw
 from PIL import Image
 
+from mmseg_inceptionnext.apis import train
 from mmseg_inceptionnext.apis.make_config import Options, make_config, plot, shares
 from mmseg_inceptionnext.config import build_model, load_config
 from mmseg_inceptionnext.datasets import CamVidDataset
+from mmseg_inceptionnext.engine import build_runner
 from mmseg_inceptionnext.engine.check.settings import check_settings
+from mmseg_inceptionnext.engine.hooks import CompleteCheckpointHook
 from mmseg_inceptionnext.errors import UserError
 
-from utils import ROOT, run_tool
+from utils import ROOT, content, run_tool
 
 
 def made(name, tmp_path, **options):
@@ -173,6 +176,51 @@ def test_camvid_in_its_own_colours_has_the_same_labels(camvid, tmp_path):
         for i in range(len(ours)):
             np.testing.assert_array_equal(ours[i]['gt_seg_map'], theirs[i]['gt_seg_map'])
     assert len(ours) == 20
+
+
+@pytest.fixture(scope='module')
+def segmentor_of_five(tmp_path_factory):
+    """A folder of three classes, and the work dir of a segmentor that was trained with two more."""
+    folder = tmp_path_factory.mktemp('five')
+    cfg, _, _ = remade(draw('ade', folder / 'data'), folder, classes='sky,road,car,boat,tree')
+    train(short(cfg, folder / 'work'))
+    return folder
+
+
+def short(cfg, work_dir, iterations=2):
+    """A config for a short run in this process."""
+    cfg.work_dir = str(work_dir)
+    for split in ('train', 'val', 'test'):
+        cfg[f'{split}_dataloader'].update(num_workers=0, persistent_workers=False)
+    cfg.train_cfg.update(max_iters=iterations, val_interval=iterations)
+    cfg.default_hooks.checkpoint.interval = iterations
+    return cfg
+
+
+@pytest.mark.slow
+def test_a_trained_segmentor_of_other_classes_is_kept_but_for_what_classifies(segmentor_of_five, tmp_path):
+    source = segmentor_of_five / 'work/iter_2.pth'
+    cfg, _, _ = remade(segmentor_of_five / 'data', tmp_path, classes='sky,road,car', load_from=str(source))
+    runner = build_runner(short(cfg.copy(), tmp_path / 'start'))
+    runner.register_hook(CompleteCheckpointHook(may_differ=True))
+    runner.load_or_resume()
+    own, given = runner.model.state_dict(), content(source)['state_dict']
+    new = {key for key, value in own.items() if value.shape != given[key].shape}
+    assert own.keys() == given.keys() and new == {f'decode_head.conv_seg.{part}' for part in ('weight', 'bias')}
+    assert all(torch.equal(own[key], given[key]) for key in own.keys() - new)
+    train(short(cfg, tmp_path / 'work'))
+    log, = (tmp_path / 'work').glob('*/*.log')
+    assert (f'load_from: {len(own) - 2}/{len(own)} tensors from {source}; what classifies is of another number of '
+            'classes and starts anew') in log.read_text()
+    assert 'decode_head.conv_seg.weight (5, 128, 1, 1), the model has (3, 128, 1, 1)' in log.read_text()
+
+
+@pytest.mark.slow
+def test_a_segmentor_that_does_not_fit_is_no_start(segmentor_of_five, tmp_path):
+    cfg, _, _ = remade(segmentor_of_five / 'data', tmp_path, classes='sky,road,car', arch='t',
+                       load_from=str(segmentor_of_five / 'work/iter_2.pth'))
+    with pytest.raises(UserError, match='do not fit the model of the config'):
+        train(short(cfg, tmp_path / 'work'))
 
 
 @pytest.mark.slow
