@@ -1,5 +1,6 @@
 """Writes a config for a folder of images and labels of one's own."""
 import os.path as osp
+from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
@@ -10,7 +11,9 @@ from tqdm import tqdm
 
 from mmseg_inceptionnext.checkpoints.files import AtomicBackend
 from mmseg_inceptionnext.config import load_config
+from mmseg_inceptionnext.datasets.label_table import LabelTable
 from mmseg_inceptionnext.datasets.own_data import (
+    IGNORED,
     Assignment,
     Labels,
     Layout,
@@ -97,7 +100,19 @@ def look(options: Options) -> Found:
         if sizes[-1] != shape:
             raise InputError(f'{image} has {sizes[-1][1]} x {sizes[-1][0]} pixels, its label {label} {shape[1]} x '
                              f'{shape[0]}: both must have the same size')
-    return Found(layout, labels, assign(labels, classes, options.zero), sizes)
+    assignment = assign(labels, classes, options.zero)
+    if 'test' in layout.splits and _is_blind(_pairs(layout, layout.splits['test']), assignment):
+        del layout.splits['test']
+        layout.notes.append('the labels of the test split hold only what is ignored, so that nothing is tested on it')
+    return Found(layout, labels, assignment, sizes)
+
+
+def _is_blind(pairs: List[Tuple[str, str]], assignment: Assignment) -> bool:
+    """Whether labels hold nothing but what is ignored, as those that Cityscapes publishes for its test images."""
+    count = len(assignment.names)
+    label_map = None if assignment.colors else assignment.label_map or {i: i for i in range(count)}
+    table = LabelTable(count, label_map, assignment.colors)
+    return all((table.read(Path(label).read_bytes(), label) == IGNORED).all() for _, label in pairs)
 
 
 def _pairs(layout: Layout, split: Split) -> List[Tuple[str, str]]:

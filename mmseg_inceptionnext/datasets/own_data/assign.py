@@ -3,9 +3,8 @@ from typing import Dict, List, NamedTuple, Optional
 
 from mmseg_inceptionnext.errors import InputError
 
-from .masks import IGNORED, Classes, Color, Labels, Value
+from .masks import IGNORED, Classes, Color, Labels, Value, is_void
 
-VOID = {'void', 'unlabeled', 'unlabelled', 'ignore', 'ignored', '255'}  # names of what is no class; _ around is none
 MOST_CLASSES = 255  # labels have eight bits in MMSegmentation, and 255 is ignored
 
 
@@ -95,10 +94,6 @@ def _as_rgb(labels: Labels, found: Assignment) -> Assignment:
     return found
 
 
-def _is_void(name: str) -> bool:
-    return name.lower().strip('_') in VOID
-
-
 def _by_number(labels: Labels, classes: Classes, zero: Optional[str]) -> Assignment:
     """Values count the classes, from 0 or from 1."""
     names, values = list(classes.names), sorted(set(labels.counts) - {IGNORED})
@@ -114,7 +109,7 @@ def _by_number(labels: Labels, classes: Classes, zero: Optional[str]) -> Assignm
     if beyond:
         raise InputError(f'{classes.source} names {len(names)} classes, and the labels hold {_listed(labels, beyond)}: '
                          'name them all, or give each class its value in a file, such as "7: road"')
-    if any(map(_is_void, names)):
+    if any(map(is_void, names)):
         keys = [i + from_one for i in range(len(names))]
         return _by_key(labels, classes._replace(names=names, keys=keys), 'ignore' if from_one else None)
     if not from_one:
@@ -127,8 +122,8 @@ def _by_number(labels: Labels, classes: Classes, zero: Optional[str]) -> Assignm
 
 def _by_key(labels: Labels, classes: Classes, zero: Optional[str]) -> Assignment:
     """A table says the value of each class."""
-    ignored = [key for name, key in zip(classes.names, classes.keys) if _is_void(name)]
-    names = [name for name in classes.names if not _is_void(name)]
+    ignored = [key for name, key in zip(classes.names, classes.keys) if is_void(name)]
+    names = [name for name in classes.names if not is_void(name)]
     keys = [key for key in classes.keys if key not in ignored]
     left = _left(labels, {*keys, *ignored, IGNORED}, 0, zero, classes)
     label_map = {**dict.fromkeys([*ignored, *left], IGNORED), **{key: i for i, key in enumerate(keys)}}
@@ -142,8 +137,8 @@ def _by_color(labels: Labels, classes: Classes, zero: Optional[str]) -> Assignme
         raise InputError(f'the labels are colours, and {classes.source} gives none: give a file by --classes with a '
                          'class a line and its colour, such as "road 128 64 128". They hold '
                          f'{_listed(labels, labels.counts)}')
-    notes, ignored = [], [key for name, key in zip(classes.names, classes.keys) if _is_void(name)]
-    names = [name for name in classes.names if not _is_void(name)]
+    notes, ignored = [], [key for name, key in zip(classes.names, classes.keys) if is_void(name)]
+    names = [name for name in classes.names if not is_void(name)]
     colors = [key for key in classes.keys if key not in ignored]
     if labels.lossy:
         notes.append(f'{labels.lossy} and others are JPEG, which does not keep colours: the nearest one is taken, and '

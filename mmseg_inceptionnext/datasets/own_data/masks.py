@@ -23,6 +23,7 @@ HEAD = re.compile(r'(?=.*[,;\t])((class|label|name|id|value|index|pixel|colou?r|
                   re.IGNORECASE)
 RGB = re.compile(r'[\[(]\s*(\d+)[\s,;]+(\d+)[\s,;]+(\d+)\s*[\])]')
 HEX = re.compile(r'#([\da-f]{2})([\da-f]{2})([\da-f]{2})\b', re.IGNORECASE)
+VOID = {'void', 'unlabeled', 'unlabelled', 'ignore', 'ignored', '255'}  # names of what is no class
 MOST_VALUES = 1000  # in all labels: more are no table of classes, but photos or lossy labels
 
 
@@ -141,8 +142,13 @@ def read_classes(path: str) -> Classes:
     return Classes(names, keys, path, values if has_values and keys is colors else None)
 
 
+def is_void(name: str) -> bool:
+    """Whether a name is that of what is ignored."""
+    return name.lower().strip('_') in VOID
+
+
 def _check(names: Sequence[str], source: str) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
+    twice = [name for name, count in Counter(names).items() if count > 1 and not is_void(name)]
     if twice or not names:
         raise InputError(f'{source}: {f"the class {twice[0]!r} is named twice" if twice else "no class is named"}')
 
