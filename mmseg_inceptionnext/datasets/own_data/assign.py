@@ -100,8 +100,9 @@ def _by_number(labels: Labels, classes: Classes, zero: Optional[str]) -> Assignm
     if names[0] == '__ignore__':  # labelme's name of -1, which is 255
         names.pop(0)
     if not set(values) - {0} and IGNORED in labels.counts and len(names) == 2:
+        found = _by_key(labels, classes._replace(names=names, keys=[0, IGNORED]), zero)
         note = f'the labels hold 0 and 255 only: 0 is {names[0]}, 255 is {names[1]}'
-        return Assignment(names, {0: 0, IGNORED: 1}, None, [note])
+        return found._replace(notes=[note, *found.notes])
     if not values:
         raise InputError('the labels hold 255 only, which is ignored: nothing is left to train on')
     from_one = zero == 'ignore' or zero is None and values[-1] == len(names)
