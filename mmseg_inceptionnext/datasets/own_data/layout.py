@@ -69,7 +69,7 @@ def _tail(images: List[File], labels: Set[str]) -> str:
     if sum(stem in labels for stem in stems) * 2 > len(stems):
         return ''
     common = osp.commonprefix([stem[::-1] for stem in stems])[::-1]
-    for i in (i for i, sign in enumerate(common) if not sign.isalnum()):
+    for i in (i for i in reversed(range(len(common))) if not common[i].isalnum()):  # the shortest that will do
         if len(stems) > 1 and sum(_longest(label, {stem[:len(stem) - len(common) + i] for stem in stems}) is not None
                                   for label in labels) * 2 > len(stems):
             return common[i:]
@@ -195,12 +195,13 @@ def _lists(root: str, names: List[str], notes: List[str]) -> Dict[str, List[str]
             stem, extension = osp.splitext(file)
             splits = {OF_SPLITS[word] for word in words(stem) & OF_SPLITS.keys()}
             if extension.lower() == '.txt' and len(splits) == 1 and not splits & lists.keys():
-                path, split = osp.join(folder, file), splits.pop()
-                found = [(line, _named(line, known)) for line in read_names(path)]
-                lists[split] = list(dict.fromkeys(name for _, name in found if name))
-                unknown[path] = {line for line, name in found if not name} if lists[split] else set()
+                path = osp.join(folder, file)
+                found = {line: _named(line, known) for line in read_names(path, stem.lower() in OF_SPLITS)}
+                if any(found.values()):
+                    lists[splits.pop()] = list(dict.fromkeys(filter(None, found.values())))
+                    unknown[path] = {line for line, name in found.items() if not name}
         if sum(map(len, lists.values())) > sum(map(len, best.values())):
-            best, missing = {split: listed for split, listed in lists.items() if listed}, unknown
+            best, missing = lists, unknown
     if 'train' in best:
         notes.append('the splits are listed: '
                      + ', '.join(f'{name} has {len(listed)} pairs' for name, listed in sorted(best.items())))
@@ -221,6 +222,11 @@ def _named(line: str, known: Set[str]) -> Optional[str]:
     return None
 
 
-def read_names(path: str) -> List[str]:
-    """The lines of a file that are not blank."""
-    return list(filter(None, map(str.strip, read_text(path).splitlines())))
+def read_names(path: str, must_be_text: bool = True) -> List[str]:
+    """The lines of a file that are not blank; none of a file that may be something else, and is."""
+    try:
+        return list(filter(None, map(str.strip, read_text(path).splitlines())))
+    except InputError:
+        if must_be_text:
+            raise
+        return []

@@ -204,7 +204,8 @@ def _from_json(content) -> List[_Row]:
         if isinstance(color, str):
             color = [int(color.lstrip('#')[i:i + 2], 16) for i in (0, 2, 4)]
         value = next((row[key] for key in ('value', 'id', 'index') if key in row), None)
-        rows.append(_Row(str(name), color and tuple(map(int, color[:3])), None if value is None else int(value)))
+        value = int(value) if str(value).isdigit() else None  # some have ids that are texts
+        rows.append(_Row(str(name), color and tuple(map(int, color[:3])), value))
     return rows
 
 
@@ -216,4 +217,4 @@ def _row_of_pair(key: str, value) -> dict:
         return dict(name=value, color=key)
     if isinstance(value, list) or isinstance(value, str) and HEX.fullmatch(value):
         return dict(name=key, color=value)
-    return dict(name=value, id=key) if isinstance(value, str) else dict(name=key, id=value)
+    return dict(name=value, id=int(key)) if isinstance(value, str) else dict(name=key, id=value)
