@@ -216,12 +216,32 @@ def shifted_matrix(size, new_size, align_corners: bool, like: Tensor) -> Tensor:
 
 def interpolation_matrix(size, new_size, align_corners: bool, like: Tensor) -> Tensor:
     """(new_size, size): the interpolation of a whole axis; see :func:`shifted_matrix`."""
-    i, j = torch.arange(new_size, device=like.device), torch.arange(size, device=like.device)
+    position, unit = _positions(size, new_size, align_corners, like.device)
+    return _weights(position, torch.arange(size, device=like.device), unit, _at_least_single(like))
+
+
+def neighbours(size, new_size, align_corners: bool, like: Tensor) -> Tuple[Tensor, Tensor]:
+    """(new_size,) each: the input before every output of a whole axis, and the weight of the one after it.
+
+    As in :func:`shifted_matrix`, a tracer keeps the sizes.
+    """
+    position, unit = _positions(size, new_size, align_corners, like.device)
+    before = torch.div(position, unit, rounding_mode='floor')
+    return before, (position - before * unit).to(_at_least_single(like)) / unit
+
+
+def between(x: Tensor, dim: int, before: Tensor, weight: Tensor) -> Tensor:
+    """Interpolates one axis of images (N, h, w, C), as :func:`neighbours` or a part of it says."""
+    first, second = (x.index_select(dim, i) for i in (before, before + (weight > 0).long()))
+    return first + (second - first) * weight.reshape(*[-1 if axis == dim else 1 for axis in range(4)])
+
+
+def _positions(size, new_size, align_corners: bool, device: torch.device) -> tuple:
+    """(new_size,): where each output lies, in parts of an input, and the number of parts that make one."""
     factor, offset, unit = _line(size, new_size, align_corners)
+    position = (torch.arange(new_size, device=device) * factor + offset).clamp(min=0)
     last = (size - 1) * unit
-    position = (i * factor + offset).clamp(min=0)
-    position = torch.minimum(position, last if isinstance(last, Tensor) else torch.full_like(i, last))
-    return _weights(position, j, unit, _at_least_single(like))
+    return torch.minimum(position, last if isinstance(last, Tensor) else torch.full_like(position, last)), unit
 
 
 def average_matrix(size: int, length, like: Tensor) -> Tensor:

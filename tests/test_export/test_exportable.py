@@ -1,4 +1,7 @@
 """What goes into the graph of an export, against PyTorch."""
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from mmseg.models.decode_heads import FPNHead
 from mmseg.registry import MODELS
 from torch.nn import functional as F
 
-from mmseg_inceptionnext.export.exportable import AveragePool, ExportableSegmentor
+from mmseg_inceptionnext.export.exportable import AveragePool, ExportableSegmentor, argmax_in_strips
 from mmseg_inceptionnext.export.onnx_export import trace
 from mmseg_inceptionnext.models.winograd import WinogradConv2d
 
@@ -61,6 +64,53 @@ def test_free_sizes_equal_pytorch(tmp_path, kind, align_corners):
                 up = F.interpolate(expected, size[1:], mode='bilinear', align_corners=align_corners)
                 assert result.dtype == np.uint8 and result.shape == size
                 assert (result == up.argmax(1).numpy()).mean() > 0.999
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('small,size', [((9, 7), (97, 131)), ((33, 17), (64, 8)), ((1, 1), (16, 40)), ((5, 6), (5, 6))])
+def test_strips_have_the_classes_of_the_resized_logits(small, size, align_corners):
+    """Enlarged, reduced, fewer rows than strips, and neither."""
+    logits = torch.randn(2, 11, *small, dtype=torch.float64)
+    expected = F.interpolate(logits, size, mode='bilinear', align_corners=align_corners).argmax(1)
+    result = argmax_in_strips(logits, size, align_corners, torch.uint8)
+    assert result.dtype == torch.uint8 and torch.equal(result.long(), expected)
+
+
+@pytest.mark.slow
+def test_strips_need_a_third_of_the_memory(tmp_path):
+    """And give the same classes but where two are equal to rounding; each graph in a process of its own."""
+    class Classes(torch.nn.Module):
+        def __init__(self, strips):
+            super().__init__()
+            self.strips = strips
+
+        def forward(self, logits, image):
+            size = image.shape[2:]
+            if self.strips:
+                return argmax_in_strips(logits, size, False, torch.uint8)
+            return F.interpolate(logits, size, mode='bilinear').argmax(1).to(torch.uint8)
+
+    by_tracing = dict(dynamo=False) if torch.__version__ >= '2.5' else {}
+    free = {name: {2: 'h' + name, 3: 'w' + name} for name in ('logits', 'image')}
+    program = ('import sys, numpy, onnxruntime\n'
+               'peak = lambda: int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])\n'
+               'session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])\n'
+               'logits = numpy.random.default_rng(0).standard_normal((1, 150, 128, 256), numpy.float32)\n'
+               'image, before = numpy.zeros((1, 3, 512, 1024), numpy.uint8), peak()\n'
+               'result, = session.run(None, dict(logits=logits, image=image))\n'
+               'numpy.save(sys.argv[1] + ".npy", result)\n'
+               'print(peak() - before)')
+    needed, results = [], []
+    for strips in (True, False):
+        path = tmp_path / f'{strips}.onnx'
+        inputs = torch.randn(1, 150, 8, 12), torch.zeros(1, 3, 32, 48, dtype=torch.uint8)
+        torch.onnx.export(Classes(strips), inputs, str(path), opset_version=17,
+                          input_names=['logits', 'image'], dynamic_axes=free, **by_tracing)
+        run = subprocess.run([sys.executable, '-c', program, path], text=True, capture_output=True, check=True)
+        needed.append(int(run.stdout))
+        results.append(np.load(f'{path}.npy'))
+    assert needed[0] < 0.35 * needed[1]
+    assert (results[0] == results[1]).mean() > 0.99999
 
 
 @pytest.mark.parametrize('num_classes,dtype,mark', [(7, np.uint8, 255), (255, np.uint8, 255), (256, np.int32, -1)])
