@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Subset
 from mmseg_inceptionnext.checkpoints.compare import unwrap
 from mmseg_inceptionnext.errors import ConfigError, UserError
 from mmseg_inceptionnext.evaluation import ExactIoUMetric
+from mmseg_inceptionnext.models.sync_bn import SYNCHRONISED
 from mmseg_inceptionnext.parts import numbered
 
 from .channels import no_label, why_not
@@ -220,7 +221,7 @@ def _refuse_single_values(model: nn.Module, loader: DataLoader, max_iters: int) 
            'set train_dataloader.batch_size=2 or more')
 
     def check(name: str, norm: nn.Module, maps: torch.Tensor) -> None:
-        together = isinstance(norm, nn.SyncBatchNorm) and get_world_size() > 1
+        together = isinstance(norm, SYNCHRONISED) and get_world_size() > 1
         if norm.training and not together and maps[0].numel() == maps.shape[1]:
             raise ConfigError(
                 f'{got}, and {name} pools it to one pixel, of which BatchNorm has no variance: {fix}; or a norm that '
