@@ -12,7 +12,7 @@ from mmengine.hooks import EMAHook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.evaluation import IoUMetric
-from mmseg.registry import HOOKS, METRICS
+from mmseg.registry import HOOKS, METRICS, MODELS
 
 from mmseg_inceptionnext.checkpoints import safe_checkpoints
 from mmseg_inceptionnext.checkpoints.compare import unwrap
@@ -29,6 +29,7 @@ from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.evaluation import ExactIoUMetric, is_known, write_report
 from mmseg_inceptionnext.evaluation.predictions import ambiguous_classes, plan_targets, refuse_data_folders
 from mmseg_inceptionnext.evaluation.protocol import Protocol, apply_protocol, own_pipelines, without_labels
+from mmseg_inceptionnext.models import ImageClassifier
 from mmseg_inceptionnext.models.compiled import compile_model
 from mmseg_inceptionnext.parts import class_of, is_a, numbered
 
@@ -72,6 +73,8 @@ def evaluate(cfg: Config,
         nothing can be divided. Empty with ``no_gt``.
     """
     check_settings(cfg, 'test')
+    _refuse_for_classifiers(cfg, {'--out': out, '--show-dir': show_dir, '--no-gt': no_gt,
+                                  f'--protocol {protocol}': protocol != 'ss'})
     check_datasets(cfg, 'test')
     applied = apply_protocol(cfg, protocol)
     metainfo = metainfo_of(cfg, 'test') if no_gt else None
@@ -113,6 +116,13 @@ def evaluate(cfg: Config,
             _write_results(runner, metrics, applied, cfg.work_dir)
     print_log(f'{means} by protocol {applied}', logger='current')
     return metrics
+
+
+def _refuse_for_classifiers(cfg: Config, options: Dict[str, Any]) -> None:
+    given = [name for name, value in options.items() if value]
+    if given and is_a(cfg.model, MODELS, ImageClassifier):
+        raise ConfigError(f'{" and ".join(given)}: for segmentors only. A classifier is evaluated as its '
+                          'test_dataloader and test_evaluator say; tools/classify.py names what images show')
 
 
 def _write_results(runner: Runner, metrics: Dict[str, float], protocol: Protocol, work_dir: str) -> None:

@@ -19,7 +19,8 @@ from mmseg_inceptionnext.checkpoints.compare import (
     segmentor_weights,
     unwrap,
 )
-from mmseg_inceptionnext.models import fuse
+from mmseg_inceptionnext.models import ImageClassifier, fuse
+from mmseg_inceptionnext.models.backbones.pretrained import published_weights
 from mmseg_inceptionnext.parts import built_datasets
 
 from .optim import keep_own_steps
@@ -80,6 +81,8 @@ class CompleteCheckpointHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         source, resuming = getattr(checkpoint, 'source', 'the checkpoint'), runner.cfg.get('resume')
+        if isinstance(unwrap(runner.model), ImageClassifier):  # in one of the forms in which published weights are
+            checkpoint['state_dict'] = published_weights(checkpoint, source)
         if resuming or not self.may_differ:
             check_segmentor(runner.model, checkpoint, source)
         if resuming:

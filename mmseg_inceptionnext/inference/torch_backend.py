@@ -55,6 +55,9 @@ class TorchBackend:
         with safe_checkpoints(trust_checkpoint):
             loaded = load_source(checkpoint)
             weights = segmentor_weights(loaded, checkpoint)
+            if 'stem.0.weight' in weights:
+                raise InputError(f'{checkpoint} holds a classifier: tools/classify.py names what images show. A '
+                                 'segmentor starts from it by model.backbone.init_cfg')
             self.cfg = own_cfg or embedded_config(loaded.meta, checkpoint)
             with nullcontext() if config else guarded_build(weights):
                 self.model = build_model(self.cfg, source)
