@@ -47,7 +47,8 @@ class ClassificationDataset(Dataset):
             self.reader = create_reader(reader, data_root if reader else self.root, split=split)
         except RuntimeError as error:  # of timm, for a folder without images
             raise MissingDatasetError(f'{self.root} holds no folder with images: {error}') from error
-        self.metainfo = dict(classes=tuple(self.reader.class_to_idx or map(str, range(num_classes))))
+        names = getattr(self.reader, 'class_to_idx', None) or getattr(self.reader, 'class_name_to_idx', None)
+        self.metainfo = dict(classes=tuple(names or map(str, range(num_classes))))
         if len(self.metainfo['classes']) != num_classes:
             raise ConfigError(f'{self.root} holds {len(self.metainfo["classes"])} classes, and num_classes is '
                               f'{num_classes}: give that number of folders, or set num_classes of the data sets and of '
