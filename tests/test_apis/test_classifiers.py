@@ -77,7 +77,7 @@ def test_recipe_is_that_of_table_9(name, tmp_path):
     lr, batch, epochs, warm_up, drop_path, mixup, cutmix, erasing, dropout = RECIPES[SIZES[name]]
     cfg = config(name)
     assert cfg.auto_scale_lr.base_batch_size == batch and batch % cfg.train_dataloader.batch_size == 0
-    length = IMAGES // batch
+    length = round(IMAGES / batch)
     assert cfg.train_cfg.max_iters == pytest.approx(epochs * length, rel=2e-3)
     found, transform = cfg.model.data_preprocessor.mixup, cfg.train_dataloader.dataset.transform
     if found.get('prob', 1.):
