@@ -1,12 +1,5 @@
 # Ours, not the paper's: the paper has no segmentation row for this size.
 _base_ = [
-    './_base_/models/fpn_inceptionnext.py', './_base_/datasets/ade20k_fpn.py', './_base_/schedules/adamw_40k.py',
+    './_base_/models/fpn_inceptionnext_a.py', './_base_/datasets/ade20k_fpn.py', './_base_/schedules/adamw_40k.py',
     './_base_/default_runtime.py'
 ]
-checkpoint = 'https://github.com/sail-sg/inceptionnext/releases/download/model/inceptionnext_atto.pth'
-model = dict(
-    backbone=dict(
-        arch='atto',
-        drop_path_rate=0.,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
-    neck=dict(in_channels=[40, 80, 160, 320]))

@@ -1,10 +1,4 @@
 _base_ = [
-    './_base_/models/fpn_inceptionnext.py', './_base_/datasets/ade20k_fpn.py', './_base_/schedules/adamw_40k.py',
+    './_base_/models/fpn_inceptionnext_s.py', './_base_/datasets/ade20k_fpn.py', './_base_/schedules/adamw_40k.py',
     './_base_/default_runtime.py'
 ]
-checkpoint = 'https://github.com/sail-sg/inceptionnext/releases/download/model/inceptionnext_small.pth'
-model = dict(
-    backbone=dict(
-        arch='small',
-        drop_path_rate=0.2,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)))

@@ -1,10 +1,4 @@
 _base_ = [
-    './_base_/models/upernet_inceptionnext.py', './_base_/datasets/ade20k.py', './_base_/schedules/adamw_160k.py',
+    './_base_/models/upernet_inceptionnext_t.py', './_base_/datasets/ade20k.py', './_base_/schedules/adamw_160k.py',
     './_base_/default_runtime.py'
 ]
-checkpoint = 'https://github.com/sail-sg/inceptionnext/releases/download/model/inceptionnext_tiny.pth'
-model = dict(
-    backbone=dict(
-        arch='tiny',
-        drop_path_rate=0.2,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint)))

@@ -19,11 +19,28 @@ from mmseg_inceptionnext.analysis.stock import stock_model_cfg
 from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.engine.check import check_datasets
 from mmseg_inceptionnext.errors import ConfigError
+from mmseg_inceptionnext.parts import find_datasets, first_dataset
 
 from utils import ROOT, TOY, randomise, total_loss
 
-CONFIGS = sorted(str(path.relative_to(ROOT / 'configs')) for path in (ROOT / 'configs').rglob('*.py')
-                 if '_base_' not in path.parts)
+ALL = sorted(str(path.relative_to(ROOT / 'configs')) for path in (ROOT / 'configs').rglob('*.py')
+             if '_base_' not in path.parts)
+PUBLIC = {  # classes, crop, scale of training, iterations, and the stride of the windows that it is tested by
+    'cityscapes': (19, (512, 1024), (2048, 1024), 160000, None),
+    'cityscapes-slide': (19, (1024, 1024), (2048, 1024), 160000, (768, 768)),
+    'voc12aug': (21, (512, 512), (2048, 512), 40000, None),
+    'pascal-context-59': (59, (480, 480), (520, 520), 80000, (320, 320)),
+    'coco-stuff164k': (171, (512, 512), (2048, 512), 80000, None),
+    'coco-stuff10k': (171, (512, 512), (2048, 512), 40000, None),
+    'loveda': (7, (512, 512), (2048, 512), 80000, None),
+    'potsdam': (6, (512, 512), (512, 512), 80000, None),
+    'vaihingen': (6, (512, 512), (512, 512), 80000, None),
+    'isaid': (16, (896, 896), (896, 896), 80000, None),
+    'mapillary': (65, (512, 1024), (2048, 1024), 80000, None),
+    'chase-db1': (2, (128, 128), (960, 999), 40000, (85, 85)),
+}
+OF_PUBLIC = [name for name in ALL if Path(name).stem.split('_')[-1] in PUBLIC]
+CONFIGS = [name for name in ALL if name not in OF_PUBLIC]
 BASES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs' / '_base_').rglob('*.py'))
 ARCHS = dict(a='atto', t='tiny', s='small', b='base')
 DIMS = dict(a=[40, 80, 160, 320], t=[96, 192, 384, 768], s=[96, 192, 384, 768], b=[128, 256, 512, 1024])
@@ -82,20 +99,25 @@ def test_there_are_configs():
 def test_each_base_stands_alone(path):
     cfg = Config.fromfile(str(ROOT / path))
     folder = Path(path).parent.name
-    if folder == 'models':
+    leaf = f'{Path(path).stem}_ade20k.py'
+    if folder == 'models' and leaf in CONFIGS:
+        assert cfg.model == config(leaf).model  # which another test builds
+    elif folder == 'models':
         assert on_meta(cfg.model).num_classes == 150
     elif folder == 'datasets':
         for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-            dataset = DATASETS.build(dict(loader.dataset, lazy_init=True))
-            assert len(dataset.metainfo['classes']) in (11, 150) and dataset.pipeline.transforms
+            for _, settings in find_datasets(dict(train_dataloader=loader), 'train'):
+                dataset = DATASETS.build(dict(settings, lazy_init=True))
+                expected = PUBLIC.get(Path(path).stem, (11 if 'camvid' in path else 150, ))[0]
+                assert len(dataset.metainfo['classes']) == expected and dataset.pipeline.transforms
     elif folder == 'schedules':
-        rates = schedule(cfg, [0, cfg.train_cfg.max_iters // 2])
+        rates = schedule(cfg, [0, min(cfg.train_cfg.max_iters // 2, 1600)])  # after the warm-up
         assert 0 < rates[1] < cfg.optim_wrapper.optimizer.lr and cfg.auto_scale_lr.base_batch_size > 0
     else:
         assert cfg.custom_imports.imports == ['mmseg_inceptionnext'] and cfg.default_scope == 'mmseg'
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('name', [*CONFIGS, *(pytest.param(name, marks=pytest.mark.slow) for name in OF_PUBLIC)])
 def test_every_parameter_takes_part(name):
     segmentor = model(name).train()
     features = segmentor.extract_feat(torch.empty(2, 3, 64, 64, device='meta'))
@@ -123,7 +145,7 @@ def test_a_step_gives_every_parameter_a_gradient(name):
 
 
 def num_classes(cfg):
-    return len(DATASETS.get(cfg.train_dataloader.dataset.type).METAINFO['classes'])
+    return len(DATASETS.get(first_dataset(cfg, 'train').type).METAINFO['classes'])
 
 
 def test_parameters_are_as_many_as_the_pages_say():
@@ -201,9 +223,11 @@ CHECKS = {
 
 
 def test_configs_are_short_and_plain_data():
-    for name in CONFIGS:
+    for name in ALL:
         lines = [line for line in (ROOT / 'configs' / name).read_text().splitlines() if line.strip()]
         assert len(lines) <= 16, f'{name}: a leaf holds only what makes it different'
+    for name in PUBLIC.keys() - {'cityscapes-slide'}:
+        assert len((ROOT / f'configs/_base_/datasets/{name}.py').read_text().splitlines()) <= 25
     for path in (ROOT / 'configs').rglob('*.py'):
         kinds = {type(node) for node in ast.parse(path.read_text()).body}
         assert kinds <= {ast.Assign, ast.Expr}, f'{path}: assignments only, so that a config stays readable'
@@ -266,6 +290,36 @@ def test_ade20k_starts_from_the_authors_weights_of_that_size(name):
         type='Pretrained',
         checkpoint='https://github.com/sail-sg/inceptionnext/releases/download/model/'
         f'inceptionnext_{backbone.arch}.pth')
+
+
+def test_each_public_data_set_has_its_leaves():
+    sizes = [('upernet', 't'), ('upernet', 's'), ('upernet', 'b'), ('fpn', 't')]
+    expected = {f'{name}/{head}_inceptionnext_{size}_{name}.py' for name in PUBLIC for head, size in sizes
+                if name not in ('chase-db1', 'cityscapes-slide')}
+    assert set(OF_PUBLIC) == {*expected, 'chase-db1/fpn_inceptionnext_a_chase-db1.py',
+                              'cityscapes/upernet_inceptionnext_t_cityscapes-slide.py'}
+
+
+@pytest.mark.parametrize('name', OF_PUBLIC)
+def test_a_public_data_set_has_its_numbers(name):
+    head, _, size, dataset = Path(name).stem.split('_')
+    classes, crop, scale, iterations, stride = PUBLIC[dataset]
+    cfg, network = Config.fromfile(str(ROOT / 'configs' / name)), config(f'{head}_inceptionnext_{size}_ade20k.py')
+    heads = [cfg.model[part] for part in ('decode_head', 'auxiliary_head') if part in cfg.model]
+    assert len(heads) == 1 + (head == 'upernet') and {part.num_classes for part in heads} == {classes}
+    assert cfg.model.backbone == network.model.backbone and cfg.model.data_preprocessor.size == crop
+    for split in ('train', 'val', 'test'):
+        for _, settings in find_datasets(cfg, split):
+            assert len(DATASETS.get(settings.type).METAINFO['classes']) == classes
+            steps = {step.type: step for step in settings.pipeline}
+            if split == 'train':
+                assert (steps['RandomResize'].scale, steps['RandomCrop'].crop_size) == (scale, crop)
+    assert cfg.model.test_cfg == (dict(mode='slide', crop_size=crop, stride=stride) if stride else dict(mode='whole'))
+    warm_up, linear = cfg.param_scheduler
+    assert (cfg.train_cfg.max_iters, linear.end, linear.power, warm_up.end) == (iterations, iterations, 1, 1500)
+    assert batches(cfg) == (2, 16) and cfg.default_hooks.checkpoint.interval == cfg.train_cfg.val_interval
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01)
+    assert cfg.train_dataloader.sampler.type == 'ResumableSampler' and cfg.val_evaluator.type == 'ExactIoUMetric'
 
 
 def test_only_weights_decay():

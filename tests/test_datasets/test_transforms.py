@@ -4,14 +4,14 @@ from mmengine.config import Config
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
-from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.datasets import CamVidDataset, CheckLabels
 from mmseg_inceptionnext.errors import LabelError
+from mmseg_inceptionnext.parts import SPLITS, find_datasets
 
 from utils import ROOT
 
-CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').glob('**/*.py')
-                 if path.parent.name != '_base_' and path.parent.parent.name != '_base_')
+CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('*.py')
+                 if 'pipeline' in path.read_text())  # the others have those of their bases
 STEPS = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='CheckLabels')]
 
 
@@ -81,10 +81,10 @@ def test_a_subset_of_the_classes_is_counted_after_the_mapping(tmp_path):
 
 
 def test_every_config_checks_right_behind_loading():
-    assert len(CONFIGS) >= 47
+    assert len(CONFIGS) >= 10
     for name in CONFIGS:
-        cfg = load_config(str(ROOT / name))
-        pipelines = [cfg[f'{split}_dataloader'].dataset.pipeline for split in ('train', 'val', 'test')]
+        cfg = Config.fromfile(str(ROOT / name))
+        pipelines = [dataset.pipeline for split in SPLITS for _, dataset in find_datasets(cfg, split)]
         pipelines.append([step for branch in cfg.tta_pipeline[-1].transforms for step in branch])
         for pipeline in pipelines:
             kinds = [step.type for step in pipeline]

@@ -156,7 +156,7 @@ class Endless(DefaultSampler):
 @pytest.mark.slow
 def test_a_sampler_that_hides_that_it_never_ends(toy_root, tmp_path):
     cfg = epochs(config(toy_root, tmp_path, **{'custom_hooks': []}), batch_size=3)
-    cfg.train_dataloader.sampler.type = Endless
+    cfg.train_dataloader.sampler.type = 'Endless'
     with pytest.raises(ConfigError, match=r'train_dataloader gives more than the 2 batches .*DefaultSampler'):
         train(cfg)
     cfg = short_config(toy_root, tmp_path, max_iters=1, val_interval=1)

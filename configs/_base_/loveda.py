@@ -1,0 +1,2 @@
+# LoveDA with its schedule: all but the model.
+_base_ = ['./datasets/loveda.py', './schedules/adamw_linear_80k.py', './default_runtime.py']

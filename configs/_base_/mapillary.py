@@ -1,0 +1,2 @@
+# Mapillary Vistas with its schedule: all but the model.
+_base_ = ['./datasets/mapillary.py', './schedules/adamw_linear_80k.py', './default_runtime.py']

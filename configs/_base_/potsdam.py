@@ -1,0 +1,2 @@
+# ISPRS Potsdam with its schedule: all but the model.
+_base_ = ['./datasets/potsdam.py', './schedules/adamw_linear_80k.py', './default_runtime.py']

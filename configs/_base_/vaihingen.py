@@ -1,0 +1,2 @@
+# ISPRS Vaihingen with its schedule: all but the model.
+_base_ = ['./datasets/vaihingen.py', './schedules/adamw_linear_80k.py', './default_runtime.py']

@@ -1,0 +1,2 @@
+_base_ = ['../_base_/models/upernet_inceptionnext_t.py', '../_base_/loveda.py']
+model = dict(decode_head=dict(num_classes=7), auxiliary_head=dict(num_classes=7))

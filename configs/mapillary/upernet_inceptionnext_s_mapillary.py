@@ -1,0 +1,3 @@
+_base_ = ['../_base_/models/upernet_inceptionnext_s.py', '../_base_/mapillary.py']
+model = dict(
+    data_preprocessor=dict(size=(512, 1024)), decode_head=dict(num_classes=65), auxiliary_head=dict(num_classes=65))

@@ -1,0 +1,2 @@
+_base_ = ['../_base_/models/fpn_inceptionnext_t.py', '../_base_/potsdam.py']
+model = dict(decode_head=dict(num_classes=6))

@@ -1,0 +1,2 @@
+_base_ = ['../_base_/models/upernet_inceptionnext_s.py', '../_base_/voc12aug.py']
+model = dict(decode_head=dict(num_classes=21), auxiliary_head=dict(num_classes=21))
