@@ -118,4 +118,5 @@ def dataset_metainfo(name: str, dataset: dict) -> dict:
     except UserError:
         raise
     except Exception as error:  # every class has its own errors for settings that it does not know
-        raise ConfigError(f'{name} cannot be built: {type(error).__name__}: {error}') from error
+        text = str(error) or traceback.extract_tb(error.__traceback__)[-1].line  # an assert without a message
+        raise ConfigError(f'{name} cannot be built: {type(error).__name__}: {text}') from error

@@ -120,7 +120,7 @@ def _check_path(cfg: Config, key: str) -> None:
         found = found.get(part) if isinstance(found, (dict, Config)) else None
 
 
-def _all_places(cfg: Config) -> Iterator[Tuple[str, Any, Any]]:
+def all_places(cfg: Config) -> Iterator[Tuple[str, Any, Any]]:
     """All that stands in the parts that are read: the dotted name, and its container and key."""
     waiting = [(key, cfg, key) for key in set(cfg) - _variables(cfg)]
     while waiting:
@@ -134,7 +134,7 @@ def _all_places(cfg: Config) -> Iterator[Tuple[str, Any, Any]]:
 def _places(cfg: Config, name: str, value: Any) -> List[Tuple[str, Any, Any]]:
     """Those that hold a variable's value, not one within another."""
     by_value = isinstance(value, (dict, list, tuple, str)) and bool(value)
-    found = [(place, parent, key) for place, parent, key in _all_places(cfg)
+    found = [(place, parent, key) for place, parent, key in all_places(cfg)
              if type(parent[key]) is type(value) and parent[key] == value and (by_value or key == name)]
     names = {place for place, _, _ in found}
     return [each for each in found if not any(each[0].startswith(f'{name}.') for name in names)]
@@ -146,7 +146,7 @@ def _replace(cfg: Config, name: str, old: Any, key: str) -> None:
     for _, parent, inner in places:
         parent[inner] = copy.deepcopy(cfg[name])
     is_number = isinstance(old, (int, float)) and not isinstance(old, bool) and old > 2
-    others = [place for place, parent, inner in _all_places(cfg) if is_number and parent[inner] == old]
+    others = [place for place, parent, inner in all_places(cfg) if is_number and parent[inner] == old]
     if places and others:
         _warn(f'--cfg-options {key} reached {places[0][0]}; still {old}: {", ".join(others[:5])}; set these, too, if '
               f'they were made from {name}')
@@ -179,14 +179,14 @@ def _move_datasets(cfg: Config, root: str) -> None:
 def _same_leaves(cfg: Config, key: str) -> List[str]:
     """Names that are read and end as one that is not, the shortest first."""
     last = key.rpartition('.')[2]
-    return sorted((place for place, _, _ in _all_places(cfg) if not last.isdecimal() and place != key
+    return sorted((place for place, _, _ in all_places(cfg) if not last.isdecimal() and place != key
                    and place.rpartition('.')[2] == last), key=lambda name: (name.count('.'), name))[:3]
 
 
 def _advice(cfg: Config, key: str) -> str:
     """The names nearest to one that is not there."""
     top, _, rest = key.partition('.')
-    names = [place for place, _, _ in _all_places(cfg)]
+    names = [place for place, _, _ in all_places(cfg)]
     known = [name for name in {*names, *_variables(cfg), *READ} if name != key]
     near = _same_leaves(cfg, key) or difflib.get_close_matches(key, known, n=2) or [
         f'{name}.{rest}'.rstrip('.') for name in difflib.get_close_matches(top, [*cfg, *READ], n=2) if name != top]

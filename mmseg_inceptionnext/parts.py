@@ -9,20 +9,23 @@ from .errors import ConfigError
 SPLITS = ('train', 'val', 'test')
 
 
-def type_name(part: dict) -> str:
-    """The bare name of what ``type`` names or is: ``Resize`` of ``'Resize'``, ``'mmseg.Resize'`` and the class."""
-    kind = part.get('type')
+def type_name(part: Any) -> str:
+    """The bare name of what ``type`` names or is: ``Resize`` of ``'Resize'``, ``'mmseg.Resize'`` and the class.
+
+    A part may be built already, here and below.
+    """
+    kind = part.get('type') if isinstance(part, dict) else type(part)
     return kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', '')
 
 
-def class_of(part: dict, registry: Registry, default: Any = None) -> Any:
+def class_of(part: Any, registry: Registry, default: Any = None) -> Any:
     """The class or function that ``type`` names or is, ``default`` if there is no ``type``; None if none has its name.
     """
-    kind = part.get('type', default)
+    kind = part.get('type', default) if isinstance(part, dict) else type(part)
     return registry.get(kind) if isinstance(kind, str) else kind
 
 
-def is_a(part: dict, registry: Registry, *kinds: type) -> bool:
+def is_a(part: Any, registry: Registry, *kinds: type) -> bool:
     """Whether ``type`` names or is one of some classes, or a subclass of one."""
     kind = class_of(part, registry)
     return isinstance(kind, type) and issubclass(kind, kinds)

@@ -22,7 +22,8 @@ MESSAGES = (
     'but the dataset names', 'the loss was not finite in', 'cannot be resumed from',
     'pools it to one pixel, of which BatchNorm has no variance', 'is no setting', 'which is not known',
     'cannot be used: ', 'with the settings of this config fails', 'channels: set it to that',
-    'which never ends, so that', 'neither the checkpoint nor the dataset of the config names the classes')
+    'which never ends, so that', 'is in no name of a parameter',
+    'neither the checkpoint nor the dataset of the config names the classes')
 PAGES = [ROOT / 'README.md', ROOT / 'SECURITY.md', *sorted((ROOT / 'docs').glob('*.md'))]
 TEXT = {page: page.read_text() for page in PAGES}
 

@@ -3,12 +3,15 @@ from pathlib import Path
 
 import mmseg
 import pytest
-from mmengine.hooks import Hook
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.model import BaseModule
-from mmseg.registry import HOOKS, MODELS
+from mmseg.registry import HOOKS, METRICS, MODELS
 
 from mmseg_inceptionnext.apis import train
 from mmseg_inceptionnext.config import load_config
+from mmseg_inceptionnext.engine.check import check_custom_keys, check_views
 from mmseg_inceptionnext.engine.check.settings import check_settings
 from mmseg_inceptionnext.engine.check.signatures import accepted
 from mmseg_inceptionnext.errors import ConfigError, InputError, SampleError
@@ -153,19 +156,22 @@ TOLD_BY_A_TRY = [
     ({'model.neck.in_channels': [16, 24, 32, 40]}, ('model.neck.in_channels is [16, 24, 32, 40]', '[16, 24, 32, 48]')),
     ({'model.decode_head.in_channels': [16] * 4}, ('model.decode_head.in_channels is [16, 16, 16, 16]', '64, 64')),
     ({'model.decode_head.in_index': [0, 1, 2, 4]}, ('model.decode_head.in_index is [0, 1, 2, 4]', '0 to 3')),
-    ({'model.decode_head.in_index': [0, 1]}, ('model cannot be used', )),
-    ({'optim_wrapper.optimizer.betas': (2., 1.)}, ('optim_wrapper cannot be used', 'beta')),
+    ({'model.decode_head.in_index': [0, 1]}, ('model.decode_head, ', 'cannot be used')),
+    ({'optim_wrapper.optimizer.betas': (2., 1.)},
+     ('optim_wrapper.optimizer, AdamW with betas=(2.0, 1.0), cannot be used', 'beta')),
     ({'optim_wrapper.constructor': 'Constructor'}, ('optim_wrapper cannot be used', 'Constructor')),
     ({'custom_hooks': [dict(type='EarlyStoppingHook', monitor='mIou')]}, ('EarlyStoppingHook', MEANT('mIoU'))),
     ({'param_scheduler': [dict(type='ReduceOnPlateauLR')]}, ("ReduceOnPlateauLR has monitor='loss'", 'mIoU')),
-    ({'param_scheduler.0.end': -1}, ('param_scheduler cannot be used', 'end')),
+    ({'param_scheduler.0.end': -1},
+     ('param_scheduler.0, LinearLR with begin=0, end=-1, cannot be used', )),
     ({'train_dataloader.prefetch_factor': 2}, ('train_dataloader cannot be used', 'prefetch_factor')),
     ({'train_dataloader.collate_fn': dict(type='no_such')}, ('train_dataloader cannot be used', )),
     ({'log_level': 'LOUD'}, ('log_level cannot be used', 'LOUD')),
-    ({'default_hooks.checkpoint.published_keys': 3}, ('default_hooks cannot be used', )),
-    ({'train_dataloader.dataset.pipeline.3.resize_type': 'Rezise'}, ('train_dataloader cannot be used', 'Rezise')),
+    ({'default_hooks.checkpoint.published_keys': 3},
+     ('default_hooks.checkpoint, ', 'published_keys=3, cannot be used')),
+    ({'train_dataloader.dataset.pipeline.3.resize_type': 'Rezise'},
+     ('pipeline.3, ', 'cannot be used', 'Rezise')),
 ]
-
 
 FOLDERS = dict(type='FolderDataset', seg_map_suffix='.png', reduce_zero_label=True)
 LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
@@ -183,6 +189,32 @@ TOLD_BY_A_TRY += [
     ({'train_dataloader.dataset.data_prefix': dict(seg_map_path='annotations/training', _delete_=True)},
      ('has no img_path', )),
 ]
+CROP = dict(type='RandomCrop', crop_size=(64, 64))
+STEPS = 'train_dataloader.dataset.pipeline'
+OBJECT = 'is <mmengine.hooks'
+TOLD_BY_THE_CHECK += [
+    # labels that would be those of other pixels
+    ({STEPS: [LOAD[0], CROP, LOAD[1], PACK]}, ('pipeline.1, RandomCrop', 'put LoadAnnotations before it')),
+    ({STEPS: [LOAD[0], dict(type='mmcv.RandomApply', prob=.5, transforms=[dict(type='RandomFlip', prob=1.)]), LOAD[1],
+              CROP, PACK]}, ('pipeline.1.transforms.0, RandomFlip', 'pipeline.2, LoadAnnotations')),
+    ({'train_dataloader.dataset': dict(
+        type='RepeatDataset', times=2, _delete_=True, dataset=dict(
+            type='ADEChallengeDataset', pipeline=[LOAD[0], dict(type='ResizeToMultiple'), LOAD[1], CROP, PACK]))},
+     ('dataset.dataset.pipeline.1, ResizeToMultiple', )),
+    # parts that are no dicts, classes that there are not
+    ({'custom_hooks': [EMAHook()]}, ('custom_hooks.0', OBJECT, "dict(type='EMAHook', ...)")),
+    ({'default_hooks.checkpoint': CheckpointHook()}, ('default_hooks.checkpoint', OBJECT, "type='CheckpointHook'")),
+    ({STEPS: ['LoadImageFromFile', PACK]}, (f"{STEPS}.0 is 'LoadImageFromFile'", 'dict(type=')),
+    ({'val_dataloader.batch_size': 2, 'val_dataloader.drop_last': True}, ('drop_last is True', 'see each image')),
+    ({'val_dataloader.dataset.metainfo': dict(classes=('sky', 'raod'))}, ("classes has 'raod'", MEANT('road'))),
+    ({'model.decode_head.ignore_index': None}, ('decode_head.ignore_index is None', '255')),
+    ({'model.auxiliary_head': dict(type='FCNHead', ignore_index=None, loss_decode=[
+        dict(type='DiceLoss'), dict(type='CrossEntropyLoss')])}, ('auxiliary_head.ignore_index is None', '255')),
+    ({'model.backbone.frozen_stages': None}, ('frozen_stages is None', 'from -1')),
+    ({'model.backbone.init_cfg': dict(type='Pretrained', checkpoint=None)}, ('init_cfg.checkpoint is None', 'a path')),
+    ({'model.backbone.token_mixer': 'pooling'}, ("token_mixer is 'pooling'", 'dict(type=')),
+    ({'default_hooks.checkpoint.save_best': ''}, ("save_best is ''", 'mIoU')),
+]
 STOCK = dict(type='IoUMetric', iou_metrics=['mIoU'])
 BEST = 'default_hooks.checkpoint.save_best'
 TOLD_BY_A_TRY += [
@@ -192,6 +224,16 @@ TOLD_BY_A_TRY += [
     ({'val_evaluator': dict(type='Evaluator', metrics=[STOCK], _delete_=True), BEST: 'mDice'}, ("save_best='mDice'", )),
     ({'val_evaluator.prefix': 'val', BEST: 'mIoU'}, ("save_best='mIoU'", 'val/mIoU')),
     ({'custom_hooks': [dict(type='CheckpointHook', save_best='mIou', rule='greater')]}, ("save_best='mIou'", )),
+    ({'val_evaluator': [STOCK, dict(type='Scores')], BEST: 'scoer', 'default_hooks.checkpoint.rule': 'greater'},
+     ("save_best='scoer'", MEANT('score'), 'aAcc, mAcc, mIoU, score')),
+    ({'val_evaluator': [STOCK, STOCK]}, ('val_evaluator.0 and val_evaluator.1 both give aAcc', '1.prefix to a name')),
+    ({'model.neck.num_outs': 1}, ('model.neck, FPN with num_outs=1, cannot be used', 'assert num_outs >=')),
+    ({f'{STEPS}.5.prob': 1.5}, (f'{STEPS}.5, RandomFlip with prob=1.5, cannot be used', )),
+    ({'model.decode_head.sampler': dict(type='OHEMPixelSampler', min_kept=0)},
+     ('model.decode_head.sampler, OHEMPixelSampler with min_kept=0, cannot', )),
+    ({'optim_wrapper.paramwise_cfg.custom_keys': dict(bakbone=dict(lr_mult=.1))}, ('keys.bakbone', MEANT('backbone'))),
+    ({'activation_checkpointing': ['backbon']}, ('the config cannot be used', 'backbon')),
+    ({'compile': 'yes'}, ('the config cannot be used', '`compile`')),
 ]
 
 
@@ -218,11 +260,57 @@ def test_a_training_names_what_is_wrong_before_its_first_iteration(options, told
     assert all(part in str(raised.value) for part in told), raised.value
 
 
+@METRICS.register_module()
+class Scores(BaseMetric):
+
+    def process(self, data_batch, data_samples):
+        self.results.append(len(data_samples))
+
+    def compute_metrics(self, results):
+        return dict(score=sum(results))
+
+
 @HOOKS.register_module()
 class NoIteration(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         raise AssertionError('an iteration began')
+
+
+def test_a_key_with_dots_of_the_command_line_is_one_key():
+    keys = 'optim_wrapper.paramwise_cfg.custom_keys'
+    cfg = load_config(str(ROOT / TOY), {f'{keys}.backbone.stem.lr_mult': .1, f'{keys}.backbone.decay_mult': 0.})
+    check_settings(cfg, 'train')
+    assert cfg.optim_wrapper.paramwise_cfg.custom_keys == {
+        'backbone.stem': dict(lr_mult=.1), 'backbone': dict(decay_mult=0.)}
+
+
+def test_keys_of_no_parameter(monkeypatch):
+    lines = []
+    monkeypatch.setattr('mmseg_inceptionnext.engine.check.agreement.print_log', lambda line, **_: lines.append(line))
+    model = torch.nn.ModuleDict(dict(decode_head=torch.nn.Linear(1, 1), backbone=torch.nn.Linear(1, 1)))
+    keys = {'head': {}, 'backbone.weight': {}, 'absolute_pos_embed': {}}
+    check_custom_keys(model, dict(paramwise_cfg=dict(custom_keys=keys)))
+    assert len(lines) == 1 and 'custom_keys.absolute_pos_embed is in no name of a parameter' in lines[0]
+    with pytest.raises(ConfigError, match=r'custom_keys.haed .*did you mean head'):
+        check_custom_keys(model, dict(paramwise_cfg=dict(custom_keys=dict(haed={}))))
+    check_custom_keys(model, dict(constructor=Configured, paramwise_cfg=dict(custom_keys=dict(haed={}))))
+
+
+def test_the_views_are_checked_for_a_test_that_needs_them(monkeypatch):
+    lines = []
+    monkeypatch.setattr('mmseg_inceptionnext.engine.check.settings.print_log', lambda line, **_: lines.append(line))
+    cfg = load_config(str(ROOT / TOY))
+    check_views(cfg, needed=True)
+    cfg.tta_pipeline[1].transforms[0][0].keep_rato = True
+    told = 'tta_pipeline.1.transforms.0.0.keep_rato is no setting (did you mean keep_ratio?)'
+    check_views(cfg, needed=False)
+    assert len(lines) == 1 and lines[0].startswith(told)
+    with pytest.raises(ConfigError) as raised:
+        check_views(cfg, needed=True)
+    assert str(raised.value).startswith(told)
+    with pytest.raises(ConfigError, match='tta_model.type is .*did you mean RunningSumTTAModel'):
+        check_views(load_config(str(ROOT / TOY), {'tta_model.type': 'RuningSumTTAModel'}), needed=True)
 
 
 @pytest.mark.slow
@@ -232,6 +320,7 @@ def test_what_the_configs_set_is_known():
         cfg = load_config(str(path))
         check_settings(cfg, 'train', 'val')
         check_settings(cfg, 'test')
+        check_views(cfg, needed=True)
 
 
 @pytest.mark.slow
@@ -247,6 +336,7 @@ def test_what_the_configs_of_mmsegmentation_set_is_known():
             continue
         check_settings(cfg, 'train', 'val')
         check_settings(cfg, 'test')
+        check_views(cfg, needed=True)
 
 
 @MODELS.register_module()

@@ -20,7 +20,7 @@ from mmseg_inceptionnext.checkpoints.files import full_disk_explained
 from mmseg_inceptionnext.config import make_writable, metainfo_of
 from mmseg_inceptionnext.datasets.files import IMAGE_SUFFIXES
 from mmseg_inceptionnext.engine import build_runner
-from mmseg_inceptionnext.engine.check import check_datasets, check_settings, explained
+from mmseg_inceptionnext.engine.check import TryRunHook, check_datasets, check_settings, check_views, explained
 from mmseg_inceptionnext.engine.check.signatures import accepted
 from mmseg_inceptionnext.engine.console import timed
 from mmseg_inceptionnext.engine.hooks import CompleteCheckpointHook, FuseHook
@@ -75,6 +75,7 @@ def evaluate(cfg: Config,
     check_settings(cfg, 'test')
     _refuse_for_classifiers(cfg, {'--out': out, '--show-dir': show_dir, '--no-gt': no_gt,
                                   f'--protocol {protocol}': protocol != 'ss'})
+    check_views(cfg, needed=protocol == 'ms')
     check_datasets(cfg, 'test')
     applied = apply_protocol(cfg, protocol)
     metainfo = metainfo_of(cfg, 'test') if no_gt else None
@@ -94,6 +95,7 @@ def evaluate(cfg: Config,
         print_log(f'test: {checkpoint} by protocol {applied}; the full log and the config go to {runner.log_dir}',
                   logger='current')
         runner.register_hook(CompleteCheckpointHook())
+        runner.register_hook(TryRunHook())
         if fuse_model:
             runner.register_hook(FuseHook())
         if compiles:

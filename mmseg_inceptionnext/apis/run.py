@@ -26,7 +26,7 @@ from mmseg_inceptionnext.engine import (
     fuse_optimizer,
     match_batch,
 )
-from mmseg_inceptionnext.engine.check import TryRunHook, check_datasets, check_save_best, check_settings
+from mmseg_inceptionnext.engine.check import TryRunHook, check_datasets, check_save_best, check_settings, check_views
 from mmseg_inceptionnext.engine.console import timed
 from mmseg_inceptionnext.engine.hooks import CompleteCheckpointHook
 from mmseg_inceptionnext.engine.resume import ResumeHook
@@ -79,6 +79,7 @@ def train(cfg: Config,
     """
     make_writable(cfg.work_dir, '--work-dir')
     check_settings(cfg, 'train', 'val')
+    check_views(cfg, needed=False)
     check_datasets(cfg, 'train', 'val')
     _apply_training_options(cfg, amp, auto_scale_lr, accumulate, deterministic)
     check_save_best(cfg)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any, Iterator, List, Optional, Tuple
 
 import cv2
+import mmcv.transforms as mmcv_steps
+import mmseg.datasets.transforms as mmseg_steps
 import numpy as np
 from mmcv.transforms import LoadAnnotations
 from mmseg.datasets.transforms import LoadBiomedicalAnnotation, PackSegInputs
@@ -17,6 +19,12 @@ from mmseg_inceptionnext.parts import class_of
 
 LIBRARIES = ('mmengine', 'mmcv', 'mmseg', 'mmseg_inceptionnext')
 LABEL_LOADERS = (LoadAnnotations, LoadBiomedicalAnnotation)  # of these libraries, and what is derived from them
+MOVING = (  # steps that change the label with the image
+    *(getattr(mmcv_steps, name) for name in ('CenterCrop', 'Pad', 'RandomChoiceResize', 'RandomFlip', 'RandomResize',
+                                             'Resize')),
+    *(getattr(mmseg_steps, name) for name in (
+        'BioMedical3DPad', 'BioMedical3DRandomCrop', 'BioMedical3DRandomFlip', 'RandomCrop', 'RandomCutOut',
+        'RandomRotate', 'RandomRotFlip', 'ResizeShortestEdge', 'ResizeToMultiple')))
 OF_LABELS = ('seg_map_path', 'seg_fields', 'label_map', 'reduce_zero_label')  # what data sets say of a label
 
 

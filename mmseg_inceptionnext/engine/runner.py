@@ -21,7 +21,7 @@ from mmseg_inceptionnext.models.sync_bn import sync_bn_on_cpus
 from mmseg_inceptionnext.parts import SPLITS, class_of
 
 from . import console
-from .check import built_from
+from .check import built_from, check_custom_keys
 from .nonfinite import watched
 from .patches import copy_without_waiting
 from .resume import ResumableTrainLoop
@@ -95,6 +95,7 @@ class SegRunner(Runner):
     def build_optim_wrapper(self, optim_wrapper: dict) -> BaseOptimWrapper:
         if isinstance(optim_wrapper, dict) and 'optimizer' in optim_wrapper:
             kind = class_of(optim_wrapper, OPTIM_WRAPPERS, OptimWrapper)
+            check_custom_keys(self.model, optim_wrapper)
             if isclass(kind) and issubclass(kind, OptimWrapper):
                 optim_wrapper = optim_wrapper.copy()
                 optim_wrapper['type'] = watched(kind)

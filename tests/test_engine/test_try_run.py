@@ -1,6 +1,7 @@
 """A step of training and one of validation are tried before a training: what they tell, and that nothing changes."""
 import copy
 import random
+import re
 import shutil
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from mmseg_inceptionnext.apis import evaluate, train
 from mmseg_inceptionnext.engine.batch import match_batch
 from mmseg_inceptionnext.engine.check import TryRunHook
+from mmseg_inceptionnext.engine.check.explain import in_a_line
 from mmseg_inceptionnext.errors import ConfigError
 
 from utils import short_config
@@ -136,6 +138,9 @@ def test_a_last_batch_of_one_image(toy_root, tmp_path):
     with pytest.raises(ConfigError, match=r'the last batch of each epoch is 1 image.*batch_size=5.*drop_last=True'):
         train(epochs(cfg, batch_size=5))
     assert first_iteration(epochs(cfg, batch_size=5, drop_last=True))
+    epochs(cfg, batch_size=5, drop_last=False).train_dataloader.sampler = None
+    with pytest.raises(ConfigError, match=r'the last batch of each epoch is 1 image'):
+        train(cfg)
     assert first_iteration(epochs(cfg, batch_size=4, drop_last=False))
 
 
@@ -154,15 +159,20 @@ class Endless(DefaultSampler):
 
 
 @pytest.mark.slow
-def test_a_sampler_that_hides_that_it_never_ends(toy_root, tmp_path):
+def test_a_sampler_that_hides_that_it_never_ends(toy_root, trained, tmp_path):
     cfg = epochs(config(toy_root, tmp_path, **{'custom_hooks': []}), batch_size=3)
     cfg.train_dataloader.sampler.type = 'Endless'
+    cfg.train_cfg.max_epochs = 1
     with pytest.raises(ConfigError, match=r'train_dataloader gives more than the 2 batches .*DefaultSampler'):
         train(cfg)
     cfg = short_config(toy_root, tmp_path, max_iters=1, val_interval=1)
     cfg.val_dataloader.sampler.type = 'Endless'
     with pytest.raises(ConfigError, match=r'val_dataloader gives more than the 3 batches .*DefaultSampler'):
         train(cfg)
+    cfg = short_config(toy_root, tmp_path, few_channels=False)
+    cfg.test_dataloader.sampler.type = 'Endless'
+    with pytest.raises(ConfigError, match=r'test_dataloader gives more than the 3 batches .*DefaultSampler'):
+        evaluate(cfg, str(trained / 'iter_2.pth'))
 
 
 def test_a_training_without_labels(toy_root, tmp_path):
@@ -218,9 +228,20 @@ class Spoilt(IoUMetric):
 
 
 def test_a_metric_that_fails_is_told_before_the_first_iteration(toy_root, tmp_path):
-    with pytest.raises(ConfigError, match=r"one step of validation .*KeyError: 'depth' \(test_try_run.py, line"):
+    with pytest.raises(ConfigError, match=r"one step of validation .*KeyError: 'depth' \(.*test_try_run.py, line"):
         train(config(toy_root, tmp_path, **{
             'val_evaluator.type': 'Spoilt', 'default_hooks.checkpoint.save_best': None}))
+
+
+def test_the_line_of_the_users_own_code_is_told():
+    with pytest.raises(NotImplementedError) as raised:
+        torch.nn.functional.softmax(torch.ones(3, dtype=torch.long), 0)
+    assert re.search(r'^NotImplementedError: .* \(functional.py, line \d+, called in .*test_try_run.py, line \d+\)$',
+                     in_a_line(raised.value))
+    worker = RuntimeError('Caught KeyError in DataLoader worker process 0.\nTraceback (most recent call last):\n'
+                          f'  File "/home/me/street.py", line 7, in __call__\n  File "{np.__file__}", line 9, in f\n'
+                          "KeyError: 'depth'")
+    assert in_a_line(worker) == "KeyError: 'depth' (__init__.py, line 9, called in /home/me/street.py, line 7)"
 
 
 def test_a_fault_of_ours_keeps_its_traceback(toy_root, tmp_path, monkeypatch):

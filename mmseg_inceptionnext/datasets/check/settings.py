@@ -2,9 +2,10 @@
 import inspect
 from typing import Iterator, List, Optional, Sequence, Tuple
 
-from mmseg.registry import DATASETS, METRICS
+from mmseg.models.decode_heads import STDCHead
+from mmseg.registry import DATASETS, METRICS, MODELS
 
-from mmseg_inceptionnext.parts import class_of, find_datasets, numbered
+from mmseg_inceptionnext.parts import class_of, find_datasets, is_a, numbered
 
 from .report import Problem
 
@@ -17,7 +18,7 @@ def _heads(cfg: dict) -> List[Tuple[str, dict]]:
 def compare_classes(cfg: dict, num_classes: Optional[int]) -> Iterator[Problem]:
     """Compares the number of classes of a dataset, if it is known, with that of the heads of the model."""
     for name, head in _heads(cfg):
-        found = head.get('num_classes', num_classes)
+        found = num_classes if is_a(head, MODELS, STDCHead) else head.get('num_classes', num_classes)  # it finds edges
         if num_classes is not None and found != num_classes:
             yield Problem('error', 'classes of the model', f'{name}.num_classes',
                           f'is {found!r}, but the dataset names {num_classes} classes')

@@ -29,6 +29,7 @@ from mmseg_inceptionnext.parts import is_a, numbered
 from .signatures import refuse_unknown
 
 LAYERS = ('norm_cfg', 'act_cfg', 'conv_cfg')
+AROUND = Compose, KeyMapper, RandomApply, RandomChoice, TestTimeAug  # steps that hold others
 LOADER = ('dataset', 'sampler', 'batch_sampler', 'num_batch_per_epoch', 'disable_subprocess_warning')
 
 
@@ -70,6 +71,13 @@ def parts_of(cfg: Config, splits: Sequence[str]) -> Iterator[Part]:
         yield from (Part(*one, VISBACKENDS) for one in numbered(
             'visualizer.vis_backends', visualizer.get('vis_backends')))
     yield Part('log_processor', cfg.get('log_processor') or {}, LOG_PROCESSORS, (), LogProcessor)
+
+
+def parts_of_views(cfg: Config) -> Iterator[Part]:
+    """What ``--protocol ms`` has built beside :func:`parts_of`."""
+    yield from _of_pipeline('tta_pipeline', cfg.get('tta_pipeline'))
+    if isinstance(cfg.get('tta_model'), dict):
+        yield Part('tta_model', cfg.tta_model, MODELS, ('module', ))
 
 
 def _of_split(cfg: Config, split: str) -> Iterator[Part]:
@@ -125,7 +133,7 @@ def _of_pipeline(name: str, steps: Any) -> Iterator[Part]:
     for one, step in numbered(name, steps):
         if isinstance(step, (list, tuple)):  # of TestTimeAug, RandomChoice
             yield from _of_pipeline(one, step)
-        elif isinstance(step, dict):
+        else:
             yield Part(one, step, TRANSFORMS)
-            if is_a(step, TRANSFORMS, Compose, KeyMapper, RandomApply, RandomChoice, TestTimeAug):
+            if isinstance(step, dict) and is_a(step, TRANSFORMS, *AROUND):
                 yield from _of_pipeline(f'{one}.transforms', step.get('transforms'))

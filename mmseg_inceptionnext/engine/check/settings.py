@@ -4,7 +4,8 @@ What stands here needs no data and builds nothing; what only a run finds is told
 """
 import inspect
 import logging
-from typing import Any, Callable, Iterator, Sequence, Tuple
+import textwrap
+from typing import Any, Callable, Dict, Iterator, Sequence, Tuple
 
 from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
@@ -24,18 +25,19 @@ from mmseg.registry import (
     METRICS,
     MODELS,
     OPTIM_WRAPPER_CONSTRUCTORS,
+    TRANSFORMS,
 )
 
 from mmseg_inceptionnext.datasets.check.settings import compare_reduce_zero_label
+from mmseg_inceptionnext.datasets.steps import LABEL_LOADERS, MOVING
 from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.models.segmentors.modes import is_number, is_pair, is_whole, mode_problem
 from mmseg_inceptionnext.parts import class_of, find_datasets, is_a, numbered, type_name
 
-from .parts import LAYERS, Part, hooks_of, parts_of
-from .signatures import accepted, names_of, nearest, refuse_unknown, takes_numbers_only
+from .parts import LAYERS, Part, hooks_of, parts_of, parts_of_views
+from .signatures import accepted, is_stock, names_of, nearest, refuse_unknown, takes_numbers_only
 from .values import NEVER_NONE, rules_of_part, rules_of_sections
 
-STOCK = ('mmengine.', 'mmcv.', 'mmseg.', 'mmseg_inceptionnext.', 'torch.')  # modules whose classes are known
 PARAMWISE = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult',
              'flat_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate', 'decay_rate', 'decay_type', 'num_layers',
              'layer_decay_rate', 'force_default_settings')
@@ -73,8 +75,9 @@ def check_settings(cfg: Config, *splits: str) -> None:
     parts = list(parts_of(cfg, splits))
     for part in parts:
         _check_part(part)
+    _check_order(parts)
     _check_free(cfg, splits)
-    rules = [rule for part in parts if isinstance(part.settings, dict) and _is_stock(
+    rules = [rule for part in parts if isinstance(part.settings, dict) and is_stock(
         class_of(part.settings, part.registry, part.default)) for rule in rules_of_part(part)]
     for name, is_allowed, allowed in [*_values(cfg, splits), *rules_of_sections(cfg, splits), *rules]:
         value, (parent, _, key) = _value(cfg, name), name.rpartition('.')
@@ -107,6 +110,9 @@ def _leave_out_none(cfg: Config) -> None:
 def _check_part(part: Part) -> None:
     name, settings = part.name, part.settings
     is_dict, is_value = isinstance(settings, dict), isinstance(settings, (str, int, float, list, tuple))
+    if not is_dict and not callable(settings) and repr(settings).startswith('<'):
+        raise ConfigError(f'{name} is {settings!r:.100}, and MMEngine writes the config as text, which an object has '
+                          f"not: give {name}=dict(type='{type_name(settings)}', ...)")
     if settings is None or not is_dict and not is_value or is_dict and '_scope_' in settings:
         return  # left out, an object that is built already, or with names of another package
     if is_value or 'type' not in settings and part.default is None:
@@ -118,7 +124,7 @@ def _check_part(part: Part) -> None:
         known = sorted(set(names_of(part.registry)))
         raise ConfigError(f'{name}.type is {settings["type"]!r}, which is not known'
                           f'{nearest(type_name(settings), known)}: if it is of another package, name that in '
-                          f'custom_imports. Known are {", ".join(known):.300} ...')
+                          f'custom_imports. Known are {textwrap.shorten(", ".join(known), 300, placeholder=" ...")}')
     if name.endswith(LAYERS):  # mmcv has settings of its own beside those of the class
         return
     known, are_all = accepted(kind)
@@ -131,8 +137,29 @@ def _check_part(part: Part) -> None:
                               f'{name}.{key} is {value!r}: allowed are numbers')
 
 
-def _is_stock(kind: Any) -> bool:
-    return getattr(kind, '__module__', '').startswith(STOCK)
+def check_views(cfg: Config, needed: bool) -> None:
+    """Checks ``tta_pipeline`` and ``tta_model``; only warns of what is wrong with them where they are not used."""
+    try:
+        for part in parts_of_views(cfg):
+            _check_part(part)
+    except ConfigError as error:
+        if needed:
+            raise
+        print_log(f'{error} (which --protocol ms would need)', logger='current', level=logging.WARNING)
+
+
+def _check_order(parts: Sequence[Part]) -> None:
+    """Labels that a training loads after the images were cropped or turned are those of other pixels."""
+    first: Dict[str, Part] = {}
+    for part in parts:
+        pipeline = part.name.partition('.pipeline.')[0]
+        if part.registry is TRANSFORMS and is_a(part.settings, TRANSFORMS, *MOVING, *LABEL_LOADERS):
+            moving = first.setdefault(pipeline, part)
+            if moving is not part and is_a(part.settings, TRANSFORMS, *LABEL_LOADERS) and not is_a(
+                    moving.settings, TRANSFORMS, *LABEL_LOADERS) and pipeline.startswith('train'):
+                raise ConfigError(f'{moving.name}, {type_name(moving.settings)}, changes images before {part.name}, '
+                                  f'{type_name(part.settings)}, loads their labels, which would not be changed with '
+                                  f'them: put {type_name(part.settings)} before it')
 
 
 def _check_free(cfg: Config, splits: Sequence[str]) -> None:
@@ -145,23 +172,41 @@ def _check_free(cfg: Config, splits: Sequence[str]) -> None:
                    ('backend', 'timeout', 'init_backend', 'port', 'init_method'), False)
     model = class_of(cfg.model, MODELS)
     heads = [class_of(head, MODELS) for _, head in numbered('', cfg.model.get('decode_head')) if isinstance(head, dict)]
-    refuse_unknown('model.test_cfg', cfg.model.get('test_cfg') or {}, TEST_CFG, all(map(_is_stock, [model, *heads])))
+    refuse_unknown('model.test_cfg', cfg.model.get('test_cfg') or {}, TEST_CFG, all(map(is_stock, [model, *heads])))
     if 'train' in splits:
         wise = cfg.optim_wrapper.get('paramwise_cfg') or {}
         constructor = class_of(dict(type=cfg.optim_wrapper.get('constructor', DefaultOptimWrapperConstructor)),
                                OPTIM_WRAPPER_CONSTRUCTORS)
-        refuse_unknown('optim_wrapper.paramwise_cfg', wise, PARAMWISE, _is_stock(constructor))
+        refuse_unknown('optim_wrapper.paramwise_cfg', wise, PARAMWISE, is_stock(constructor))
         refuse_unknown('optim_wrapper.clip_grad', cfg.optim_wrapper.get('clip_grad') or {}, CLIP)
         keys = wise.get('custom_keys')
-        for key, settings in keys.items() if isinstance(keys, dict) else ():  # MMEngine refuses others
+        if isinstance(keys, dict):  # MMEngine refuses others
+            wise['custom_keys'] = keys = {key: settings for name, found in keys.items()
+                                          for key, settings in _joined(name, found)}
+        for key, settings in keys.items() if isinstance(keys, dict) else ():
             refuse_unknown(f'optim_wrapper.paramwise_cfg.custom_keys.{key}', settings, MULTIPLIERS, False)
     for split in splits:
         for name, dataset in find_datasets(cfg, split):
             kind = class_of(dataset, DATASETS)
             known = {'img_path', 'seg_map_path', 'img_path2', 'depth_map_path'}
             if is_a(dataset, DATASETS, BaseSegDataset):
-                refuse_unknown(f'{name}.data_prefix', dataset.get('data_prefix') or {}, known, _is_stock(kind))
+                refuse_unknown(f'{name}.data_prefix', dataset.get('data_prefix') or {}, known, is_stock(kind))
                 refuse_unknown(f'{name}.metainfo', dataset.get('metainfo') or {}, ('classes', 'palette'), False)
+                own, given = kind.METAINFO.get('classes') or (), (dataset.get('metainfo') or {}).get('classes')
+                for one in given if own and is_stock(kind) and isinstance(given, (list, tuple)) else ():
+                    if one not in own:
+                        known = textwrap.shorten(', '.join(own), 300, placeholder=' ...')
+                        raise ConfigError(f'{name}.metainfo.classes has {one!r}{nearest(one, own)}: allowed are those '
+                                          f'of {type_name(dataset)}, {known}')
+
+
+def _joined(name: str, found: Any) -> Iterator[Tuple[str, Any]]:
+    """The keys of ``custom_keys`` with their settings: one with dots is nested dicts by ``--cfg-options``."""
+    inner = {key for key in found if isinstance(found[key], dict)} if isinstance(found, dict) else ()
+    for key in inner:
+        yield from _joined(f'{name}.{key}', found[key])
+    if len(inner) == 0 or len(inner) < len(found):
+        yield name, {key: value for key, value in found.items() if key not in inner} if inner else found
 
 
 def _are_iou_metrics(value: Any) -> bool:
@@ -210,7 +255,7 @@ def _values(cfg: Config, splits: Sequence[str]) -> Iterator[Tuple[str, Callable[
         yield ('optim_wrapper.accumulative_counts', *count)
         yield ('auto_scale_lr.base_batch_size', *count)
         for name, hook in hooks_of(cfg):
-            if isinstance(hook, dict) and _is_stock(class_of(hook, HOOKS)):
+            if isinstance(hook, dict) and is_stock(class_of(hook, HOOKS)):
                 yield (f'{name}.interval', lambda number: number == -1 or is_whole(number),
                        'a whole number from 1, or -1 for never')
 

@@ -12,6 +12,7 @@ from mmengine.registry import Registry
 
 from mmseg_inceptionnext.errors import ConfigError
 
+STOCK = ('mmengine.', 'mmcv.', 'mmseg.', 'mmseg_inceptionnext.', 'torch.')  # modules whose classes are known
 NUMBERS = (int, float, bool, type(None), torch.Tensor, Ellipsis)
 READERS = ('get', 'pop', 'setdefault')  # methods by which a constructor takes one of its **kwargs for itself
 
@@ -45,6 +46,11 @@ def accepted(kind: Any) -> Accepted:
         if not goes_on:
             return Accepted(names, goes_on is False)
     return Accepted(names, False)
+
+
+def is_stock(kind: Any) -> bool:
+    """Whether a class or function is one of the libraries or of this package."""
+    return getattr(kind, '__module__', '').startswith(STOCK)
 
 
 def _fate(function: Any, rest: str) -> Tuple[Optional[bool], Tuple[str, ...]]:

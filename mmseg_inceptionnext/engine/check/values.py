@@ -9,15 +9,20 @@ from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio.backends.registry_utils import backends
 from mmengine.hooks import CheckpointHook
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.losses import CrossEntropyLoss
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import HOOKS, METRICS, MODELS, TRANSFORMS
 
+from mmseg_inceptionnext.models import MetaNeXt
+from mmseg_inceptionnext.models.segmentors.modes import is_whole
 from mmseg_inceptionnext.parts import class_of, is_a, numbered
 
 from .parts import Part
 from .signatures import accepted
 
-NEVER_NONE = ('iou_metrics', 'batch_size', 'data_preprocessor', 'loss_weight')  # elsewhere None means: not set
+NEVER_NONE = ('iou_metrics', 'batch_size', 'data_preprocessor', 'loss_weight', 'ignore_index', 'frozen_stages',
+              'checkpoint')  # elsewhere None means: not set
 Rule = Tuple[str, Callable[[Any], bool], str]
 
 
@@ -33,7 +38,7 @@ def _is_pattern(value: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    return all(isinstance(one, str) for one in (value if isinstance(value, (list, tuple)) else [value]))
+    return all(isinstance(one, str) and one for one in (value if isinstance(value, (list, tuple)) else [value]))
 
 
 def _are_intervals(value: Any) -> bool:
@@ -51,15 +56,28 @@ def rules_of_sections(cfg: Config, splits: Sequence[str]) -> Iterator[Rule]:
     for split in splits:
         yield f'{split}_dataloader.sampler', is_section, 'dict(type=...)'
         yield f'{split}_dataloader.num_batch_per_epoch', _is_count, 'a whole number from 1'
+        if split != 'train' and cfg[f'{split}_dataloader'].get('batch_size', 1) != 1:
+            yield f'{split}_dataloader.drop_last', lambda drops: not drops, (
+                'False, as an evaluation must see each image, those of the last batch, too')
     yield 'log_processor.window_size', _is_count, 'a whole number from 1'
     yield ('train_cfg.dynamic_intervals', _are_intervals, 'a list of pairs, the iteration from which an interval '
            'between validations holds, and that interval')
+    if is_a(cfg.model.get('backbone'), MODELS, MetaNeXt):
+        yield 'model.backbone.frozen_stages', lambda stages: is_whole(stages, -1), 'a whole number from -1, nothing'
+        yield 'model.backbone.init_cfg.checkpoint', lambda source: isinstance(source, (str, os.PathLike)), (
+            'a path, or a name of published weights')
+        yield 'model.backbone.token_mixer', lambda mixer: isinstance(mixer, dict), 'dict(type=...)'
     if is_a(cfg.model, MODELS, EncoderDecoder):
         yield ('model.data_preprocessor', lambda value: value is not None and is_section(value),
                "dict(type='SegDataPreProcessor', ...)")
-    for name, head in numbered('model.decode_head', cfg.model.get('decode_head')):
-        if not isinstance(head, dict):
-            continue
+    heads = [pair for key in ('decode_head', 'auxiliary_head') for pair in numbered(f'model.{key}', cfg.model.get(key))]
+    for name, head in [(name, head) for name, head in heads if isinstance(head, dict)]:
+        losses = [loss for _, loss in numbered('', head.get('loss_decode', dict(type=CrossEntropyLoss)))]
+        if is_a(head, MODELS, BaseDecodeHead) and any(
+                class_of(loss, MODELS) is CrossEntropyLoss and not loss.get('use_sigmoid') and not loss.get('use_mask')
+                for loss in losses if isinstance(loss, dict)):
+            yield f'{name}.ignore_index', lambda index: isinstance(index, int), (
+                'a whole number, the value of pixels that count for nothing, in MMSegmentation 255')
         yield (f'{name}.dropout_ratio',
                lambda ratio: isinstance(ratio, (int, float)) and (0 <= ratio <= 1 or ratio == -1),
                'a number from 0 to 1, or -1 for none')
