@@ -24,12 +24,8 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Subse
 
 from mmseg_inceptionnext.checkpoints.compare import unwrap
 from mmseg_inceptionnext.errors import ConfigError, UserError
-<<<<<<< HEAD
-from mmseg_inceptionnext.evaluation import ExactIoUMetric
-from mmseg_inceptionnext.models.sync_bn import SYNCHRONISED
-=======
 from mmseg_inceptionnext.evaluation import ExactIoUMetric, greater_is_better
->>>>>>> main
+from mmseg_inceptionnext.models.sync_bn import SYNCHRONISED
 from mmseg_inceptionnext.parts import numbered
 
 from .channels import no_label, why_not
