@@ -26,6 +26,14 @@ def _scope_seed_and_log():
     MMLogger._instance_dict.clear()  # MMEngine would log to the work dir of the last run, which is gone
 
 
+@pytest.fixture
+def in_float64():
+    """Also what modules make themselves, as random numbers."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.fixture(scope='session')
 def make_once(tmp_path_factory):
     """Makes a folder once in a run of the tests, however many processes share it: ``make_once(name, make)``."""

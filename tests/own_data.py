@@ -180,8 +180,8 @@ FOLDERS = {
     'plain': (plain, None, (0, 1, 2))}
 
 
-def draw(name, root):
+def draw(name, root, folders=FOLDERS):
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
-    FOLDERS[name][0](root)
+    folders[name][0](root)
     return root

@@ -1,11 +1,13 @@
 """Every config builds, its name says what is inside, and the recipes hold the paper's numbers."""
 import ast
+import copy
 import functools
 import re
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
@@ -15,6 +17,7 @@ from mmseg.registry import DATASETS, MODELS, PARAM_SCHEDULERS
 from mmseg.structures import SegDataSample
 from torch.nn.modules.batchnorm import SyncBatchNorm
 
+from mmseg_inceptionnext.analysis.complexity import count_modules
 from mmseg_inceptionnext.analysis.stock import stock_model_cfg
 from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.engine.check import check_datasets
@@ -61,6 +64,7 @@ TIMM = {  # name in the file, size: timm's name
 }
 
 
+CONFIGS = [name for name in CONFIGS if not name.startswith('heads/')]  # see test_other_heads.py
 ONE_OF_EACH = [  # the two of the paper's heads in make test, the others when there is time
     'upernet_inceptionnext_a_ade20k.py', 'fpn_inceptionnext_a_ade20k.py',
     *(pytest.param(name, marks=pytest.mark.slow) for name in (
@@ -154,9 +158,54 @@ def num_classes(cfg):
 def test_parameters_are_as_many_as_the_pages_say():
     pages = [ROOT / 'README.md', *(ROOT / 'docs').glob('*.md')]
     stated = {name: float(millions) for page in pages
-              for name, millions in re.findall(r'`([\w-]+\.py)` *\| *([\d.]+) M', page.read_text())}
+              for name, millions in re.findall(r'`([\w/-]+\.py)` *\| *([\d.]+) M', page.read_text())}
     counted = {name: round(sum(p.numel() for p in model(name).parameters()) / 1e6, 2) for name in stated}
     assert len(stated) >= 6 and stated == counted
+
+
+@functools.cache
+def zoo() -> dict:
+    """The models of the files that model-index.yml names, by config."""
+    files = yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
+    assert files == sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('metafile.yml'))
+    found = [yaml.safe_load((ROOT / path).read_text()) for path in files]
+    collections = {collection['Name'] for one in found for collection in one['Collections']}
+    models = [model for one in found for model in one['Models']]
+    configs = [model['Config'] for model in models]
+    assert {model['In Collection'] for model in models} == collections and len(set(configs)) == len(configs)
+    assert all((ROOT / path).is_file() for path in configs)
+    return {path[len('configs/'):]: model for path, model in zip(configs, models)}
+
+
+RECIPES = [f'{head}_inceptionnext_{arch}_ade20k.py' for head in ('fpn', 'upernet') for arch in ARCHS]
+
+
+def test_the_model_zoo_holds_the_recipes_and_the_readme_its_numbers():
+    assert set(RECIPES) <= set(zoo())
+    rows = re.findall(r'`([\w-]+\.py)`(?: \(ours\))? \| ([\d.]+) M \| ([\d.]+) G \| (\d+) x (\d+)',
+                      (ROOT / 'README.md').read_text())
+    stated = {name: zoo()[name]['Metadata'] for name in RECIPES}
+    assert {name: numbers for name, *numbers in rows} == {
+        name: [f'{one["Parameters"] / 1e6:.2f}', f'{one["MACs"] / 1e9:.1f}', *one['MACs Input Size'].split('x')]
+        for name, one in stated.items()}
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_a_model_of_the_zoo_is_that_of_its_config(name):
+    cfg, said = config(name), zoo()[name]['Metadata']
+    assert zoo()[name]['Name'] == Path(name).stem and 'Results' not in zoo()[name] and said['Weights'] == 'none yet'
+    assert said['Architecture'][0] == f"InceptionNeXt-{name.split('_')[2].upper()}"
+    assert (said['Iterations'], said['Batch Size']) == (cfg.train_cfg.max_iters, batches(cfg)[1])
+    assert said['Parameters'] == sum(p.numel() for p in model(name).parameters())
+
+
+@pytest.mark.parametrize('name', [name if '_a_' in name else pytest.param(name, marks=pytest.mark.slow)
+                                  for name in RECIPES])
+def test_the_macs_of_the_zoo(name):
+    network, said = copy.deepcopy(model(name)), zoo()[name]['Metadata']
+    shape = [int(side) for side in said['MACs Input Size'].split('x')]
+    found = count_modules(network, lambda x: network.decode_head(network.extract_feat(x)), (1, 3, *shape))
+    assert said['MACs'] == found[''].macs
 
 
 @pytest.mark.parametrize('name', CONFIGS)

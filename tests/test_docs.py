@@ -1,18 +1,22 @@
 """The code of docs/extend.md and docs/train.md runs, links lead somewhere, and every option has a line."""
 import importlib
+import os
 import re
 import shutil
 import sys
 from inspect import signature
+from pathlib import Path
 
+import mmseg
 import pytest
 import yaml
 from mmseg.registry import DATASETS
+from PIL import Image
 
 from mmseg_inceptionnext import __version__
 from mmseg_inceptionnext.config import load_config
 
-from utils import ROOT
+from utils import ROOT, SHORT, run_tool
 
 # Parts of messages of this package that docs/troubleshooting.md explains.
 MESSAGES = (
@@ -35,6 +39,7 @@ def files_in(text):
 
 EXTEND = {title: files_in(section) for title, section in re.findall(
     r'^## (A .*?)\n(.*?)(?=^## )', TEXT[ROOT / 'docs/extend.md'], re.MULTILINE | re.DOTALL)}
+PROJECT = files_in(TEXT[ROOT / 'docs/extend.md'].partition('## Your own project')[2])
 
 
 @pytest.fixture
@@ -71,6 +76,20 @@ def test_an_extension_is_a_class_a_config_and_a_test_that_passes(title, checkout
 
 def test_extensions_of_each_kind_are_shown():
     assert list(EXTEND) == ['A token mixer', 'A data set', 'A head', 'A metric']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('tool', [ROOT / 'tools/train.py', Path(mmseg.__path__[0]) / '.mim/tools/train.py'])
+def test_a_project_elsewhere_trains_by_the_tools_of_both(tool, tmp_path):
+    if not tool.is_file():
+        pytest.skip('MMSegmentation was installed without its tools')
+    write(tmp_path, PROJECT)
+    for folder in ('images/train', 'images/val', 'labels/train', 'labels/val'):
+        (tmp_path / 'data/cells' / folder).mkdir(parents=True)
+        Image.new('L', (96, 64), 1).save(tmp_path / 'data/cells' / folder / 'a.png')
+    result = run_tool(tool, 'cells/config.py', '--work-dir', 'work', '--cfg-options', *SHORT,
+                      'train_dataloader.batch_size=2', cwd=tmp_path, PYTHONPATH=f'{tmp_path}{os.pathsep}{ROOT}')
+    assert (tmp_path / 'work/iter_2.pth').is_file() and 'share_error' in result.stdout
 
 
 def test_own_data_needs_a_config_only(checkout):

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from mmseg_inceptionnext.cli import run_tool as run_main
+from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.errors import CheckpointError, ConfigError, UserError
 
 from utils import ROOT, SHORT, TOY, load_model, mean_of_views, poison, printed_miou, run_tool, save_checkpoint
@@ -353,6 +354,14 @@ def test_complexity_prints_every_part():
     assert list(rows) == ['backbone', 'decode_head', 'auxiliary_head', 'total']
     assert rows['total'] == (56.40, 932.8) and rows['auxiliary_head'][1] == 0
     assert np.sum(list(rows.values())[:-1], axis=0) == pytest.approx(rows['total'], abs=0.2)
+
+
+def test_the_whole_config_is_printed_with_its_options(tmp_path):
+    text = run_tool('tools/print_config.py', TOY, '--data-root', '/data', '--cfg-options', 'norm_cfg.type=BN').stdout
+    (tmp_path / 'printed.py').write_text(text)
+    expected = load_config(str(ROOT / TOY), {'data_root': '/data', 'norm_cfg.type': 'BN'})
+    assert load_config(str(tmp_path / 'printed.py'), work_dir=expected.work_dir).to_dict() == expected.to_dict()
+    assert expected.model.backbone.norm_cfg.type == 'BN' and expected.val_dataloader.dataset.data_root == '/data'
 
 
 def test_toy_data_from_the_command_line(tmp_path):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_inceptionnext.config import build_model
+from mmseg_inceptionnext.export.exportable import heads_of
 
 from .stock import stock_model_cfg
 
@@ -43,6 +44,9 @@ def count_modules(model: nn.Module, run: Callable[[Tensor], object], shape: Sequ
         module.register_forward_hook(partial(after, name))
     with counter, torch.no_grad():
         run(torch.empty(*shape, device='meta'))
+    for name, module in reversed(list(model.named_modules())):
+        if isinstance(module, nn.ModuleList):  # which is not called itself
+            macs[name] = sum(macs.get(f'{name}.{i}', 0) for i in range(len(module)))
     macs[''] = counter.get_total_flops() // 2
     return {name: Part(name, sum(p.numel() for p in module.parameters()), macs[name])
             for name, module in model.named_modules()}
@@ -64,7 +68,13 @@ def count_complexity(cfg: Config, shape: Tuple[int, int], depth: int = 1) -> Lis
     """
     model = build_model(Config(dict(model=stock_model_cfg(cfg.get('model')))), cfg.filename or 'the config')
     inputs = (1, cfg.model.backbone.get('in_channels', 3), *shape)
-    found = count_modules(model, lambda x: model.decode_head(model.extract_feat(x)), inputs)
+    found = count_modules(model, partial(_decode, model), inputs)
     total = found.pop('')
     parts = [part for part in found.values() if part.name.count('.') < depth and (part.params or part.macs)]
     return [*parts, total._replace(name='total')]
+
+
+def _decode(model: nn.Module, images: Tensor) -> None:
+    maps, logits = model.extract_feat(images), ()
+    for head in heads_of(model):
+        logits = head(maps, *logits),

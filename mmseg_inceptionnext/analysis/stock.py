@@ -23,13 +23,13 @@ def stock_model_cfg(model_cfg: ConfigDict) -> ConfigDict:
     names.
 
     Raises:
-        InputError: if it has no decode head, or several.
+        InputError: if it has no decode head.
     """
-    if not isinstance(model_cfg, dict) or not isinstance(model_cfg.get('decode_head'), dict):
+    if not isinstance(model_cfg, dict) or not model_cfg.get('decode_head'):
         raise InputError('the model of the config has no decode_head of its own, model.decode_head=dict(type=..., '
                          '...); allowed are segmentors with one')
     cfg = copy.deepcopy(model_cfg)
-    for part in (cfg, cfg.decode_head):
+    for part in (cfg, *(head for _, head in numbered('', cfg.decode_head))):
         part.type = STOCK_TYPES.get(type_name(part), part.get('type'))
     return cfg
 
@@ -38,9 +38,12 @@ def timm_model_cfg(model_cfg: ConfigDict) -> ConfigDict:
     """:func:`stock_model_cfg` with timm's backbone through MMSegmentation's TIMMBackbone; without output norms.
 
     Raises:
-        InputError: if timm has no such backbone, or as :func:`stock_model_cfg`.
+        InputError: if timm has no such backbone, it is a cascade of heads, or as :func:`stock_model_cfg`.
     """
     cfg = stock_model_cfg(model_cfg)
+    if not isinstance(cfg.decode_head, dict):
+        raise InputError(f'the model of the config has {len(cfg.decode_head)} decode heads; compared are segmentors '
+                         'with one')
     backbone = cfg.get('backbone') or {}
     arch = backbone.get('arch')
     arch = InceptionNeXt.short_names.get(arch, arch) if isinstance(arch, str) else arch

@@ -1,5 +1,6 @@
 """Writes a config for a folder of images and labels of one's own."""
 import os.path as osp
+from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
@@ -10,7 +11,9 @@ from tqdm import tqdm
 
 from mmseg_inceptionnext.checkpoints.files import AtomicBackend
 from mmseg_inceptionnext.config import load_config
+from mmseg_inceptionnext.datasets.label_table import LabelTable
 from mmseg_inceptionnext.datasets.own_data import (
+    IGNORED,
     Assignment,
     Labels,
     Layout,
@@ -97,7 +100,19 @@ def look(options: Options) -> Found:
         if sizes[-1] != shape:
             raise InputError(f'{image} has {sizes[-1][1]} x {sizes[-1][0]} pixels, its label {label} {shape[1]} x '
                              f'{shape[0]}: both must have the same size')
-    return Found(layout, labels, assign(labels, classes, options.zero), sizes)
+    assignment = assign(labels, classes, options.zero)
+    if 'test' in layout.splits and _is_blind(_pairs(layout, layout.splits['test']), assignment):
+        del layout.splits['test']
+        layout.notes.append('the labels of the test split hold only what is ignored, so that nothing is tested on it')
+    return Found(layout, labels, assignment, sizes)
+
+
+def _is_blind(pairs: List[Tuple[str, str]], assignment: Assignment) -> bool:
+    """Whether labels hold nothing but what is ignored, as those that Cityscapes publishes for its test images."""
+    count = len(assignment.names)
+    label_map = None if assignment.colors else assignment.label_map or {i: i for i in range(count)}
+    table = LabelTable(count, label_map, assignment.colors)
+    return all((table.read(Path(label).read_bytes(), label) == IGNORED).all() for _, label in pairs)
 
 
 def _pairs(layout: Layout, split: Split) -> List[Tuple[str, str]]:
@@ -151,12 +166,16 @@ def _write(options: Options, found: Found, lists: Dict[str, str]) -> Tuple[str, 
              f"default_hooks = dict(checkpoint=dict(interval={interval}, save_best='mIoU'))",
              f'auto_scale_lr = dict(base_batch_size={batch})']
     if options.load_from:
-        lines.append(f'load_from = {options.load_from!r}')
+        lines.append(f'load_from = {_absolute(options.load_from)!r}')
     notes = [f'crops of {crop[0]} x {crop[1]}, batch {batch}, {iterations} iterations '
              f'({iterations * batch / len(train):.0f} epochs), learning rate {rate:.3g}']
     if starts_at_random:
         notes.append('the backbone starts at random (--pretrained none), which needs many images')
     return '\n'.join(lines) + '\n', notes
+
+
+def _absolute(path: str) -> str:
+    return osp.abspath(path) if osp.exists(path) else path  # else it may be a URL
 
 
 def _data(layout: Layout, assignment: Assignment) -> List[str]:
@@ -191,7 +210,7 @@ def _model(options: Options, found: Found, crop: Tuple[int, int]) -> List[str]:
     if options.pretrained == 'none' or options.load_from:
         parts.append(f'backbone=dict(init_cfg=dict(_delete_=True, **{TRUNC_NORMAL!r}))')
     elif options.pretrained:
-        parts.append(f'backbone=dict(init_cfg=dict(checkpoint={options.pretrained!r}))')
+        parts.append(f'backbone=dict(init_cfg=dict(checkpoint={_absolute(options.pretrained)!r}))')
     parts.append(f'decode_head=dict(num_classes={classes}{loss})')
     if options.head == 'upernet':
         parts.append(f'auxiliary_head=dict(num_classes={classes})')
@@ -219,7 +238,8 @@ def shares(found: Found) -> Dict[str, float]:
     """The share of the pixels of each class, of those that are not ignored."""
     counts, assignment = found.labels.counts, found.assignment
     if assignment.colors:
-        colors, number = np.array(list(counts)), np.array(list(counts.values()))
+        colors = np.array([value if isinstance(value, tuple) else (value, ) * 3 for value in counts])  # or greys
+        number = np.array(list(counts.values()))
         nearest = ((colors[:, None] - np.array(assignment.colors))**2).sum(2).argmin(1)  # itself, but in a JPEG
         pixels = np.bincount(nearest, number, len(assignment.colors))[:len(assignment.names)].tolist()
     elif assignment.label_map:

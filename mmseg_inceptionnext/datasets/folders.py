@@ -157,7 +157,8 @@ class FolderDataset(BaseSegDataset):
 
     def _in_folder(self, folder: str, suffixes: Tuple[str, ...]) -> List[Tuple[str, List[str]]]:
         """The stem of each image in a folder and its subfolders, and the names that have it."""
-        names = [name for name in self._names(folder) if not self._is_label(folder, name, suffixes)]
+        names = [name for name in self._names(folder) if not self._is_label(folder, name, suffixes)
+                 and not name.startswith('.') and f'{osp.sep}.' not in name]  # .ipynb_checkpoints
         found = by_stem(names, suffixes)
         taken = {name for same in found.values() for name in preferred(same, suffixes)}
         left = [name for name in names if name not in taken and looks_like_an_image(name)]

@@ -23,7 +23,8 @@ class LabelTable:
     Args:
         num_classes: number of classes.
         label_map: the class of each value of one-channel files of 8 or 16 bits, the indices of a palette too;
-            ``ignore_index`` for values to ignore. That is ignored itself, unless it is named.
+            ``ignore_index`` for values to ignore. That is ignored itself, unless it is named. A list is of the values
+            from 0, and is written much faster into logs than a dict of many.
         colors: the colour of each class, RGB; those after the last class are ignored. Of a JPEG, which does not keep
             colours, the nearest one is taken.
         ignore_index: what ignored pixels become.
@@ -35,7 +36,7 @@ class LabelTable:
         InputError: if it is not one of both, or classes are missing in it.
     """
 
-    def __init__(self, num_classes: int, label_map: Optional[Dict[int, int]] = None,
+    def __init__(self, num_classes: int, label_map: Union[Dict[int, int], Sequence[int], None] = None,
                  colors: Optional[Sequence[Color]] = None, ignore_index: int = 255) -> None:
         if (label_map is None) == (colors is None):
             raise InputError('label files hold values or colours: give label_map or colors, and not both')
@@ -53,6 +54,7 @@ class LabelTable:
             self._packed = packed[self._order]
             self._classes = np.where(np.arange(len(colors)) < num_classes, np.arange(len(colors)), ignore_index)
         else:
+            label_map = dict(enumerate(label_map)) if isinstance(label_map, (list, tuple)) else label_map
             label_map = {int(value): int(index) for value, index in label_map.items()}
             missing = sorted(set(range(num_classes)) - set(label_map.values()))
             if missing or not all(0 <= value < 65536 for value in label_map) or not set(label_map.values()) <= {

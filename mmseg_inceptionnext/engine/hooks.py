@@ -72,8 +72,8 @@ class CompleteCheckpointHook(Hook):
     A run resumes from a checkpoint that fits completely, or not at all, and so is a model evaluated.
 
     Args:
-        may_differ: whether a checkpoint that training starts from (``load_from``) may differ outside the backbone, as
-            in a head for other classes, with a warning.
+        may_differ: whether a checkpoint that training starts from (``load_from``) may differ outside the backbone,
+            with a warning, unless only the convolutions that classify differ, by another number of classes.
     """
 
     def __init__(self, may_differ: bool = False) -> None:
@@ -99,10 +99,14 @@ class CompleteCheckpointHook(Hook):
         if not {key for key in own if key.startswith('backbone.')} <= set(result.loaded):
             check_segmentor(runner.model, checkpoint, source)
         check_finite(own, state, source)
+        other_classes = not result.missing and not result.unexpected and all(
+            '.conv_seg.' in key for key in result.misshaped)
         line = f'load_from: {len(result.loaded)}/{len(own)} tensors from {source}'
         if not result.fits:
-            line += f'; the rest was left as it is\n{describe(result, own, state)}'
-        print_log(line, logger=runner.logger, level=logging.INFO if result.fits else logging.WARNING)
+            line += '; what classifies is of another number of classes and starts anew' if other_classes else (
+                '; the rest was left as it is')
+            line += f'\n{describe(result, own, state)}'
+        print_log(line, logger=runner.logger, level=logging.INFO if other_classes else logging.WARNING)
 
 
 class FuseHook(Hook):

@@ -1,9 +1,11 @@
 """A segmentor as one function of an image, in operations that ONNX has."""
 import copy
+from typing import List
 
 import torch
+from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.models.segmentors import EncoderDecoder
+from mmseg.models.segmentors import CascadeEncoderDecoder, EncoderDecoder
 from mmseg.models.utils import Upsample
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -43,11 +45,16 @@ class ExportableSegmentor(nn.Module):
         if fused:
             convolve_by_winograd(model, WinogradConv2d.pays_in_onnx if winograd else lambda *_: False)
         _replace(model)
-        self.backbone, self.head = model.backbone, model.decode_head
+        self.backbone = model.backbone
         self.neck = model.neck if model.with_neck else nn.Identity()
+        *coarse, self.head = heads_of(model)
+        self.coarse_heads = nn.ModuleList(coarse)
 
     def forward(self, image: Tensor) -> Tensor:
-        logits = self.head(self.neck(self.backbone(self.normalise(image))))
+        maps, logits = self.neck(self.backbone(self.normalise(image))), ()
+        for head in (*self.coarse_heads, self.head):
+            logits = head(maps, *logits),
+        logits, = logits
         if self.output == 'logits':
             return logits
         not_finite = logits.isfinite().float().amin((1, 2, 3), keepdim=True)[:, 0] == 0
@@ -102,11 +109,18 @@ class AveragePool(nn.Module):
         return torch.logical_and(j >= first, j < end).float() / (end - first).float()
 
 
+def heads_of(model: nn.Module) -> List[nn.Module]:
+    """The decode heads of a segmentor, of which each but the first takes the logits of the one before it."""
+    return list(model.decode_head) if isinstance(model, CascadeEncoderDecoder) else [model.decode_head]
+
+
 def _check(model: nn.Module) -> None:
-    if not isinstance(model, EncoderDecoder) or isinstance(model.decode_head, nn.ModuleList):
-        raise InputError(f'{type(model).__name__}: an EncoderDecoder with one decode head can be exported')
-    head = type(model.decode_head)
-    if head.predict is not BaseDecodeHead.predict or head.predict_by_feat is not BaseDecodeHead.predict_by_feat:
+    if not isinstance(model, EncoderDecoder) or any(isinstance(head, nn.ModuleList) for head in heads_of(model)):
+        raise InputError(f'{type(model).__name__}: an EncoderDecoder with one decode head, or a CascadeEncoderDecoder, '
+                         'can be exported')
+    head = type(heads_of(model)[-1])
+    if (head.predict not in (BaseDecodeHead.predict, BaseCascadeDecodeHead.predict)
+            or head.predict_by_feat is not BaseDecodeHead.predict_by_feat):
         raise InputError(f'{head.__name__} does more to its logits than to resize them, which is not exported; heads '
                          'that predict as BaseDecodeHead does can be')
     if (model.test_cfg or {}).get('mode', 'whole') != 'whole':

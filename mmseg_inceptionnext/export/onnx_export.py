@@ -20,7 +20,7 @@ from mmseg_inceptionnext.inference.onnx_backend import LOADING, NOT_FINITE, RESI
 from mmseg_inceptionnext.parts import first_dataset, type_name
 from mmseg_inceptionnext.version import __version__
 
-from .exportable import INPUT, ExportableSegmentor
+from .exportable import INPUT, ExportableSegmentor, heads_of
 
 OPSET = 17  # the newest that PyTorch 2.1 writes
 TRACED = (128, 160)  # size of the image that is traced where sizes stay free
@@ -163,15 +163,24 @@ def resize_steps(segmenter: Segmenter, shape: Optional[Tuple[int, int]] = None) 
 
 
 def trace(network: ExportableSegmentor, path: str, shape: Optional[Tuple[int, int]] = None) -> None:
-    """Writes the graph of a network, for images of one shape or of any, and for any number of images."""
+    """Writes the graph of a network, for images of one shape or of any, and for any number of images.
+
+    Raises:
+        InputError: if PyTorch cannot write it.
+    """
     free = {0: 'N'} if shape else {0: 'N', 2: 'H', 3: 'W'}
     by_tracing = dict(dynamo=False) if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}
     image = torch.zeros(1, 3, *(shape or TRACED), dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')  # of constants in traces; that sizes stay free is tested
-        torch.onnx.export(network, (image, ), path, opset_version=OPSET, input_names=['image'],
-                          output_names=[network.output], dynamic_axes={'image': free, network.output: {0: 'N'}},
-                          **by_tracing)
+        try:
+            torch.onnx.export(network, (image, ), path, opset_version=OPSET, input_names=['image'],
+                              output_names=[network.output], dynamic_axes={'image': free, network.output: {0: 'N'}},
+                              **by_tracing)
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise InputError(f'{type(network.head).__name__} has an operation that ONNX has not'
+                             f'{"" if shape else " for images of free sizes; give one by --shape"}: '
+                             f'{str(error).splitlines()[0]:.200}') from error
 
 
 def _metadata(segmenter: Segmenter, network: ExportableSegmentor, steps: List[dict], settings: ExportSettings,
@@ -221,7 +230,7 @@ def compare(segmenter: Segmenter, original: Segmenter, path: str, images: Sequen
     Raises:
         InputError: if the logits of PyTorch or of the file are not finite.
     """
-    exported, head = Segmenter(path, device='cpu'), segmenter.model.decode_head
+    exported, head = Segmenter(path, device='cpu'), heads_of(segmenter.model)[-1]
     largest = error = 0.
     same, same_as_checkpoint = [], []  # of each image, which pixels
     for image in images:

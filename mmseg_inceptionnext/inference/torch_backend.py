@@ -26,6 +26,7 @@ from mmseg_inceptionnext.errors import InputError
 from mmseg_inceptionnext.evaluation.protocol import apply_protocol, without_labels
 from mmseg_inceptionnext.models import fuse
 from mmseg_inceptionnext.models.compiled import compile_model
+from mmseg_inceptionnext.models.decode_heads.fixed_bases import fix_bases
 from mmseg_inceptionnext.models.fuse import cast_convolutions
 from mmseg_inceptionnext.models.segmentors import RunningSumTTAModel
 from mmseg_inceptionnext.models.segmentors.modes import mode_problem
@@ -67,6 +68,7 @@ class TorchBackend:
             raise InputError(f'{source}: {problem}')
         check_segmentor(self.model, loaded, checkpoint)
         self.model.load_state_dict(weights)
+        fix_bases(self.model)
         if len(self.classes) != self.model.num_classes:
             raise InputError(f'{checkpoint} names {len(self.classes)} classes, but its model predicts '
                              f'{self.model.num_classes}; give the config it was trained with by --config')

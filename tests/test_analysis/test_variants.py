@@ -132,7 +132,7 @@ def test_names_of_classifiers():
     (lambda model: model.backbone.update(arch='giant'), 'timm has no counterpart'),
     (lambda model: model.pop('backbone'), 'timm has no counterpart'),
     (lambda model: model.pop('decode_head'), 'has no decode_head'),
-    (lambda model: model.update(decode_head=[model.decode_head] * 2), 'has no decode_head of its own')])
+    (lambda model: model.update(decode_head=[model.decode_head] * 2), 'has 2 decode heads')])
 def test_models_without_a_counterpart_are_explained(change, words):
     cfg = load_config(str(ROOT / 'configs/upernet_inceptionnext_t_ade20k.py'))
     change(cfg.model)

@@ -1,18 +1,26 @@
 import numpy as np
+import own_data
 import pytest
 import torch
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
-from own_data import DRAWN, FOLDERS, draw
+from more_own_data import MORE, several
+from own_data import COLORS, DRAWN, FOLDERS, draw
 from PIL import Image
 
-from mmseg_inceptionnext.apis.make_config import Options, make_config, plot, shares
+from mmseg_inceptionnext.apis import evaluate, train
+from mmseg_inceptionnext.apis.make_config import Options, look, make_config, plot, shares
 from mmseg_inceptionnext.config import build_model, load_config
 from mmseg_inceptionnext.datasets import CamVidDataset
+from mmseg_inceptionnext.datasets.check import check_dataset
+from mmseg_inceptionnext.datasets.folders import FolderDataset
+from mmseg_inceptionnext.engine import build_runner
 from mmseg_inceptionnext.engine.check.settings import check_settings
+from mmseg_inceptionnext.engine.hooks import CompleteCheckpointHook
 from mmseg_inceptionnext.errors import UserError
+from mmseg_inceptionnext.inference import Segmenter
 
-from utils import ROOT, run_tool
+from utils import ROOT, content, narrow, run_tool
 
 
 def made(name, tmp_path, **options):
@@ -32,13 +40,33 @@ def test_each_folder_becomes_a_config_whose_labels_are_right(name, tmp_path):
     for split in ('train', 'val'):
         settings = cfg[f'{split}_dataloader'].dataset
         steps = [step for step in settings.pipeline if step.type.startswith(('Load', 'Check'))]
-        dataset = DATASETS.build(dict(settings, pipeline=steps))
+        dataset = DATASETS.build(dict(settings, pipeline=steps, serialize_data=False))  # which is slow
         for sample in dataset:
             found, seen = sample['gt_seg_map'], seen + 1
             expected, kept = np.array(FOLDERS[name][2], np.uint8)[DRAWN[sample['img_path']]], found != 255
-            assert (found == expected)[kept].mean() > (0.98 if name == 'jpeg_labels' else 0.9999)
+            assert (found == expected)[kept].mean() > (0.98 if 'jpeg' in name else 0.9999)
             assert kept.mean() == (46 / 48 if name in ('voc', 'ones') else 1)
     assert seen >= 6
+
+
+@pytest.mark.filterwarnings('ignore:Palette images')
+@pytest.mark.parametrize('name', MORE)
+def test_more_members_of_each_kind_have_the_right_labels(name, tmp_path):
+    root = draw(name, tmp_path / 'data', MORE)
+    found = look(Options(str(root), '', '', '', MORE[name][1]))
+    seen, steps = 0, [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='CheckLabels')]
+    for split in found.layout.splits.values():
+        (tmp_path / 'list.txt').write_text('\n'.join(split.names))
+        dataset = FolderDataset(
+            data_root=str(root), data_prefix=dict(img_path=split.img_path, seg_map_path=split.seg_map_path),
+            split_file=str(tmp_path / 'list.txt') if split.listed else '', classes=found.assignment.names,
+            label_map=found.assignment.label_map, colors=found.assignment.colors, pipeline=steps,
+            serialize_data=False, img_suffix=found.layout.img_suffix, seg_map_suffix=found.layout.seg_map_suffix)
+        for sample in dataset:
+            expected, seen = np.array(MORE[name][2], np.uint8)[DRAWN[sample['img_path']]], seen + 1
+            assert sample['img'].shape[:2] == expected.shape
+            assert (sample['gt_seg_map'] == expected).mean() > (0.98 if 'jpeg' in name else 0.9999)
+    assert seen == sum(path.startswith(f'{root}/') for path in DRAWN) - (name == 'blind')
 
 
 def refused(tmp_path, root, **options):
@@ -63,7 +91,6 @@ def test_what_cannot_be_told_is_asked_for(tmp_path):
     assert 'give them by --classes' in refused(tmp_path, root, classes=None)
     assert 'is named twice' in refused(tmp_path, root, classes='sky,sky,car')
     assert 'names 2 classes, and the labels hold 2 (6.' in refused(tmp_path, root, classes='sky,road', zero='class')
-    assert 'at most 255' in refused(tmp_path, root, classes=','.join(f'c{i}' for i in range(300)))
     assert 'no such folder' in refused(tmp_path, tmp_path / 'nowhere')
     (tmp_path / 'empty').mkdir()
     assert '0 images and 0 labels' in refused(tmp_path, tmp_path / 'empty')
@@ -88,7 +115,7 @@ def test_pairs_that_are_none_are_named(tmp_path):
     assert 'cannot be decoded as a label' in refused(tmp_path, root, classes=None)
     (root / 'gt/sub 0/0.png').unlink()
     cfg, told, _ = remade(root, tmp_path)
-    assert '1 images have no label and are left out, such as photos/sub 0/0' in told
+    assert '1 images in photos have no label and are left out, such as sub 0/0' in told
     assert len((tmp_path / 'my_splits/train.txt').read_text().splitlines()) == 6
 
 
@@ -175,21 +202,151 @@ def test_camvid_in_its_own_colours_has_the_same_labels(camvid, tmp_path):
     assert len(ours) == 20
 
 
+@pytest.fixture(scope='module')
+def segmentor_of_five(tmp_path_factory):
+    """A folder of three classes, and the work dir of a segmentor that was trained with two more."""
+    folder = tmp_path_factory.mktemp('five')
+    cfg, _, _ = remade(draw('ade', folder / 'data'), folder, classes='sky,road,car,boat,tree')
+    train(short(cfg, folder / 'work'))
+    return folder
+
+
+def short(cfg, work_dir, iterations=2):
+    """A config for a short run in this process."""
+    cfg.work_dir = str(work_dir)
+    for split in ('train', 'val', 'test'):
+        cfg[f'{split}_dataloader'].update(num_workers=0, persistent_workers=False)
+        cfg[f'{split}_dataloader'].dataset.serialize_data = False  # which is slow
+    cfg.train_cfg.update(max_iters=iterations, val_interval=iterations)
+    cfg.default_hooks.checkpoint.interval = iterations
+    return cfg
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('name, written', [('voc', {(70, 130, 180), (128, 64, 128), (0, 0, 142)}),
-                                           ('two_folders', {0, 255}), ('img_dir', {7, 307, 607})])
-def test_every_tool_takes_such_a_config(name, written, tmp_path):
-    made(name, tmp_path)
-    work, data, loaders = tmp_path / 'work', tmp_path / 'my data', ('train', 'val', 'test')
-    options = [f'{split}_dataloader.num_workers=0' for split in loaders] + [
-        'train_cfg.max_iters=20', 'train_cfg.val_interval=20', 'default_hooks.checkpoint.interval=20']
-    run_tool('tools/check_dataset.py', tmp_path / 'my.py', '--jobs', 1)
-    run_tool('tools/train.py', tmp_path / 'my.py', '--work-dir', work, '--cfg-options', *options)
-    run_tool('tools/test.py', tmp_path / 'my.py', work / 'iter_20.pth', '--work-dir', work, '--out', tmp_path / 'png',
-             '--cfg-options', *options)
-    run_tool('tools/infer.py', work / 'iter_20.pth', data, '--out-dir', tmp_path / 'out')
-    run_tool('tools/visualize_dataset.py', tmp_path / 'my.py', '--num', 2, '--out-dir', tmp_path / 'samples')
-    pixels = [np.asarray(Image.open(path)) for path in (tmp_path / 'png').rglob('*.png')]
+def test_a_trained_segmentor_of_other_classes_is_kept_but_for_what_classifies(segmentor_of_five, tmp_path):
+    source = segmentor_of_five / 'work/iter_2.pth'
+    cfg, _, _ = remade(segmentor_of_five / 'data', tmp_path, classes='sky,road,car', load_from=str(source))
+    runner = build_runner(short(cfg.copy(), tmp_path / 'start'))
+    runner.register_hook(CompleteCheckpointHook(may_differ=True))
+    runner.load_or_resume()
+    own, given = runner.model.state_dict(), content(source)['state_dict']
+    new = {key for key, value in own.items() if value.shape != given[key].shape}
+    assert own.keys() == given.keys() and new == {f'decode_head.conv_seg.{part}' for part in ('weight', 'bias')}
+    assert all(torch.equal(own[key], given[key]) for key in own.keys() - new)
+    train(short(cfg, tmp_path / 'work'))
+    log, = (tmp_path / 'work').glob('*/*.log')
+    assert (f'load_from: {len(own) - 2}/{len(own)} tensors from {source}; what classifies is of another number of '
+            'classes and starts anew') in log.read_text()
+    assert 'decode_head.conv_seg.weight (5, 128, 1, 1), the model has (3, 128, 1, 1)' in log.read_text()
+
+
+@pytest.mark.slow
+def test_a_segmentor_that_does_not_fit_is_no_start(segmentor_of_five, tmp_path):
+    cfg, _, _ = remade(segmentor_of_five / 'data', tmp_path, classes='sky,road,car', arch='t',
+                       load_from=str(segmentor_of_five / 'work/iter_2.pth'))
+    with pytest.raises(UserError, match='do not fit the model of the config'):
+        train(short(cfg, tmp_path / 'work'))
+
+
+@pytest.mark.parametrize('name', ['voc', pytest.param('two_folders', marks=pytest.mark.slow)])
+def test_a_config_is_checked_trained_evaluated_and_used(name, tmp_path):
+    cfg, _, _ = made(name, tmp_path)
+    narrow(cfg.model)
+    cfg.model.neck.out_channels = cfg.model.decode_head.channels = 16
+    cfg.model.decode_head.in_channels = [16] * 4
+    short(cfg, tmp_path / 'work', iterations=1).default_hooks.checkpoint.save_best = None
+    assert not any(report.count('error') for report in check_dataset(cfg, ('train', 'val'), jobs=1))
+    train(cfg.copy())
+    metrics = evaluate(cfg, str(tmp_path / 'work/iter_1.pth'), out=str(tmp_path / 'png'))
+    assert 0 <= metrics['aAcc'] <= 100
+    values_in(tmp_path / 'png', name)
+    segmenter = Segmenter(str(tmp_path / 'work/iter_1.pth'))
+    assert set(segmenter(np.zeros((40, 50, 3), np.uint8)).classes) <= set(cfg.train_dataloader.dataset.classes)
+
+
+def values_in(folder, name):
+    """Predictions hold the values or the colours of the data set's own labels, and nothing else."""
+    pixels = [np.asarray(Image.open(path)) for path in folder.rglob('*.png')]
     found = {tuple(color) if array.ndim == 3 else color for array in pixels
              for color in (array.reshape(-1, 3) if array.ndim == 3 else array.ravel()).tolist()}
-    assert pixels and found <= written and len(list((tmp_path / 'samples').iterdir())) == 2
+    of_folder = dict(two_folders={0, 255}, img_dir={7, 307, 607}, cityscapes={7, 23, 26}, ones={1, 2, 3})
+    in_colors = ('voc', 'split_above', 'jpeg_labels', 'json_colors')
+    assert pixels and found <= of_folder.get(name, set(COLORS) if name in in_colors else {0, 1, 2})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', FOLDERS)
+def test_every_tool_takes_such_a_config(name, tmp_path):
+    root, out = draw(name, tmp_path / 'mein Ordner'), tmp_path / 'my.py'
+    classes = ['--classes', FOLDERS[name][1]] if FOLDERS[name][1] else []
+    work, loaders = tmp_path / 'work', ('train', 'val', 'test')
+    options = [f'{split}_dataloader.num_workers=0' for split in loaders] + [
+        'train_cfg.max_iters=20', 'train_cfg.val_interval=20', 'default_hooks.checkpoint.interval=20']
+    run_tool('tools/make_config.py', root, '--out', out, '--head=fpn', '--arch=a', '--pretrained=none', *classes)
+    run_tool('tools/check_dataset.py', out, '--jobs', 1)
+    run_tool('tools/train.py', out, '--work-dir', work, '--cfg-options', *options)
+    run_tool('tools/test.py', out, work / 'iter_20.pth', '--work-dir', work, '--out', tmp_path / 'png',
+             '--cfg-options', *options)
+    values_in(tmp_path / 'png', name)
+    run_tool('tools/infer.py', work / 'iter_20.pth', root, '--out-dir', tmp_path / 'out')
+    run_tool('tools/visualize_dataset.py', out, '--num', 2, '--out-dir', tmp_path / 'samples')
+    assert len(list((tmp_path / 'samples').iterdir())) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('size', [(20, 20), (2100, 64)])
+def test_images_of_any_size_train_and_are_predicted(size, tmp_path, monkeypatch):
+    """Of 20 pixels the crop is larger than the image; large ones are predicted in windows."""
+    monkeypatch.setattr(own_data, 'SIZE', size)
+    cfg, _, text = made('mixed_suffixes', tmp_path, classes='sky,road,car')
+    assert ('slide' in text) == (size[0] > 2048)
+    cfg.train_dataloader.batch_size = 2
+    train(short(cfg.copy(), tmp_path / 'work', iterations=1))
+    assert 'mIoU' in evaluate(cfg, str(tmp_path / 'work/iter_1.pth'))
+
+
+def test_an_empty_validation_set_is_drawn_from_training_and_two_lists_are_compared(tmp_path):
+    root = draw('mixed_suffixes', tmp_path / 'data')
+    for folder in ('images/val', 'labels/val'):
+        (root / folder).mkdir()
+    (root / 'images/val/z.png').write_bytes((root / 'images/1.png').read_bytes())
+    _, told, _ = remade(root, tmp_path, classes='sky,road,car')
+    assert '1 images in images/val have no label and are left out, such as z' in told
+    assert '2 of 8 pairs, drawn with seed 0, are for validation' in told
+    (root / 'train.txt').write_text('0\n1\n2\n3\nmissing')
+    (root / 'val.txt').write_text('3\n4')
+    _, told, _ = remade(root, tmp_path, classes='sky,road,car')
+    for sentence in ('train has 4 pairs, val has 2 pairs', '1 names in', 'have no pair, such as missing',
+                     '3 pairs are in no list and left out, such as 5', '1 pairs are in the lists of both'):
+        assert sentence in told
+
+
+@pytest.mark.parametrize('classes, sentence', [
+    (','.join(f'c{i}' for i in range(300)), 'at most 255 are possible'), ('car', 'needs two to tell apart'),
+    ('clases.txt', 'no such file'), ('void,car', 'needs two to tell apart')])
+def test_classes_that_cannot_be_are_refused(classes, sentence, tmp_path):
+    assert sentence in refused(tmp_path, draw('two_folders', tmp_path / 'data'), classes=classes)
+
+
+def test_labels_that_cannot_be_used_are_refused(tmp_path):
+    root = draw('mixed_suffixes', tmp_path / 'data')
+    for path in (root / 'labels').iterdir():
+        Image.new('L', own_data.SIZE, 255).save(path)
+    assert 'hold 255 only' in refused(tmp_path, root)
+    for path in (root / 'labels').iterdir():
+        path.rename(path.with_suffix('.npy'))
+    assert 'There are also 8 in .npy, which are not read' in refused(tmp_path, root)
+    root = draw('json_colors', tmp_path / 'colors')
+    (root / 'label_map.json').write_text('[[1, 2]]')
+    assert 'is no table of classes' in refused(tmp_path, root, classes=None)
+
+
+def test_of_several_folders_of_images_the_others_are_named(tmp_path):
+    """Site 1 has fewer labels than site 2, and of more of its images: names alone would take those of site 2."""
+    for site, count in (('s1', 4), ('s2', 4)):
+        several(tmp_path / 'data', f'{site}/images/{{}}.jpg', f'{site}/masks/{{}}.png', count=count)
+    (tmp_path / 'data/s1/masks/0.png').unlink()
+    (tmp_path / 'data/s2/images/3.jpg').unlink()
+    _, told, found = remade(tmp_path / 'data', tmp_path, classes='sky,road,car')
+    split = found.layout.splits['train']
+    assert split.img_path[:2] == split.seg_map_path[:2] and 'left out: one folder of images can be used' in told

@@ -6,7 +6,6 @@ import timm
 import torch
 from mmcv.cnn import ConvModule
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import nn
@@ -18,21 +17,8 @@ from mmseg_inceptionnext import fuse
 from mmseg_inceptionnext.models import FastUPerHead
 from mmseg_inceptionnext.models.sync_bn import without_sync_bn
 
-from utils import ROOT, randomise
-
-BN, DIMS = dict(type='BN'), [8, 16, 24, 32]
-INCEPTIONNEXT = dict(type='InceptionNeXt', arch=dict(depths=(1, 1, 1, 1), dims=DIMS), norm_cfg=BN, out_norm_cfg=BN)
-LAST, ALL = dict(in_channels=32, in_index=3), dict(in_channels=DIMS, in_index=[0, 1, 2, 3])
-PLAIN = dict(type='FCNHead', num_convs=1, concat_input=False)
-
-
-def segmentor(head, backbone=INCEPTIONNEXT, kind='MemoryEfficientEncoderDecoder', **kwargs):
-    common = dict(channels=16, num_classes=5, norm_cfg=BN, align_corners=False)
-    init_default_scope('mmseg')
-    cfg = Config(dict(model=dict(
-        type=kind, backbone=backbone, data_preprocessor=dict(type='SegDataPreProcessor'), test_cfg=dict(mode='whole'),
-        decode_head=[{**common, **one} for one in head] if isinstance(head, list) else {**common, **head}, **kwargs)))
-    return randomise(without_sync_bn(MODELS.build(cfg.model))).double().eval()
+from stock_heads import ALL, BN, DIMS, INCEPTIONNEXT, LAST, PLAIN, STOCK, segmentor
+from utils import ROOT
 
 
 def with_body(body):
@@ -55,6 +41,7 @@ def norms(model):
 
 def logits(model, size=(96, 128), batch=2):
     image = torch.randn(batch, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)  # of the bases of LightHamHead
     with torch.no_grad():
         meta = dict(img_shape=size, ori_shape=size, pad_shape=size, padding_size=[0] * 4)
         return model.encode_decode(image, [meta] * batch)
@@ -67,40 +54,15 @@ def assert_same(model, **kwargs):
     return fused
 
 
-STOCK = {
-    'ANN': dict(type='ANNHead', in_channels=[24, 32], in_index=[2, 3], project_channels=8),
-    'APC': dict(type='APCHead', pool_scales=(1, 2), fusion=True, **LAST),
-    'ASPP': dict(type='ASPPHead', dilations=(1, 2), **LAST),
-    'separable ASPP': dict(type='DepthwiseSeparableASPPHead', dilations=(1, 2), c1_in_channels=8, c1_channels=4,
-                           **LAST),
-    'DANet': dict(type='DAHead', pam_channels=8, **LAST),
-    'DNL': dict(type='DNLHead', reduction=2, mode='embedded_gaussian', **LAST),
-    'EMA': dict(type='EMAHead', ema_channels=16, num_bases=8, num_stages=2, **LAST),
-    'Enc': dict(type='EncHead', num_codes=4, add_lateral=True, loss_se_decode=dict(
-        type='CrossEntropyLoss', use_sigmoid=True), in_channels=[16, 24, 32], in_index=[1, 2, 3]),
-    'FPN': dict(type='FPNHead', feature_strides=[4, 8, 16, 32], **ALL),
-    'GC': dict(type='GCHead', **LAST),
-    'ISA': dict(type='ISAHead', isa_channels=8, down_factor=(2, 2), **LAST),
-    'NL': dict(type='NLHead', **LAST),
-    'PSP': dict(type='PSPHead', pool_scales=(1, 2), **LAST),
-    'SegFormer': dict(type='SegformerHead', **ALL),
-    'separable FCN': dict(type='DepthwiseSeparableFCNHead', **LAST),
-    'UPer': dict(type='UPerHead', **ALL),
-    'fast UPer': dict(type='FastUPerHead', **ALL),
-    'pre-activated': dict(type='SETRUPHead', num_convs=2, norm_layer=dict(type='LN'), **LAST),
-}
-
-
 @pytest.mark.parametrize('head', STOCK.values(), ids=list(STOCK))
-def test_heads_of_mmsegmentation(head):
+def test_heads_of_mmsegmentation(in_float64, head):
     assert_same(segmentor(head))
 
 
-@pytest.mark.parametrize('kind,batch', [('MemoryEfficientEncoderDecoder', 1), ('EncoderDecoder', 2)])
-def test_dynamic_filters(kind, batch):
+def test_dynamic_filters():
     """The norm, registered after a convolution, runs after another operation, and a view needs contiguous maps."""
-    model = segmentor(dict(type='DMHead', filter_sizes=(1, 3), fusion=True, **LAST), kind=kind)
-    fused = assert_same(model, batch=batch)
+    model = segmentor(STOCK['dynamic filters'])
+    fused = assert_same(model)
     assert norms(fused.decode_head) >= 2 and norms(fused.backbone) < norms(model.backbone)
 
 

@@ -1,5 +1,5 @@
 from .assign import Assignment, assign
 from .layout import Layout, Split, find_layout
-from .masks import Labels, find_classes, read_labels
+from .masks import IGNORED, Labels, find_classes, read_labels
 
-__all__ = ['Assignment', 'Labels', 'Layout', 'Split', 'assign', 'find_classes', 'find_layout', 'read_labels']
+__all__ = ['IGNORED', 'Assignment', 'Labels', 'Layout', 'Split', 'assign', 'find_classes', 'find_layout', 'read_labels']

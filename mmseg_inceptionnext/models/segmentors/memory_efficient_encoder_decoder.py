@@ -1,6 +1,6 @@
 """EncoderDecoder that never holds its logits at full size: neither in prediction nor in training."""
 import logging
-from typing import Iterator, List, Optional, Tuple, Union
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.logging import print_log
@@ -16,7 +16,7 @@ from mmseg_inceptionnext.models.device_plan import DevicePlan, plan_of
 from mmseg_inceptionnext.models.interpolation import Resampling, resized, resizing, window
 
 from .slide import slide_tiles
-from .tiled_loss import tiled_loss, why_not_tiled
+from .tiled_loss import losses_of, tiled_loss, why_not_tiled
 
 Tile = Tuple[slice, slice, Tensor]  # rows, columns, logits (rows, columns, classes)
 
@@ -43,12 +43,14 @@ class MemoryEfficientEncoderDecoder(EncoderDecoder):
     Training: the cross-entropy of a head is computed tile by tile from the logits as the head gives them; see
     :func:`tiled_loss`. Other losses and pixel samplers run the stock way, and a line in the log says so.
 
-    Moved to a device by ``to`` or ``cuda``, the model takes the memory format of its :class:`DevicePlan`.
+    Moved to a device by ``to`` or ``cuda``, the model takes the memory format of its :class:`DevicePlan`. A head that
+    cannot do with it, since it views maps as if they were contiguous, gets contiguous ones.
     """
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self._reasons_told = set()
+        self._is_contiguous = {}  # whether a head needs contiguous maps, once it is known
 
     def to(self, *args, **kwargs) -> nn.Module:
         """As ``torch.nn.Module.to``; without a memory format it takes the one that suits the device."""
@@ -67,6 +69,33 @@ class MemoryEfficientEncoderDecoder(EncoderDecoder):
     def extract_feat(self, inputs: Tensor) -> List[Tensor]:
         """The maps of backbone and neck; images, (N, C, H, W), take the memory format of the device's plan."""
         return super().extract_feat(inputs.contiguous(memory_format=self._plan.memory_format))
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: List[dict]) -> Tensor:
+        """Stock: images, (N, C, H, W), to logits (N, classes, H, W)."""
+        return self._run(
+            self.decode_head, self.decode_head.predict, self.extract_feat(inputs), batch_img_metas, self.test_cfg)
+
+    def _forward(self, inputs: Tensor, data_samples: OptSampleList = None) -> Tensor:
+        return self._run(self.decode_head, self.decode_head, self.extract_feat(inputs))
+
+    def _run(self, head: nn.Module, call: Callable, maps: Sequence[Tensor], *others: Any) -> Any:
+        """``call(maps, *others)`` of a head; with contiguous maps and weights if it makes views that need them."""
+        if head not in self._is_contiguous and len(maps[0]) > 1:  # of one image no view fails
+            kept = {name: x.clone() for name, x in head.named_buffers()} if head.training else {}
+            try:
+                result = call(maps, *others)
+                self._is_contiguous[head] = False
+                return result
+            except RuntimeError as error:
+                if 'view size is not compatible' not in str(error):
+                    raise
+            for name, statistics in kept.items():  # norms have run
+                head.get_buffer(name).copy_(statistics)
+            self._is_contiguous[head] = True
+        if self._is_contiguous.get(head):
+            head.to(memory_format=torch.contiguous_format)
+            maps = [x.contiguous() for x in maps]
+        return call(maps, *others)
 
     def predict(self, inputs: Tensor, data_samples: OptSampleList = None) -> SampleList:
         """Predicts classes at the original sizes of the images.
@@ -111,7 +140,7 @@ class MemoryEfficientEncoderDecoder(EncoderDecoder):
 
     def _logits(self, inputs: Tensor) -> Tensor:
         """(N, C, H, W) to logits (N, h, w, classes), at the size at which the head gives them; never half precision."""
-        logits = self.decode_head(self.extract_feat(inputs)).permute(0, 2, 3, 1)
+        logits = self._forward(inputs).permute(0, 2, 3, 1)
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).contiguous()
 
     def _classes(self, size: Tuple[int, int], tiles: Iterator[Tile], inputs: Tensor) -> Tensor:
@@ -141,12 +170,16 @@ class MemoryEfficientEncoderDecoder(EncoderDecoder):
         reason = why_not_tiled(head)
         if not reason:
             labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).squeeze(1)
-            return tiled_loss(head, head(inputs), labels)
+            return tiled_loss(head, self._run(head, head, inputs), labels)
+        if getattr(type(head), 'loss_by_feat', 0) is BaseDecodeHead.loss_by_feat and head.out_channels == 1 and all(
+                (sample.gt_sem_seg.data == head.ignore_index).all() for sample in data_samples):
+            nothing = self._run(head, head, inputs).sum() * 0.  # the stock loss wants the largest of the labels
+            return {loss.loss_name: nothing for loss in losses_of(head)}
         if reason not in self._reasons_told:
             self._reasons_told.add(reason)
             print_log(f'{reason}: its loss is computed the stock way, from logits at full size', logger='current',
                       level=logging.WARNING)
-        return head.loss(inputs, data_samples, self.train_cfg)
+        return self._run(head, head.loss, inputs, data_samples, self.train_cfg)
 
 
 def _of_one_image(tiles: Iterator[Tile]) -> Iterator[Tile]:

@@ -29,7 +29,7 @@ def why_not_tiled(head: nn.Module) -> str:
         return f'{name} samples pixels by {type(head.sampler).__name__}'
     if head.out_channels == 1:
         return f'{name} has one output channel'
-    for loss in _losses(head):
+    for loss in losses_of(head):
         if type(loss) is not CrossEntropyLoss or loss.use_sigmoid or loss.use_mask:
             return f'{name} has another loss than the softmax cross-entropy'
         if loss.reduction not in ('mean', 'sum'):
@@ -57,7 +57,7 @@ def tiled_loss(head: BaseDecodeHead, logits: Tensor, labels: Tensor) -> dict:
     classes, valid = labels.masked_fill(ignored, 0), (~ignored).to(logits.dtype)
     losses, predicted = {}, None
     with torch.autocast(logits.device.type, enabled=False):
-        for module in _losses(head):
+        for module in losses_of(head):
             weight = valid
             if module.class_weight is not None:
                 weight = valid * _class_weight(tuple(module.class_weight), logits.dtype, logits.device)[classes]
@@ -77,7 +77,8 @@ def tiled_loss(head: BaseDecodeHead, logits: Tensor, labels: Tensor) -> dict:
 _EPS = torch.finfo(torch.float32).eps  # MMSegmentation's guard against images without a label
 
 
-def _losses(head: BaseDecodeHead) -> list:
+def losses_of(head: BaseDecodeHead) -> list:
+    """The modules of its losses."""
     return list(head.loss_decode) if isinstance(head.loss_decode, nn.ModuleList) else [head.loss_decode]
 
 
