@@ -77,6 +77,9 @@ def make_config(options: Options) -> Tuple[str, str, Found]:
     """
     if not options.out.endswith('.py'):
         raise InputError(f'--out {options.out}: allowed is a file that ends in .py')
+    if osp.lexists(options.out):
+        raise InputError(f'--out {options.out} is there already, perhaps with changes of yours: give another name, or '
+                         'delete it')
     found = look(options)
     lists = {name: osp.join(osp.splitext(osp.abspath(options.out))[0] + '_splits', f'{name}.txt')
              for name, split in found.layout.splits.items() if split.listed}

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import own_data
 import pytest
@@ -17,7 +19,7 @@ from mmseg_inceptionnext.datasets.folders import FolderDataset
 from mmseg_inceptionnext.engine import build_runner
 from mmseg_inceptionnext.engine.check.settings import check_settings
 from mmseg_inceptionnext.engine.hooks import CompleteCheckpointHook
-from mmseg_inceptionnext.errors import UserError
+from mmseg_inceptionnext.errors import InputError, UserError
 from mmseg_inceptionnext.inference import Segmenter
 
 from utils import ROOT, content, narrow, run_tool
@@ -27,6 +29,7 @@ def made(name, tmp_path, **options):
     root = draw(name, tmp_path / 'my data')
     options = dict(dict(classes=FOLDERS[name][1], head='fpn', arch='a', pretrained='none'), **options)
     out = tmp_path / 'my.py'
+    out.unlink(missing_ok=True)
     told, text, _ = make_config(Options(str(root), str(out), str(ROOT / 'configs'), 'python ...', **options))
     return load_config(str(out)), told, text
 
@@ -70,6 +73,7 @@ def test_more_members_of_each_kind_have_the_right_labels(name, tmp_path):
 
 
 def refused(tmp_path, root, **options):
+    (tmp_path / 'my.py').unlink(missing_ok=True)
     with pytest.raises(UserError) as error:
         options = dict(dict(classes='sky,road,car', head='fpn', arch='a', pretrained='none'), **options)
         make_config(Options(str(root), str(tmp_path / 'my.py'), str(ROOT / 'configs'), 'python ...', **options))
@@ -122,6 +126,7 @@ def test_pairs_that_are_none_are_named(tmp_path):
 def remade(root, tmp_path, **options):
     options = dict(dict(head='fpn', arch='a', pretrained='none'), **options)
     out = str(tmp_path / 'my.py')
+    Path(out).unlink(missing_ok=True)
     told, text, found = make_config(Options(str(root), out, str(ROOT / 'configs'), 'python ...', **options))
     return load_config(out), told, found
 
@@ -350,3 +355,11 @@ def test_of_several_folders_of_images_the_others_are_named(tmp_path):
     _, told, found = remade(tmp_path / 'data', tmp_path, classes='sky,road,car')
     split = found.layout.splits['train']
     assert split.img_path[:2] == split.seg_map_path[:2] and 'left out: one folder of images can be used' in told
+
+
+def test_a_config_that_is_there_is_kept(tmp_path):
+    made('two_folders', tmp_path)
+    text = (tmp_path / 'my.py').read_text()
+    with pytest.raises(InputError, match='is there already'):
+        make_config(Options(str(tmp_path / 'my data'), str(tmp_path / 'my.py'), '', ''))
+    assert (tmp_path / 'my.py').read_text() == text
