@@ -1,6 +1,7 @@
 """Hooks of the training loop."""
 import logging
 import math
+import re
 from collections import Counter
 from typing import Dict, Optional
 
@@ -96,11 +97,13 @@ class CompleteCheckpointHook(Hook):
     def _compare(self, runner: Runner, checkpoint: dict, source: str) -> None:
         own, state = unwrap(runner.model).state_dict(), segmentor_weights(checkpoint, source)
         result = compare(own, state)
-        if not {key for key in own if key.startswith('backbone.')} <= set(result.loaded):
+        is_classifier = isinstance(unwrap(runner.model), ImageClassifier)
+        trunk = {key for key in own if (not key.startswith('head.') if is_classifier else key.startswith('backbone.'))}
+        if not trunk <= set(result.loaded):
             check_segmentor(runner.model, checkpoint, source)
         check_finite(own, state, source)
         other_classes = not result.missing and not result.unexpected and all(
-            '.conv_seg.' in key for key in result.misshaped)
+            re.search(r'^head\.fc2?\.|\.conv_seg\.', key) for key in result.misshaped)
         line = f'load_from: {len(result.loaded)}/{len(own)} tensors from {source}'
         if not result.fits:
             line += '; what classifies is of another number of classes and starts anew' if other_classes else (

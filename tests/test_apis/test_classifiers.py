@@ -5,6 +5,7 @@ import random
 import re
 import shutil
 import tarfile
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -22,9 +23,11 @@ from mmseg_inceptionnext.apis import evaluate, train
 from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.datasets import make_toy_crops
 from mmseg_inceptionnext.datasets.seeding import Draw
-from mmseg_inceptionnext.errors import BrokenSampleError, ConfigError, InputError, MissingDatasetError
+from mmseg_inceptionnext.engine.hooks import CompleteCheckpointHook
+from mmseg_inceptionnext.errors import BrokenSampleError, CheckpointError, ConfigError, InputError, MissingDatasetError
 from mmseg_inceptionnext.inference import Segmenter
 from mmseg_inceptionnext.inference.classify import Classifier
+from mmseg_inceptionnext.models import ImageClassifier
 
 from utils import ROOT, run_tool
 
@@ -263,6 +266,18 @@ def test_seeds_of_a_sample_make_its_augmentation(crops):
     data = DATASETS.build(dict(settings, data_root=str(crops), num_classes=len(os.listdir(crops / 'train'))))
     first, again, other = (data[Draw(0, seed)]['inputs'] for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_training_starts_from_a_classifier_of_other_classes_but_of_no_other_size(trained):
+    checkpoint = dict(torch.load(trained[0] / 'iter_2.pth', weights_only=False))
+    for arch, classes, fits in (('atto', 3, True), ('tiny', 6, False)):
+        model = ImageClassifier(dict(type='InceptionNeXt', arch=arch, norm_cfg=dict(type='BN')), num_classes=classes)
+        runner = SimpleNamespace(model=model, cfg={}, logger='silent')
+        if fits:
+            CompleteCheckpointHook(may_differ=True).after_load_checkpoint(runner, dict(checkpoint))
+        else:
+            with pytest.raises(CheckpointError, match='do not fit'):
+                CompleteCheckpointHook(may_differ=True).after_load_checkpoint(runner, dict(checkpoint))
 
 
 @pytest.mark.slow

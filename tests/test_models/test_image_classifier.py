@@ -54,7 +54,7 @@ def test_state_dict_and_logits_are_those_of_the_published_models(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', PUBLISHED)
-def test_a_file_of_timm_loads_completely_or_not_at_all(tmp_path, name, caplog):
+def test_a_file_of_timm_loads_completely_or_not_at_all(tmp_path, name):
     theirs = randomise(timm.create_model(PUBLISHED[name]))
     torch.save(theirs.state_dict(), tmp_path / 'weights.pth')
     cfg = load_config(str(ROOT / f'configs/pretrain/{name}.py')).model
@@ -230,3 +230,11 @@ def test_mixup_smooths_and_mixes_labels_and_images():
 def test_an_unknown_head_is_refused():
     with pytest.raises(InputError, match='mlp, linear'):
         atto(head='conv')
+
+
+def test_on_a_device_it_takes_the_format_of_the_plan():
+    model = randomise(atto()).eval()
+    images = torch.randn(2, 3, 64, 64)
+    expected = model(images)
+    assert model.to('cpu').stages[1].blocks[0].mlp.fc1.weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-4)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from mmseg_inceptionnext.errors import InputError
 from mmseg_inceptionnext.models.backbones.metanext import TRUNC_NORMAL, MetaNeXtBase
 from mmseg_inceptionnext.models.backbones.pretrained import load_classifier
-from mmseg_inceptionnext.models.device_plan import plan_of
+from mmseg_inceptionnext.models.device_plan import InPlannedFormat
 
 EPS = 1e-6  # of the LayerNorm in each published classifier
 
@@ -55,12 +55,12 @@ HEADS = dict(mlp=MlpClassifierHead, linear=LinearClassifierHead)
 
 
 @MODELS.register_module()
-class ImageClassifier(BaseModel):
+class ImageClassifier(InPlannedFormat, BaseModel):
     """A MetaNeXt that names what an image shows: the average of the last map, through a head.
 
     It has the parts of its backbone as its own, so that the names of its parameters are the published ones, ``stem``,
     ``stages`` and ``head``: checkpoints of the authors and of timm load with ``strict=True``, and one of this model
-    loads into the backbone of a segmentor.
+    loads into the backbone of a segmentor. Moved to a device it takes the memory format of its :class:`DevicePlan`.
 
     Args:
         backbone: config of :class:`InceptionNeXt`, :class:`MetaNeXt` or :class:`IsotropicMetaNeXt`; its last map alone
@@ -127,7 +127,6 @@ class ImageClassifier(BaseModel):
             mode: ``tensor`` for logits, ``loss`` for losses to sum, ``predict`` for a dict an image with ``scores``,
                 the probability of each class, and ``label``, its class.
         """
-        inputs = inputs.contiguous(memory_format=plan_of(inputs.device).memory_format)
         logits = self.head(self.backbone(inputs)[-1].mean((2, 3)))
         if mode == 'tensor':
             return logits

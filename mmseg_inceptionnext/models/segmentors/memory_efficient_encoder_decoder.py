@@ -1,6 +1,6 @@
 """EncoderDecoder that never holds its logits at full size: neither in prediction nor in training."""
 import logging
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from mmengine.logging import print_log
@@ -12,7 +12,7 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import OptSampleList, SampleList, add_prefix
 from torch import Tensor, nn
 
-from mmseg_inceptionnext.models.device_plan import DevicePlan, plan_of
+from mmseg_inceptionnext.models.device_plan import InPlannedFormat
 from mmseg_inceptionnext.models.interpolation import Resampling, resized, resizing, window
 
 from .slide import slide_tiles
@@ -22,7 +22,7 @@ Tile = Tuple[slice, slice, Tensor]  # rows, columns, logits (rows, columns, clas
 
 
 @MODELS.register_module()
-class MemoryEfficientEncoderDecoder(EncoderDecoder):
+class MemoryEfficientEncoderDecoder(InPlannedFormat, EncoderDecoder):
     """EncoderDecoder with the same arguments, parameters, losses and predictions, in a fraction of the memory.
 
     .. code:: text
@@ -51,20 +51,6 @@ class MemoryEfficientEncoderDecoder(EncoderDecoder):
         super().__init__(*args, **kwargs)
         self._reasons_told = set()
         self._is_contiguous = {}  # whether a head needs contiguous maps, once it is known
-
-    def to(self, *args, **kwargs) -> nn.Module:
-        """As ``torch.nn.Module.to``; without a memory format it takes the one that suits the device."""
-        model = super().to(*args, **kwargs)
-        return model if 'memory_format' in kwargs else super().to(memory_format=self._plan.memory_format)
-
-    def cuda(self, device: Union[None, int, str, torch.device] = None) -> nn.Module:
-        """As ``torch.nn.Module.cuda``, and as ``to``."""
-        super().cuda(device)
-        return super().to(memory_format=self._plan.memory_format)
-
-    @property
-    def _plan(self) -> DevicePlan:
-        return plan_of(next(self.parameters()).device)
 
     def extract_feat(self, inputs: Tensor) -> List[Tensor]:
         """The maps of backbone and neck; images, (N, C, H, W), take the memory format of the device's plan."""
