@@ -4,6 +4,7 @@ import re
 from typing import Any, List, NamedTuple, Sequence, Tuple
 
 import timm
+import torch
 from mmengine.config import Config
 from torch import nn
 
@@ -67,12 +68,13 @@ def _digits(printed: str) -> int:
 
 def _count(entry: Entry, paper: PaperTable, configs: str) -> Part:
     if entry.config.startswith(TIMM):
-        model = timm.create_model(entry.config[len(TIMM):], **(dict(img_size=224) if 'swin' in entry.config else {}))
+        model = timm.create_model(entry.config[len(TIMM):])
     else:
         cfg = load_config(osp.join(configs, f'{entry.config}.py'))
         if paper.shape:
             return count_complexity(cfg, paper.shape)[-1]
-        model = build_model(cfg, entry.config)
+        with torch.device('meta'):
+            model = build_model(cfg, entry.config)
     return count_modules(model, model, (1, 3, entry.side, entry.side))['']
 
 
