@@ -122,7 +122,7 @@ def evaluate(cfg: Config,
 
 def _refuse_for_classifiers(cfg: Config, options: Dict[str, Any]) -> None:
     given = [name for name, value in options.items() if value]
-    if given and is_a(cfg.model, MODELS, ImageClassifier):
+    if given and is_a(cfg.get('model') or {}, MODELS, ImageClassifier):
         raise ConfigError(f'{" and ".join(given)}: for segmentors only. A classifier is evaluated as its '
                           'test_dataloader and test_evaluator say; tools/classify.py names what images show')
 

@@ -253,7 +253,8 @@ def test_a_segmentor_that_does_not_fit_is_no_start(segmentor_of_five, tmp_path):
         train(short(cfg, tmp_path / 'work'))
 
 
-@pytest.mark.parametrize('name', ['voc', pytest.param('two_folders', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['voc', 'two_folders'])
 def test_a_config_is_checked_trained_evaluated_and_used(name, tmp_path):
     cfg, _, _ = made(name, tmp_path)
     narrow(cfg.model)
