@@ -327,10 +327,10 @@ FOLDERS = {
 }
 
 
-def write_folders(good, folder):
+def write_folders(good, folder, names=FOLDERS):
     """A model folder for each of ``FOLDERS``, named by what is wrong with it, from a good one."""
-    for name, (make, _) in FOLDERS.items():
+    for name in names:
         (folder / name).mkdir()
         for path in good.iterdir():
             (folder / name / path.name).write_bytes(path.read_bytes())
-        make(folder / name)
+        FOLDERS[name][0](folder / name)
