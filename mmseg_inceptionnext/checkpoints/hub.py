@@ -1,6 +1,5 @@
 """Model folders on the hub of Hugging Face, by its own client, with its cache, settings and offline mode."""
 import re
-from typing import NamedTuple, Optional
 
 import huggingface_hub
 
@@ -12,29 +11,18 @@ HUB = 'hf://'
 NAME = re.compile(r'[\w-][\w.-]*/[\w-][\w.-]*')
 
 
-class HubName(NamedTuple):
-    """``USER/NAME`` of a model, and its branch, tag or commit, by default the newest."""
-    repo_id: str
-    revision: Optional[str] = None
-
-
-def parse_hub_name(source: str) -> HubName:
-    """Takes ``hf://USER/NAME[@REVISION]`` apart; raises CheckpointError if it is something else."""
-    name, sign, revision = source[len(HUB):].partition('@')
-    if not NAME.fullmatch(name) or sign and not re.fullmatch(r'[\w-][\w./-]*', revision):
-        raise CheckpointError(f'{source} is no name of a model: allowed is hf://USER/NAME or hf://USER/NAME@REVISION')
-    return HubName(name, revision or None)
-
-
 def fetch_folder(source: str) -> str:
     """The folder in the cache with the files of ``hf://USER/NAME[@REVISION]``, downloaded if they are not there yet.
 
     Raises:
+        CheckpointError: if it is no such name.
         DownloadError: if they cannot be had, whatever the reason.
     """
-    repo_id, revision = parse_hub_name(source)
+    repo_id, sign, revision = source[len(HUB):].partition('@')
+    if not NAME.fullmatch(repo_id) or sign and not re.fullmatch(r'[\w-][\w./-]*', revision):
+        raise CheckpointError(f'{source} is no name of a model: allowed is hf://USER/NAME or hf://USER/NAME@REVISION')
     try:
-        return huggingface_hub.snapshot_download(repo_id, revision=revision, allow_patterns=list(NEEDED))
+        return huggingface_hub.snapshot_download(repo_id, revision=revision or None, allow_patterns=list(NEEDED))
     except Exception as error:  # the hub's client has dozens of errors: network, offline, gated, missing
         raise DownloadError(f'{source} cannot be had from the hub: {error}\nDownload {", ".join(NEEDED)} elsewhere '
                             'into a folder, and give its path') from error

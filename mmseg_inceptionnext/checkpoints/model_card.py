@@ -90,7 +90,7 @@ def _describe(model: dict) -> str:
 def _metrics(source: str) -> List[Tuple[str, str]]:
     """Means and protocol of the ``metrics.json`` beside a checkpoint, if it does not name another one."""
     path = osp.join(osp.dirname(source), 'metrics.json')
-    if '://' in source or not osp.isfile(path):
+    if not osp.isfile(source) or not osp.isfile(path):
         return []
     try:
         found = read_json(path)
