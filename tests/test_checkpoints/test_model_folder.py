@@ -39,7 +39,11 @@ def make_small(model):
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
-    return save_checkpoint(TOY, tmp_path_factory.mktemp('checkpoint') / 'toy.pth', change=make_small, iter=800)
+    """With the metrics that tools/test.py wrote of it."""
+    path = tmp_path_factory.mktemp('checkpoint') / 'toy.pth'
+    metrics = dict(mIoU=12.345, aAcc=50., protocol=dict(name='ss', views=1), checkpoint=f'work/{path.name}')
+    (path.parent / 'metrics.json').write_text(json.dumps({**metrics, 'IoU/wall': 1.}))
+    return save_checkpoint(TOY, path, change=make_small, iter=800)
 
 
 @pytest.fixture(scope='module')
@@ -49,8 +53,6 @@ def expected(checkpoint):
 
 @pytest.fixture(scope='module')
 def folder(checkpoint, tmp_path_factory):
-    metrics = dict(mIoU=12.345, aAcc=50., protocol=dict(name='ss', views=1), checkpoint=f'work/{checkpoint.name}')
-    (checkpoint.parent / 'metrics.json').write_text(json.dumps({**metrics, 'IoU/wall': 1.}))
     path = tmp_path_factory.mktemp('folder') / 'model'
     assert publish_folder(str(checkpoint), str(path)) == str(path)
     return path
