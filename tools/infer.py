@@ -19,7 +19,8 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description='Segment images and videos. NAME.png holds the class id of each pixel, NAME_overlay.jpg is a '
         'picture to look at; of a video they become the folder NAME, a PNG for each frame, and NAME_overlay.mp4.')
-    parser.add_argument('checkpoint', help='checkpoint file, or an .onnx file of tools/export_onnx.py')
+    parser.add_argument('checkpoint', help='checkpoint file, model folder or hf://USER/NAME, or an .onnx '
+                        'file of tools/export_onnx.py')
     parser.add_argument('inputs', nargs='+', metavar='INPUT', help="images, videos, folders to search for them, "
                         "patterns such as 'photos/**/*.jpg', or - for a list on standard input, one path a line")
     parser.add_argument('--out-dir', required=True, help='folder for the results')

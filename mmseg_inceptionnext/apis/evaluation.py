@@ -45,8 +45,8 @@ def evaluate(cfg: Config,
              compiles: bool = False) -> Dict[str, float]:
     """Evaluates a checkpoint on the test set of a config, or predicts a folder of images that have no labels.
 
-    An evaluation writes to ``cfg.work_dir``: ``metrics.json``, the metrics with the protocol and the names of the
-    classes that are absent; and what :func:`write_report` does of each class.
+    An evaluation writes to ``cfg.work_dir``: ``metrics.json``, the metrics with the protocol, the checkpoint and the
+    names of the classes that are absent; and what :func:`write_report` does of each class.
 
     Args:
         cfg: a full config, see :func:`load_config`; changed in place.
@@ -136,7 +136,7 @@ def _write_results(runner: Runner, metrics: Dict[str, float], protocol: Protocol
         if report is not None:
             content[f'{prefix}/absent_classes' if prefix else 'absent_classes'] = report.absent
             files += write_report(report, work_dir, f'{prefix}_' if prefix else '')
-    content['protocol'] = protocol._asdict()
+    content.update(protocol=protocol._asdict(), checkpoint=runner.cfg.load_from)
     with open(files[0], 'w') as file:
         json.dump(content, file, indent=2)
     print_log(f'written: {", ".join(files)}', logger='current')

@@ -7,12 +7,14 @@ import numpy as np
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
+from mmseg_inceptionnext.checkpoints.hub import HUB
 from mmseg_inceptionnext.errors import InputError, UserError
 
 from .loading import Loading, Source
 from .onnx_backend import LOADING, OnnxBackend
 from .outputs import SegmentationResult
 from .read_ahead import read_ahead
+from .saving import save_folder
 from .torch_backend import TorchBackend, memory_errors
 
 END = object()  # in the place of an image after the last
@@ -49,7 +51,8 @@ class Segmenter:
     With the same options the classes are those of ``tools/test.py``, bit for bit.
 
     Args:
-        checkpoint: file that MMEngine's runner or ``tools/publish_checkpoint.py`` wrote, or what else
+        checkpoint: file that MMEngine's runner or ``tools/publish_checkpoint.py`` wrote, a folder of
+            :meth:`save_pretrained`, ``hf://USER/NAME``, or what else
             :func:`mmseg_inceptionnext.checkpoints.load_source` takes; or an ``.onnx`` file of ``tools/export_onnx.py``.
         config: config file. Default: the config inside the checkpoint.
         device: such as ``cpu`` or ``cuda:0``. Default: the best there is.
@@ -89,6 +92,44 @@ class Segmenter:
                 checkpoint, config, device, fuse_model, amp, tta, trust_checkpoint, probabilities, compile)
             self._loading = Loading(self.backend.load)
         self.classes, self.palette = self.backend.classes, self.backend.palette
+
+    @classmethod
+    def from_pretrained(cls, source: str, **options) -> 'Segmenter':
+        """Loads a model folder: data only, nothing of it is run.
+
+        Args:
+            source: a folder that :meth:`save_pretrained` or ``tools/publish_checkpoint.py --folder`` wrote, or
+                ``hf://USER/NAME`` or ``hf://USER/NAME@REVISION``, such a folder on the hub of Hugging Face.
+            options: those of the class, such as ``device``.
+
+        Raises:
+            InputError: if ``source`` is something else.
+            CheckpointError: if the folder cannot be had, is damaged or not complete, or holds more than data.
+        """
+        if not os.fspath(source).startswith(HUB) and not os.path.isdir(os.path.expanduser(source)):
+            raise InputError(f'{source}: no such folder; allowed are a folder of save_pretrained, and {HUB}USER/NAME '
+                             f'or {HUB}USER/NAME@REVISION. A checkpoint file is given to Segmenter(...)')
+        return cls(source, **options)
+
+    def save_pretrained(self, folder: str, name: Optional[str] = None) -> None:
+        """Writes the model as a folder that :meth:`from_pretrained` loads, also on another stack.
+
+        ``model.safetensors``, ``config.json``, ``preprocessor.json``, ``classes.json``, and ``README.md``, a model card
+        with what is known; the ``metrics.json`` beside the checkpoint is read for it. With ``fuse_model=True`` the
+        fused form is written, which can only predict. A folder that holds a model gets this one instead.
+
+        Args:
+            folder: made if it is not there; other files in it stay.
+            name: of the model in its card, or the ``hf://USER/NAME`` where it is going to be. Default: the folder's.
+
+        Raises:
+            InputError: if the model is an ``.onnx`` file or was cast by ``amp``, or the folder cannot be written.
+            UnsafeCheckpointError: if its config holds more than data of the packages here, as a class of one's own.
+        """
+        if not isinstance(self.backend, TorchBackend):
+            raise InputError('an .onnx file cannot be written as a folder; take the checkpoint that it was made from')
+        folder = os.path.expanduser(folder)
+        save_folder(self.backend, folder, name or os.path.basename(os.path.abspath(folder)))
 
     @property
     def model(self):

@@ -27,9 +27,10 @@ from mmseg_inceptionnext.evaluation.protocol import apply_protocol, without_labe
 from mmseg_inceptionnext.models import fuse
 from mmseg_inceptionnext.models.compiled import compile_model
 from mmseg_inceptionnext.models.decode_heads.fixed_bases import fix_bases
-from mmseg_inceptionnext.models.fuse import cast_convolutions
+from mmseg_inceptionnext.models.fuse import cast_convolutions, convolve_by_winograd
 from mmseg_inceptionnext.models.segmentors import RunningSumTTAModel
 from mmseg_inceptionnext.models.segmentors.modes import mode_problem
+from mmseg_inceptionnext.models.winograd import WinogradConv2d
 from mmseg_inceptionnext.parts import first_dataset, is_a, type_name
 
 AMP_DTYPES = dict(fp16=torch.float16, bf16=torch.bfloat16)
@@ -42,6 +43,8 @@ class TorchBackend:
         cfg: its config.
         model: the segmentor.
         classes, palette: name and colour of each class id.
+        source, meta: where the checkpoint came from, and what it says of itself.
+        is_fused: whether the model is fused, here or before it was saved.
         load: the pipeline's step that reads a file.
         prepare: takes what that gives through the pipeline, up to where it becomes a tensor.
     """
@@ -66,6 +69,8 @@ class TorchBackend:
         problem = mode_problem(type(self.model), self.model.test_cfg)
         if problem:
             raise InputError(f'{source}: {problem}')
+        if loaded.is_fused:
+            fuse(self.model, inplace=True)
         check_segmentor(self.model, loaded, checkpoint)
         self.model.load_state_dict(weights)
         fix_bases(self.model)
@@ -79,8 +84,11 @@ class TorchBackend:
         except (RuntimeError, AssertionError, ImportError) as error:  # of a PyTorch that was built without it
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(f'--device {device} cannot be used here: {reason}; cpu always can') from error
-        if fuse_model:
+        if loaded.is_fused:
+            convolve_by_winograd(self.model, WinogradConv2d.pays)  # by these weights, on this device
+        elif fuse_model:
             fuse(self.model, inplace=True)
+        self.source, self.meta, self.is_fused = checkpoint, loaded.meta, loaded.is_fused or fuse_model
         if amp:
             cast_convolutions(self.model, AMP_DTYPES[amp])
         if compiles:

@@ -168,12 +168,14 @@ def load_pretrained(backbone: nn.Module, source: str, allow_partial: bool = Fals
     Raises:
         CheckpointError: if the file cannot be had or read, or does not match; nothing is loaded then.
     """
-    if '://' not in source and not osp.isfile(osp.expanduser(source)):
+    if '://' not in source and not osp.exists(osp.expanduser(source)):
         raise CheckpointError(
             f'{source}: no such file of pretrained weights. Put it there, or name another by --cfg-options '
             'model.backbone.init_cfg.checkpoint=FILE: a path, '
             f'{PUBLISHED}inceptionnext_tiny.pth (or _atto, _small, _base), timm://inception_next_tiny.sail_in1k')
-    found = extract_trunk(load_source(source), source)
+    checkpoint = load_source(source)
+    checkpoint.refuse_fused()
+    found = extract_trunk(checkpoint, source)
     result, trunk = check_backbone(backbone, found.tensors, source, allow_partial)
     own = backbone.state_dict()
     backbone.load_state_dict({**own, **{key: trunk[key] for key in result.loaded}})
