@@ -33,7 +33,7 @@ def parse_args():
         'overlay: NAME_overlay.jpg; prob: all probabilities as float16, NAME_prob.npz; conf: the largest, 255 for 1, '
         'NAME_conf.png')
     parser.add_argument('--window', type=int, metavar='PIXELS', help='segment large images window by window of this '
-                        'side, into NAME.tif and NAME_overlay.jpg (default: above 200 million pixels, 1024)')
+                        'side, into NAME.tif and NAME_overlay.jpg (default: above 100 million pixels, 1024)')
     parser.add_argument('--overlap', type=int, metavar='PIXELS', help='of windows (default: a quarter of --window)')
     parser.add_argument('--bands', type=numbers, metavar='N,...', help="of a raster, in the order of the model's "
                         'channels, from 1 (default: the first)')

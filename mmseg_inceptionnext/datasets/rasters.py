@@ -105,8 +105,8 @@ class Raster:
 
     def check_bands(self, bands: Sequence[int]) -> List[int]:
         """The bands as a list; an InputError if the file has not all of them."""
-        if not bands or any(type(band) is not int or not 1 <= band <= self.count for band in bands):
-            raise InputError(f'--bands {",".join(map(str, bands))}: {self.path} has the bands 1 to {self.count}')
+        if not 0 < len(bands) <= 1024 or any(type(band) is not int or not 1 <= band <= self.count for band in bands):
+            raise InputError(f'--bands {",".join(map(str, bands[:8]))}: {self.path} has the bands 1 to {self.count}')
         return list(bands)
 
 

@@ -76,7 +76,7 @@ def infer(segmenter: Segmenter, inputs: Sequence[str], out_dir: str, writer: Opt
         skip_existing: leave inputs out whose results are all there.
         listed: the paths that ``-`` stands for.
         windows: if it says anything, all images are segmented window by window, see ``Segmenter.segment_file``; else
-            those of more than 200 million pixels, where only class ids and an overlay are wanted.
+            those of more than 100 million pixels, where only class ids and an overlay are wanted.
 
     Raises:
         InputError: before anything is written, if :func:`plan_outputs` refuses or the classes to paint are unknown.

@@ -3,6 +3,7 @@ import json
 import os
 import os.path as osp
 import re
+import warnings
 import zlib
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -35,7 +36,7 @@ from mmseg_inceptionnext.parts import class_of, first_dataset
 from .raster_files import write_overview, write_raster
 
 Size = Tuple[int, int]
-TOO_LARGE = 200_000_000  # pixels, of what is predicted whole
+TOO_LARGE = 100_000_000  # pixels, of what is predicted whole
 DEFAULT_WINDOW = 1024
 
 
@@ -62,10 +63,13 @@ class Windows(NamedTuple):
 
 def is_too_large(path: str) -> bool:
     """Whether an image has so many pixels that it is segmented by windows; of what cannot be opened: no."""
-    if not osp.isfile(path) or osp.getsize(path) < 1 << 20:
+    if not osp.isfile(path) or osp.getsize(path) < 1 << 16:  # however well compressed
         return False
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            image = Image.open(path)
+        with image:
             return image.width * image.height > TOO_LARGE
     except Image.DecompressionBombError as error:
         return int(re.search(r'\((\d+) pixels\)', str(error)).group(1)) > TOO_LARGE

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 from mmseg_inceptionnext import Segmenter
@@ -25,6 +26,7 @@ PLACE = dict(crs='EPSG:32633', transform=rasterio.Affine(0.5, 0, 390000, 0, -0.5
 
 def save_model(path, classes=5, loader=None, in_channels=3, kind='MemoryEfficientEncoderDecoder', **more):
     """A checkpoint of a narrow model that slides."""
+    init_default_scope('mmseg')
     cfg = Config.fromfile(str(ROOT / TOY))
     narrow(cfg.model)
     cfg.model.type = kind
@@ -189,6 +191,30 @@ def test_tiles_keep_values_and_place(tmp_path):
     (tmp_path / 'labels/a.tif').unlink()
     with pytest.raises(InputError, match='1 images have no label'):
         tile_dataset(str(tmp_path / 'images'), str(tmp_path / 'labels'), str(tmp_path / 'out'))
+
+
+@pytest.mark.parametrize('name', ['a.bmp', 'a.tif'])
+def test_what_is_too_large_to_predict_whole_goes_by_windows(model, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(rasters, 'TOO_LARGE', 700 * 700)
+    monkeypatch.setattr('PIL.Image.MAX_IMAGE_PIXELS', 1000)
+    cv2.imwrite(str(tmp_path / name), np.random.default_rng(0).integers(0, 256, (701, 701, 3)).astype(np.uint8))
+    assert rasters.is_too_large(str(tmp_path / name))
+    monkeypatch.setattr(rasters, 'TOO_LARGE', 702 * 702)
+    assert not rasters.is_too_large(str(tmp_path / name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['a.bmp', 'a.tif'])
+def test_182_million_pixels(tmp_path, name):
+    segmenter = save_model(tmp_path / 'a.pth')
+    image = np.zeros((13500, 13500, 3), np.uint8)
+    image[::50] = 90
+    (tmp_path / 'in').mkdir()
+    cv2.imwrite(str(tmp_path / 'in' / name), image)
+    windows = Windows(2048, 0)
+    assert rasters.is_too_large(str(tmp_path / 'in' / name))
+    summary = infer(segmenter, [str(tmp_path / 'in')], str(tmp_path / 'out'), windows=windows)
+    assert summary.images == 1 and read(tmp_path / 'out/a.tif').shape == (13500, 13500)
 
 
 @pytest.mark.slow
