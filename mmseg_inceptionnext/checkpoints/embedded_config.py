@@ -24,6 +24,7 @@ PUBLISHED = 'inference_config'  # where a published checkpoint keeps it in its m
 # What may stand in a pipeline: these transforms, with these arguments. Those for labels are left out.
 TRANSFORMS = dict(
     LoadImageFromFile=('to_float32', 'color_type', 'imdecode_backend'),
+    LoadRaster=('bands', 'scale_range'),
     Resize=('scale', 'scale_factor', 'keep_ratio', 'interpolation'),
     ResizeShortestEdge=('scale', 'max_size'),
     ResizeToMultiple=('size_divisor', 'interpolation'),
@@ -224,7 +225,7 @@ def _bare(kind: Any) -> str:
 def _pipeline(steps: Any, name: str) -> List[dict]:
     selected = _steps(steps, name)
     kinds = [step['type'] for step in selected]
-    require(kinds[:1] == ['LoadImageFromFile'] and len(set(kinds)) == len(kinds),
+    require(kinds[:1] in (['LoadImageFromFile'], ['LoadRaster']) and len(set(kinds)) == len(kinds),
             f'{name} is {", ".join(kinds)}; it begins with LoadImageFromFile, and has no step twice')
     return selected
 

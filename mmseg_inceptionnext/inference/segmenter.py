@@ -1,6 +1,6 @@
 """Segments images with a checkpoint or an exported file."""
 import os
-from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -13,6 +13,7 @@ from mmseg_inceptionnext.errors import InputError, UserError
 from .loading import Loading, Source
 from .onnx_backend import LOADING, OnnxBackend
 from .outputs import SegmentationResult
+from .rasters import Windows, segment_raster
 from .read_ahead import read_ahead
 from .saving import save_folder
 from .torch_backend import TorchBackend, memory_errors
@@ -153,6 +154,46 @@ class Segmenter:
         if not isinstance(images, Iterable) or isinstance(images, (bytes, dict)):
             self._loading.keep(images)  # which says what is allowed
         return list(self._results(images)) if isinstance(images, (list, tuple)) else self._results(images)
+
+    def segment_file(self, source: str, target: str, window: Optional[int] = None, overlap: Optional[int] = None,
+                     bands: Optional[Sequence[int]] = None, scale_range: Optional[Sequence[float]] = None,
+                     skip_existing: bool = False) -> np.ndarray:
+        """Segments an image of any size, window by window at its own resolution: steps of the test pipeline that
+        resize are left out. ``batch_size`` windows are predicted at once.
+
+        Args:
+            source: a GeoTIFF, JPEG 2000 or what else rasterio reads; without rasterio what OpenCV reads.
+            target: the TIFF to write: one band of class ids, tiled and compressed, with the source's place on earth
+                and a colour table; an overview to look at is written beside it, ``NAME_overlay.jpg``.
+            window: side of the windows in pixels. Default: ``crop_size`` and ``stride`` of the config's
+                ``test_cfg`` if that slides, else 1024.
+            overlap: of neighbouring windows, in pixels. Default: a quarter of ``window``.
+            bands: those to read, counted from 1, in the order of the model's channels. Default: those of the config's
+                ``LoadRaster``, else the first.
+            scale_range: the values that become 0 and 255. Default: that of ``LoadRaster``; 8 bits stay as they are;
+                of others the 2nd and 98th percentile of an overview, unless the config reads files as they are.
+            skip_existing: go on where an earlier call with the same arguments was stopped.
+
+        Returns:
+            How many pixels each class has, without those that have no data.
+
+        Raises:
+            InputError: if the image cannot be read, or an option does not fit it.
+        """
+        if self.why_no_windows:
+            raise InputError(self.why_no_windows)
+        windows = Windows(window, overlap, bands, scale_range)
+        with memory_errors():
+            return segment_raster(self.backend, self._loading, os.fspath(source), os.fspath(target), windows,
+                                  skip_existing, self.batch_size)
+
+    @property
+    def why_no_windows(self) -> str:
+        """Why :meth:`segment_file` refuses all files; empty if it does not."""
+        if not isinstance(self.backend, TorchBackend):
+            return 'an exported file cannot segment window by window: give the checkpoint in its place'
+        no = self.backend.is_tta or self.probabilities
+        return 'window by window there are neither --tta nor probabilities: leave them out' if no else ''
 
     def _results(self, sources: Iterable[Source]) -> Iterator[SegmentationResult]:
         for _, result in self.outcomes(sources):

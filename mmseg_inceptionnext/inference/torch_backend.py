@@ -1,6 +1,6 @@
 """Predicts with a checkpoint, through the config's own test pipeline."""
 from contextlib import contextmanager, nullcontext
-from typing import Iterator, List, Optional, Tuple, Union
+from typing import ContextManager, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ class TorchBackend:
                  amp: Optional[str], tta: bool, trust_checkpoint: bool, probabilities: bool, compiles: bool) -> None:
         if amp not in (None, *AMP_DTYPES):
             raise InputError(f'--amp {amp}: allowed are {", ".join(AMP_DTYPES)}')
-        self.amp, self.probabilities = amp, probabilities
+        self.amp, self.probabilities, self.is_tta = amp, probabilities, tta
         own_cfg = load_config(config) if config else None
         source = config or f'the config inside {checkpoint}'
         with safe_checkpoints(trust_checkpoint):
@@ -159,6 +159,11 @@ class TorchBackend:
             batch['inputs'] = _pinned(batch['inputs'])
         return batch
 
+    def precision(self) -> ContextManager:
+        """In which the model runs."""
+        device = next(self.model.parameters()).device.type
+        return torch.autocast(device, AMP_DTYPES[self.amp]) if self.amp else nullcontext()
+
     @torch.no_grad()
     def predict(self, prepared: List[dict]) -> List[Tuple[np.ndarray, Optional[np.ndarray]]]:
         """Predicts some images of the same shape.
@@ -166,9 +171,8 @@ class TorchBackend:
         Returns:
             For each its mask (H, W) and its probabilities (classes, H, W), float32, or None.
         """
-        device = next(self.model.parameters()).device.type
         try:
-            with torch.autocast(device, AMP_DTYPES[self.amp]) if self.amp else nullcontext():
+            with self.precision():
                 samples = self._predictor.test_step(self.batch(prepared))
         except (RuntimeError, AssertionError) as error:
             self._check_channels(prepared[0]['img'], error)
