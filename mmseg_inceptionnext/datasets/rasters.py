@@ -13,6 +13,8 @@ from mmseg_inceptionnext.errors import InputError
 
 PERCENTILES = (2, 98)
 OVERVIEW = 2048  # pixels of the longer side
+# Formats that hold their pixels themselves: a VRT, as a file from a stranger, could name other files, or addresses.
+DRIVERS = ('GTiff', 'JP2OpenJPEG', 'JPEG', 'PNG', 'BMP', 'GIF', 'WEBP', 'HFA', 'ENVI', 'NITF', 'PNM')
 MIN_CACHE = 64 << 20  # bytes
 
 
@@ -33,10 +35,7 @@ def open_raster(path: str, window_height: int = 1024) -> 'Raster':
         import rasterio
     except ImportError:
         return Raster(path, _array(path))
-    try:
-        return GeoRaster(path, rasterio, window_height)
-    except rasterio.errors.RasterioError as error:
-        raise InputError(f'{path}: cannot be read as an image: {error}') from error
+    return GeoRaster(path, rasterio, window_height)
 
 
 def _array(path: str) -> np.ndarray:
@@ -110,6 +109,18 @@ class Raster:
         return list(bands)
 
 
+def _open(rasterio: Any, path: str) -> Any:
+    reasons = []
+    for driver in DRIVERS:
+        try:
+            return rasterio.open(path, driver=driver)
+        except rasterio.errors.RasterioError as error:
+            reasons.append(str(error))
+    told = [reason for reason in reasons if 'not recognized' not in reason]  # by the format that it is of, if damaged
+    raise InputError(f'{path}: cannot be read as an image: {(told or ["it is of another format"])[0]}. Read are '
+                     f'{", ".join(DRIVERS)}; turn others into a GeoTIFF, as by gdal_translate')
+
+
 class GeoRaster(Raster):
     """An image that rasterio reads, by windows."""
 
@@ -117,7 +128,7 @@ class GeoRaster(Raster):
         self.path, self._stack = path, ExitStack()
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', rasterio.errors.NotGeoreferencedWarning)
-            self.file = rasterio.open(path)
+            self.file = _open(rasterio, path)
         self.size, self.count = self.file.shape, self.file.count
         self.dtype, self.nodata = np.result_type(*self.file.dtypes), self.file.nodata
         flags = rasterio.enums.MaskFlags.all_valid

@@ -10,7 +10,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 from mmseg_inceptionnext import Segmenter
-from mmseg_inceptionnext.datasets.rasters import LoadRaster
+from mmseg_inceptionnext.datasets.rasters import LoadRaster, open_raster
 from mmseg_inceptionnext.datasets.tiling import tile_dataset
 from mmseg_inceptionnext.errors import InputError
 from mmseg_inceptionnext.inference import Windows, infer, rasters
@@ -224,3 +224,16 @@ def test_bands_of_a_model_of_four(tmp_path):
     source = save_raster(tmp_path / 'a.tif', picture(160, 120, 4).astype(np.uint16) * 11)
     segmenter.segment_file(source, tmp_path / 'b.tif')
     assert (read(tmp_path / 'b.tif') == segmenter(source).mask).all()
+
+
+def test_a_file_that_names_others_is_none_that_is_read(tmp_path):
+    secret = tmp_path / 'secret.tif'
+    with rasterio.open(secret, 'w', driver='GTiff', height=8, width=8, count=1, dtype='uint8') as file:
+        file.write(np.full((1, 8, 8), 7, np.uint8))
+    for name in ('other.vrt', 'other.png'):
+        (tmp_path / name).write_text(
+            '<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+            f'<SourceFilename>{secret}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>')
+        with pytest.raises(InputError, match='cannot be read'):
+            open_raster(str(tmp_path / name))
+    assert open_raster(str(secret)).size == (8, 8)
