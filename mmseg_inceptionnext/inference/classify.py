@@ -2,7 +2,6 @@
 from typing import List, NamedTuple, Optional, Tuple
 
 import torch
-from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from PIL import Image
@@ -12,7 +11,11 @@ from mmseg_inceptionnext.checkpoints import load_source
 from mmseg_inceptionnext.checkpoints.compare import check_segmentor
 from mmseg_inceptionnext.config import load_config
 from mmseg_inceptionnext.errors import InputError
+from mmseg_inceptionnext.models import ImageClassifier
 from mmseg_inceptionnext.models.backbones.pretrained import published_weights, recognise_arch
+from mmseg_inceptionnext.parts import is_a
+
+from .torch_backend import move
 
 EVALUATION = dict(input_size=224, interpolation='bicubic', crop_pct=0.875)  # of the models that were trained at 224
 
@@ -34,7 +37,8 @@ class Classifier:
 
     Raises:
         CheckpointError: if the file cannot be had or read, or does not fit the config.
-        InputError: if the weights are of no size of InceptionNeXt, and no config is given.
+        InputError: if the weights are of no size of InceptionNeXt and no config is given, the config is of no
+            classifier, or the device cannot be used.
     """
 
     def __init__(self, checkpoint: str, config: Optional[str] = None, device: Optional[str] = None) -> None:
@@ -45,8 +49,7 @@ class Classifier:
         self.model = MODELS.build(dict(model_cfg, init_cfg=None))
         check_segmentor(self.model, weights, checkpoint)
         self.model.load_state_dict(weights)
-        self.device = torch.device(device or get_device())
-        self.model.to(self.device).eval()
+        move(self.model, device)
         self.transform = create_transform(**transform)
         self.names = _names(loaded.classes()[0], self.model.num_classes)
 
@@ -54,15 +57,18 @@ class Classifier:
         """The most probable classes of an image file, the best first.
 
         Raises:
-            InputError: if it cannot be read as an image.
+            InputError: if it cannot be read as an image, or ``topk`` is below 1.
         """
+        if topk < 1:
+            raise InputError(f'--topk {topk}: allowed is a whole number from 1')
         try:
             with Image.open(path) as file:
                 image = file.convert('RGB')
         except Exception as error:  # Pillow's own, and those of each format
             raise InputError(f'{path} cannot be read as an image: {error}') from error
         with torch.no_grad():
-            scores = self.model(self.transform(image)[None].to(self.device)).float().softmax(1)[0]
+            inputs = self.transform(image)[None].to(next(self.model.parameters()).device)
+            scores = self.model(inputs).float().softmax(1)[0]
         best = scores.topk(min(topk, len(scores)))
         return [Guess(self.names[i], score) for i, score in zip(best.indices.tolist(), best.values.tolist())]
 
@@ -70,9 +76,9 @@ class Classifier:
 def _configured(path: str) -> Tuple[dict, dict]:
     cfg = load_config(path)
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    if 'transform' not in dataset:
-        raise InputError(f'{path} is no config of a classifier: its test_dataloader.dataset has no transform; those of '
-                         'configs/pretrain have')
+    if not is_a(cfg.get('model') or {}, MODELS, ImageClassifier) or 'transform' not in dataset:
+        raise InputError(f'{path} is no config of a classifier, which has model.type ImageClassifier and '
+                         'test_dataloader.dataset.transform, as those of configs/pretrain')
     return cfg.model, dataset['transform']
 
 

@@ -77,13 +77,7 @@ class TorchBackend:
         if len(self.classes) != self.model.num_classes:
             raise InputError(f'{checkpoint} names {len(self.classes)} classes, but its model predicts '
                              f'{self.model.num_classes}; give the config it was trained with by --config')
-        device = device or get_device()
-        try:
-            self.model.to(device).eval()
-            torch.ones(1, device=device).cpu()  # which a device without values, as meta, cannot
-        except (RuntimeError, AssertionError, ImportError) as error:  # of a PyTorch that was built without it
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f'--device {device} cannot be used here: {reason}; cpu always can') from error
+        move(self.model, device)
         if loaded.is_fused:
             convolve_by_winograd(self.model, WinogradConv2d.pays)  # by these weights, on this device
         elif fuse_model:
@@ -215,3 +209,18 @@ def memory_errors() -> Iterator[None]:
         if not known and 'DefaultCPUAllocator' not in str(error):  # PyTorch has no class for the host's
             raise
         raise InputError(f'out of memory: {str(error) or type(error).__name__}') from error
+
+
+def move(model: nn.Module, device: Optional[str]) -> None:
+    """Brings a model to a device, the best there is by default, to predict there.
+
+    Raises:
+        InputError: if the device cannot be used.
+    """
+    device = device or get_device()
+    try:
+        model.to(device).eval()
+        torch.ones(1, device=device).cpu()  # which a device without values, as meta, cannot
+    except (RuntimeError, AssertionError, ImportError) as error:  # of a PyTorch that was built without it
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f'--device {device} cannot be used here: {reason}; cpu always can') from error

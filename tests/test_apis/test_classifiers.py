@@ -29,7 +29,7 @@ from mmseg_inceptionnext.inference import Segmenter
 from mmseg_inceptionnext.inference.classify import Classifier
 from mmseg_inceptionnext.models import ImageClassifier
 
-from utils import ROOT, run_tool
+from utils import ROOT, TOY, run_tool
 
 PRETRAIN = sorted(path.stem for path in (ROOT / 'configs/pretrain').glob('*_in1k*.py'))
 SIZES = {'inceptionnext_a_in1k': 'a', 'inceptionnext_t_in1k': 't', 'inceptionnext_s_in1k': 's',
@@ -146,11 +146,18 @@ def test_a_batch_is_augmented_mixed_erased_and_smoothed(crops, tmp_path):
     settings = cfg.model.data_preprocessor
     mixer = MODELS.build(dict(settings, mixup=dict(settings.mixup, num_classes=2)))
     labels = torch.tensor([sample['data_samples'] for sample in samples])
-    mixed = mixer(dict(inputs=images, data_samples=labels), training=True)
-    shares = mixed['data_samples']
-    torch.testing.assert_close(shares.sum(1), torch.ones(64))
-    assert shares.min() >= 0.05 - 1e-6 and shares.max() <= 0.95 + 1e-6  # smoothing 0.1 over two classes
-    assert (shares[:, 0] - 0.95).abs().min() > 1e-3 or (mixed['inputs'] != images).any()
+    assert labels.tolist() == [0] * 32 + [1] * 32  # so that each pair, the n-th and the n-th last, has both classes
+    by_cutmix = set()
+    for seed in range(6):
+        np.random.seed(seed)
+        mixed = mixer(dict(inputs=images, data_samples=labels), training=True)
+        share = mixed['data_samples'][0, 0].item()  # of its own class, between those of smoothing by 0.1
+        assert 0.05 < share < 0.95
+        torch.testing.assert_close(mixed['data_samples'][:, 0], labels.where(labels == 1, 0).float() * (1 - 2 * share)
+                                   + share)
+        whole = torch.stack([(mixed['inputs'] == images), (mixed['inputs'] == images.flip(0))]).any(0).all()
+        by_cutmix.add(bool(whole))  # each pixel is of one image; Mixup has sums
+    assert by_cutmix == {False, True}
 
 
 def test_training_writes_checkpoints_and_accuracies(trained, crops):
@@ -232,6 +239,12 @@ def test_classify_names_classes(trained, crops, tmp_path):
     torch.save(timm.create_model('resnet18').state_dict(), tmp_path / 'other.pth')
     with pytest.raises(InputError, match='--config'):
         Classifier(str(tmp_path / 'other.pth'))
+    for wrong, words in ((dict(device='cuda:99'), '--device cuda:99 cannot be used here'),
+                         (dict(config=str(ROOT / TOY)), 'is no config of a classifier')):
+        with pytest.raises(InputError, match=words):
+            Classifier(str(tmp_path / 'atto.pth'), **wrong)
+    with pytest.raises(InputError, match='--topk 0'):
+        classifier(str(image), topk=0)
     (tmp_path / 'image.png').write_bytes(b'no image')
     with pytest.raises(InputError, match='cannot be read'):
         classifier(str(tmp_path / 'image.png'))
