@@ -219,6 +219,7 @@ def segmentor_of_five(tmp_path_factory):
 def short(cfg, work_dir, iterations=2):
     """A config for a short run in this process."""
     cfg.work_dir = str(work_dir)
+    cfg.experiment_name = '_'.join(work_dir.parts[-2:])  # runs of one name and second share a log
     for split in ('train', 'val', 'test'):
         cfg[f'{split}_dataloader'].update(num_workers=0, persistent_workers=False)
         cfg[f'{split}_dataloader'].dataset.serialize_data = False  # which is slow

@@ -12,6 +12,7 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import OptSampleList, SampleList, add_prefix
 from torch import Tensor, nn
 
+from mmseg_inceptionnext.models.compat import is_compiling
 from mmseg_inceptionnext.models.device_plan import InPlannedFormat
 from mmseg_inceptionnext.models.interpolation import Resampling, resized, resizing, window
 
@@ -66,7 +67,7 @@ class MemoryEfficientEncoderDecoder(InPlannedFormat, EncoderDecoder):
 
     def _run(self, head: nn.Module, call: Callable, maps: Sequence[Tensor], *others: Any) -> Any:
         """``call(maps, *others)`` of a head; with contiguous maps and weights if it makes views that need them."""
-        if head not in self._is_contiguous and len(maps[0]) > 1:  # of one image no view fails
+        if not is_compiling() and head not in self._is_contiguous and len(maps[0]) > 1:  # of one image no view fails
             kept = {name: x.clone() for name, x in head.named_buffers()} if head.training else {}
             try:
                 result = call(maps, *others)
