@@ -1,6 +1,7 @@
 """What a stranger may put into a checkpoint."""
 import copy
 import io
+import json
 import os
 import pickle
 import struct
@@ -8,6 +9,7 @@ import zipfile
 from collections import OrderedDict
 
 import numpy as np
+import safetensors.torch
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
@@ -235,3 +237,100 @@ def write_files(good, folder):
     for name, (added, _) in CONFIGS.items():
         added = added.format(mark=folder / 'mark', url='http://127.0.0.1:1')
         _with_meta(cfg=f'{text}\n{added}')(copy.deepcopy(content), folder / f'{name}.pth')
+
+
+def _with_json(name, change):
+    """Another content of a JSON file: ``change`` fills its dict, or gives the bytes of the file."""
+    def make(folder):
+        content = json.loads((folder / name).read_text())
+        changed = change(content)
+        (folder / name).write_bytes(changed if isinstance(changed, bytes) else json.dumps(content).encode())
+    return make
+
+
+def _with_model(**parts):
+    return _with_json('config.json', lambda content: content['model'].update(parts))
+
+
+def _with_step(**step):
+    return _with_json('preprocessor.json', lambda content: content['test_pipeline'].append(step))
+
+
+def _with_tensor(change):
+    def make(folder):
+        path = folder / 'model.safetensors'
+        tensors = safetensors.torch.load_file(path)
+        key = _first_weight(dict(state_dict=tensors))
+        tensors[key] = change(tensors[key]).contiguous()
+        safetensors.torch.save_file(tensors, path)
+    return make
+
+
+def _with_pickle(folder):
+    torch.save(dict(state_dict={}, extra=Reduced(os.system, (f'touch {folder.parent / "mark"}', ))),
+               folder / 'model.safetensors')
+
+
+def _linked(name):
+    def make(folder):
+        (folder / name).rename(folder.parent / f'linked {name}')
+        (folder / name).symlink_to(folder.parent / f'linked {name}')
+    return make
+
+
+def _with_a_pipe(folder):
+    (folder / 'config.json').unlink()
+    os.mkfifo(folder / 'config.json')
+
+
+# What is done to a good model folder, and words of the sentence that refuses it.
+FOLDERS = {
+    'a foreign class': (_with_model(decode_head=dict(type='os.system', command='touch mark')), 'type='),
+    'a foreign module': (_with_model(backbone=dict(type='evil.Backbone')), 'is not registered'),
+    'a scope': (_with_model(_scope_='evil'), '_scope_ in model'),
+    'a path': (_with_model(words='/etc/passwd'), 'is no word'),
+    'a URL': (_with_model(words='http://127.0.0.1:1/a'), 'is no word'),
+    'a huge number': (_with_model(depth=10**12), 'numbers up to'),
+    'a huge model': (_with_model(backbone=dict(type='InceptionNeXt', arch=dict(depths=[1] * 4, dims=[2**14] * 4))),
+                     'far more parameters'),
+    'a model that is a list': (_with_json('config.json', lambda content: content.update(model=[1])), 'has no model'),
+    'a preprocessor of another class': (
+        _with_json('preprocessor.json', lambda content: content['data_preprocessor'].update(type='os.system')),
+        'type='),
+    'a step that unpickles': (_with_step(type='LoadBiomedicalImageFromFile', decode_backend='pickle'), 'has the step'),
+    'a step of another module': (_with_step(type='os.system'), 'has the step'),
+    'views of views': (_with_json('preprocessor.json', lambda content: content.update(tta_pipeline=[
+        dict(type='LoadImageFromFile'), dict(type='TestTimeAug', transforms=[[dict(type='RandomFlip')] * 99])])),
+        'more than 64 views'),
+    'a Python config': (_with_json('config.json', lambda _: b"import os; os.system('touch mark')"), 'no JSON'),
+    'nested JSON': (_with_json('config.json', lambda _: b'[' * 10**5), 'no JSON'),
+    'JSON that is a list': (_with_json('preprocessor.json', lambda _: b'[]'), 'holds a list'),
+    'JSON in another encoding': (_with_json('classes.json', lambda _: b'\xff\xfe\xfa'), 'no JSON'),
+    'JSON of any size': (_with_json('config.json', lambda _: b' ' * 2**21), 'has more than'),
+    'classes that are numbers': (
+        _with_json('classes.json', lambda content: content.update(classes=[1])), 'classes are'),
+    'colours that are texts': (_with_json('classes.json', lambda content: content.update(palette=['a'])), 'palette is'),
+    'other classes': (_with_json('classes.json', lambda content: content.update(classes=['a'], palette=[[0] * 3])),
+                      'names 1 classes'),
+    'weights that are a pickle': (_with_pickle, 'damaged or no checkpoint'),
+    'weights cut off': (lambda folder: os.truncate(folder / 'model.safetensors', 2000), 'damaged or no checkpoint'),
+    'a weight of whole numbers': (_with_tensor(lambda weight: weight.long()), 'of another shape'),
+    'a weight of complex numbers': (_with_tensor(lambda weight: weight.to(torch.complex64)), 'of another shape'),
+    'a weight of 8 bits': (_with_tensor(lambda weight: weight.to(torch.float8_e4m3fn)), 'float8_e4m3fn'),
+    'a weight of another shape': (_with_tensor(lambda weight: weight[:1]), 'of another shape'),
+    'a weight that is NaN': (_with_tensor(lambda weight: weight * float('nan')), 'NaN or infinite'),
+    'a claim to be fused': (_with_json('config.json', lambda content: content.update(fused=True)), 'do not fit'),
+    'no config': (lambda folder: (folder / 'config.json').unlink(), 'is not there'),
+    'a config that is a pipe': (_with_a_pipe, 'is no file'),
+    **{f'a link for {name}': (_linked(name), 'leads out of the folder')
+       for name in ('config.json', 'preprocessor.json', 'classes.json', 'model.safetensors')},
+}
+
+
+def write_folders(good, folder, names=FOLDERS):
+    """A model folder for each of ``FOLDERS``, named by what is wrong with it, from a good one."""
+    for name in names:
+        (folder / name).mkdir()
+        for path in good.iterdir():
+            (folder / name / path.name).write_bytes(path.read_bytes())
+        FOLDERS[name][0](folder / name)

@@ -21,7 +21,7 @@ from mmseg_inceptionnext.errors import CheckpointError, ConfigError
 from mmseg_inceptionnext.models import InceptionNeXt
 from mmseg_inceptionnext.models.backbones.pretrained import load_pretrained
 
-from hostile import CONFIGS, FILES, write_files
+from hostile import CONFIGS, FILES, FOLDERS, write_files, write_folders
 from utils import ROOT, run, short_config
 
 SECONDS, BYTES = 20, 2 << 30
@@ -47,7 +47,7 @@ def files(toy_root, tmp_path_factory):
 
 @pytest.mark.parametrize('door', ['infer', *(
     pytest.param(door, marks=pytest.mark.slow)
-    for door in ('test', 'check', 'publish', 'pretrained', 'resume', 'load_from'))])
+    for door in ('test', 'check', 'publish', 'pretrained', 'resume', 'load_from', 'folder'))])
 def test_nothing_but_a_sentence_comes_of_it(files, toy_root, tmp_path, door):
     result = run(sys.executable, __file__, door, files, toy_root, cwd=tmp_path, TMPDIR=tmp_path)
     found = json.loads(result.stdout.splitlines()[-1])
@@ -72,7 +72,7 @@ def main(door, folder, toy_root):
         return short_config(toy_root, Path(tempfile.mkdtemp(dir='.')), 2, 9, **options)
 
     enter = dict(
-        infer=lambda path: Segmenter(path)(str(image)), check=check,
+        infer=lambda path: Segmenter(path)(str(image)), check=check, folder=lambda path: Segmenter(path)(str(image)),
         publish=lambda path: publish_checkpoint(path, 'out.pth'),
         pretrained=lambda path: load_pretrained(InceptionNeXt(backbone.arch), path),
         resume=lambda path: train(configured(), resume=path),
@@ -83,8 +83,12 @@ def main(door, folder, toy_root):
     names = [*OF_WEIGHTS, *NOT_LOOKED_AT] if door in ('resume', 'load_from', 'test') else [*FILES, *CONFIGS]
     if door == 'pretrained':
         names = [name for name in FILES if 'class' not in name and 'colours' not in name and 'iteration' not in name]
-    seen = []
-    enter(str(folder / 'good.pth'))  # imports, and caches of files that are ours
+    suffix, seen = '.pth', []
+    if door == 'folder':
+        Segmenter(folder / 'good.pth').save_pretrained('good')
+        folder, suffix, names = Path.cwd(), '', [*FOLDERS]
+        write_folders(folder / 'good', folder)
+    enter(str(folder / f'good{suffix}'))  # imports, and caches of files that are ours
     given = None
 
     def watch(event, arguments):
@@ -98,7 +102,7 @@ def main(door, folder, toy_root):
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     found = {}
     for name in ['good', *names]:
-        given = str(folder / f'{name}.pth')
+        given = str(folder / f'{name}{suffix}')
         signal.alarm(SECONDS)
         try:
             enter(given)

@@ -13,6 +13,7 @@ from torch import distributed, multiprocessing
 
 from mmseg_inceptionnext.apis import evaluate, train
 from mmseg_inceptionnext.config import load_config
+from mmseg_inceptionnext.datasets import make_toy_crops
 from mmseg_inceptionnext.engine import SegRunner, build_runner, end_processes
 from mmseg_inceptionnext.models import MemoryEfficientEncoderDecoder
 
@@ -34,10 +35,7 @@ def toy_config(toy_root, work_dir, images, launcher):
 
 
 def loss_of(model, inputs, labels):
-    """Sum of a segmentor's losses, without dropout and by the running statistics of BatchNorm."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.eval()
+    """Sum of a segmentor's losses, without dropout."""
     samples = [SegDataSample(gt_sem_seg=PixelData(data=label[None]), metainfo=dict(img_shape=label.shape))
                for label in labels]
     return total_loss(model(inputs, samples, mode='loss'))
@@ -54,7 +52,25 @@ def half_the_gradients(rank, folder, data):
     half = slice(2 * rank, 2 * rank + 2)
     loss_of(parallel, data['inputs'][half], data['labels'][half]).backward()
     if rank == 0:
-        torch.save({name: p.grad for name, p in parallel.module.named_parameters()}, f'{folder}/gradients.pth')
+        found = {name: p.grad for name, p in parallel.module.named_parameters()}
+        torch.save((found, dict(parallel.module.named_buffers())), f'{folder}/gradients.pth')
+
+
+def train_a_classifier(folder, crops, work_dir, batch_size, launcher):
+    """Three iterations of the toy classifier on the same images, without any chance."""
+    cfg = load_config(str(ROOT / 'configs/pretrain/inceptionnext_a_toy.py'), {'data_root': crops}, work_dir, launcher)
+    cfg.model.backbone.update(arch=dict(depths=(1, 1, 1, 1), dims=(16, 24, 32, 48)), norm_cfg=dict(type='SyncBN'))
+    cfg.train_dataloader.dataset.transform = cfg.val_dataloader.dataset.transform
+    cfg.train_dataloader.update(batch_size=batch_size, num_workers=0, persistent_workers=False)
+    cfg.val_dataloader.update(num_workers=0, persistent_workers=False)
+    classes = len(os.listdir(f'{crops}/train'))
+    for part in (cfg.model, cfg.model.data_preprocessor.mixup, cfg.train_dataloader.dataset,
+                 cfg.val_dataloader.dataset):
+        part.num_classes = classes
+    cfg.randomness = dict(seed=0)
+    cfg.optim_wrapper.optimizer = dict(type='SGD', lr=0.1)  # AdamW makes steps of what is zero but for rounding
+    cfg.train_cfg.update(max_iters=3, val_interval=3)
+    return train(cfg)
 
 
 def train_with_a_bad_loss(rank, folder, toy_root):
@@ -62,7 +78,8 @@ def train_with_a_bad_loss(rank, folder, toy_root):
     count, loss = iter(range(3)), MemoryEfficientEncoderDecoder.loss
 
     def loss_once_bad(self, inputs, samples):
-        return loss(self, inputs * float('nan') if next(count) == 1 and rank == 1 else inputs, samples)
+        factor = float('nan') if next(count) == 1 and rank == 1 else 1.
+        return {name: value * factor for name, value in loss(self, inputs, samples).items()}
 
     cfg = short_config(toy_root, f'{folder}/bad_loss', val_interval=100)
     cfg.launcher = 'pytorch'
@@ -87,6 +104,7 @@ def process(rank, folder, toy_root):
         if count == 2:
             half_the_gradients(rank, folder, torch.load(f'{folder}/data.pth'))
             train_with_a_bad_loss(rank, folder, toy_root)
+            train_a_classifier(folder, f'{folder}/crops', f'{folder}/classifier2', 4, 'pytorch')
         end_processes()
         assert not distributed.is_initialized()
 
@@ -105,6 +123,7 @@ def outcome(toy_root, tmp_path_factory):
     labels[0, :50] = labels[3, 5:, 7:] = 255  # the halves have unlike shares of pixels that do not count
     data = dict(state=model.state_dict(), inputs=torch.randn(4, 3, 64, 64).double(), labels=labels)
     torch.save(data, folder / 'data.pth')
+    make_toy_crops(str(toy_root), str(folder / 'crops'), count=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('CUDA_VISIBLE_DEVICES', '')
         multiprocessing.spawn(process, (str(folder), str(toy_root)), max(COUNTS))
@@ -114,10 +133,21 @@ def outcome(toy_root, tmp_path_factory):
 def test_two_processes_find_the_gradients_of_one(outcome):
     folder, model, data = outcome
     loss_of(model.train(), data['inputs'], data['labels']).backward()
-    found = torch.load(folder / 'gradients.pth')
+    found, buffers = torch.load(folder / 'gradients.pth')
     expected = {name: p.grad for name, p in model.named_parameters()}
     assert len(expected) > 200 and all(grad.abs().sum() > 0 for grad in expected.values())
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(buffers, dict(model.named_buffers()), rtol=1e-9, atol=1e-12)
+
+
+def test_two_processes_train_a_classifier_as_one_does(outcome, tmp_path):
+    folder = outcome[0]
+    metrics = train_a_classifier(folder, str(folder / 'crops'), str(tmp_path), 8, 'none')
+    states = [torch.load(path / 'iter_3.pth', weights_only=False)['state_dict'] for path in (
+        tmp_path, folder / 'classifier2')]
+    start = torch.load(folder / 'classifier2/iter_3.pth', weights_only=False)
+    assert start['meta']['iter'] == 3 and set(metrics) >= {'top1', 'top5'}
+    torch.testing.assert_close(*states, rtol=1e-3, atol=1e-5)
 
 
 def test_evaluation_does_not_depend_on_the_processes(outcome, toy_root, tmp_path):

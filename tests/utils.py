@@ -57,10 +57,14 @@ def narrow(model):
         model.auxiliary_head.in_channels = dims[2]
 
 
-def save_checkpoint(config, path, with_meta=True, **meta):
-    """A checkpoint as MMEngine's runner writes it, of a model whose weights are random and not degenerate."""
+def save_checkpoint(config, path, with_meta=True, change=lambda model: None, **meta):
+    """A checkpoint as MMEngine's runner writes it, of a model whose weights are random and not degenerate.
+
+    ``change`` is what is done to the model's config before.
+    """
     init_default_scope('mmseg')
     cfg = Config.fromfile(str(ROOT / config))
+    change(cfg.model)
     model = randomise(MODELS.build(cfg.model))
     dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, lazy_init=True))
     meta = dict(cfg=cfg.pretty_text, dataset_meta=dataset.metainfo, **meta) if with_meta else {}

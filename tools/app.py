@@ -14,7 +14,8 @@ ENDINGS = [getattr(signal, name) for name in ('SIGTERM', 'SIGHUP', 'SIGQUIT') if
 
 def parse_args():
     parser = argparse.ArgumentParser(description='Serve a page that takes an image and shows its classes')
-    parser.add_argument('checkpoint', help='checkpoint file, or an .onnx file of tools/export_onnx.py')
+    parser.add_argument('checkpoint', help='checkpoint file, model folder or hf://USER/NAME, or an .onnx '
+                        'file of tools/export_onnx.py')
     parser.add_argument('--config', help='config file (default: the config inside the checkpoint)')
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: the best there is)')
     parser.add_argument('--host', default='127.0.0.1', help='address to listen at (default: 127.0.0.1)')
@@ -41,7 +42,7 @@ def main():
         load_gradio()
         port = find_port(args.host, args.port)  # both before the model is loaded, which takes longer
         segmenter = Segmenter(args.checkpoint, args.config, args.device, True, args.trust_checkpoint)
-        with serve(segmenter, osp.basename(args.checkpoint), args.host, port, args.examples) as url:
+        with serve(segmenter, osp.basename(osp.abspath(args.checkpoint)), args.host, port, args.examples) as url:
             print(f'the page is at {url}; Ctrl-C ends it', flush=True)
             threading.Event().wait()
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description='Evaluate a segmentor on the test set of its config, or predict images without labels (--no-gt)')
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint file, model folder or hf://USER/NAME')
     parser.add_argument('--work-dir', help='folder for the log and the metrics (default: work_dirs/CONFIG_NAME)')
     parser.add_argument(
         '--out', metavar='DIR', help="folder for the predictions as NAME.png, in the dataset's label values; for "

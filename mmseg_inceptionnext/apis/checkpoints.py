@@ -9,6 +9,7 @@ from typing import Optional, Tuple
 import safetensors.torch
 import torch
 from mmengine.config import Config
+from mmseg.models.segmentors import BaseSegmentor
 from prettytable import PrettyTable
 from torch import nn
 
@@ -22,9 +23,11 @@ from mmseg_inceptionnext.checkpoints import (
 from mmseg_inceptionnext.checkpoints.compare import segmentor_weights
 from mmseg_inceptionnext.checkpoints.embedded_config import PUBLISHED, holds_config, inference_config, to_json
 from mmseg_inceptionnext.checkpoints.files import AtomicBackend
+from mmseg_inceptionnext.checkpoints.hub import check_hub_name, push_folder
 from mmseg_inceptionnext.config import build_model, load_config
 from mmseg_inceptionnext.errors import CheckpointError, InputError
-from mmseg_inceptionnext.models import InceptionNeXt
+from mmseg_inceptionnext.inference import Segmenter
+from mmseg_inceptionnext.models import InceptionNeXt, fuse
 from mmseg_inceptionnext.models.backbones import MetaNeXtBase
 from mmseg_inceptionnext.models.backbones.pretrained import check_backbone, extract_trunk, recognise_arch
 from mmseg_inceptionnext.version import __version__
@@ -63,6 +66,8 @@ def check_checkpoint(source: str, config: Optional[str] = None, trust_checkpoint
         tensors = state if is_segmentor else trunk
         with nullcontext() if config else guarded_build(tensors):
             model = _build(cfg, arch, is_segmentor, config or f'the config inside {source}')
+    if checkpoint.is_fused and isinstance(model, BaseSegmentor):
+        fuse(model, inplace=True)
     classes = checkpoint.classes()[0]
     table = PrettyTable(header=False, align='l', max_width=90)
     table.add_rows([
@@ -115,6 +120,7 @@ def publish_checkpoint(source: str, out: str, trust_checkpoint: bool = False) ->
         raise InputError(f'{out}: allowed are files that end in {", ".join(FORMATS)}')
     with safe_checkpoints(trust_checkpoint):
         checkpoint = load_source(source)
+        checkpoint.refuse_fused()
         classes, palette = checkpoint.classes()
         if not holds_config(checkpoint.meta) or not classes:
             raise CheckpointError(f'{source} holds no config or no classes, so it would be of no use alone; publish '
@@ -135,3 +141,27 @@ def publish_checkpoint(source: str, out: str, trust_checkpoint: bool = False) ->
     path = f'{stem}-{hashlib.sha256(content).hexdigest()[:8]}{suffix}'
     AtomicBackend().put(content, path)
     return path
+
+
+def publish_folder(source: str, folder: str, fused: bool = False, push: Optional[str] = None,
+                   trust_checkpoint: bool = False) -> str:
+    """Writes a checkpoint as a folder that loads anywhere, see :meth:`mmseg_inceptionnext.Segmenter.save_pretrained`.
+
+    Args:
+        source: what :func:`load_source` takes.
+        folder: where it is written.
+        fused: write the fused form, which can only predict.
+        push: ``USER/NAME`` on the hub of Hugging Face, to which the folder is then uploaded.
+        trust_checkpoint: run what is inside the checkpoint, if it holds more than data.
+
+    Returns:
+        The folder, or the ``hf://`` name.
+
+    Raises:
+        CheckpointError, ConfigError, InputError: if the checkpoint cannot be used, or the folder not be written or
+            uploaded.
+    """
+    name = check_hub_name(push) if push else None
+    segmenter = Segmenter(source, device='cpu', fuse_model=fused, trust_checkpoint=trust_checkpoint)
+    segmenter.save_pretrained(folder, name)
+    return push_folder(folder, push) if push else folder

@@ -12,7 +12,7 @@ from mmengine.hooks import EMAHook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.evaluation import IoUMetric
-from mmseg.registry import HOOKS, METRICS
+from mmseg.registry import HOOKS, METRICS, MODELS
 
 from mmseg_inceptionnext.checkpoints import safe_checkpoints
 from mmseg_inceptionnext.checkpoints.compare import unwrap
@@ -29,6 +29,7 @@ from mmseg_inceptionnext.errors import ConfigError
 from mmseg_inceptionnext.evaluation import ExactIoUMetric, is_known, write_report
 from mmseg_inceptionnext.evaluation.predictions import ambiguous_classes, plan_targets, refuse_data_folders
 from mmseg_inceptionnext.evaluation.protocol import Protocol, apply_protocol, own_pipelines, without_labels
+from mmseg_inceptionnext.models import ImageClassifier
 from mmseg_inceptionnext.models.compiled import compile_model
 from mmseg_inceptionnext.parts import class_of, is_a, numbered
 
@@ -44,8 +45,8 @@ def evaluate(cfg: Config,
              compiles: bool = False) -> Dict[str, float]:
     """Evaluates a checkpoint on the test set of a config, or predicts a folder of images that have no labels.
 
-    An evaluation writes to ``cfg.work_dir``: ``metrics.json``, the metrics with the protocol and the names of the
-    classes that are absent; and what :func:`write_report` does of each class.
+    An evaluation writes to ``cfg.work_dir``: ``metrics.json``, the metrics with the protocol, the checkpoint and the
+    names of the classes that are absent; and what :func:`write_report` does of each class.
 
     Args:
         cfg: a full config, see :func:`load_config`; changed in place.
@@ -72,6 +73,8 @@ def evaluate(cfg: Config,
         nothing can be divided. Empty with ``no_gt``.
     """
     check_settings(cfg, 'test')
+    _refuse_for_classifiers(cfg, {'--out': out, '--show-dir': show_dir, '--no-gt': no_gt,
+                                  f'--protocol {protocol}': protocol != 'ss'})
     check_views(cfg, needed=protocol == 'ms')
     check_datasets(cfg, 'test')
     applied = apply_protocol(cfg, protocol)
@@ -117,6 +120,13 @@ def evaluate(cfg: Config,
     return metrics
 
 
+def _refuse_for_classifiers(cfg: Config, options: Dict[str, Any]) -> None:
+    given = [name for name, value in options.items() if value]
+    if given and is_a(cfg.get('model') or {}, MODELS, ImageClassifier):
+        raise ConfigError(f'{" and ".join(given)}: for segmentors only. A classifier is evaluated as its '
+                          'test_dataloader and test_evaluator say; tools/classify.py names what images show')
+
+
 def _write_results(runner: Runner, metrics: Dict[str, float], protocol: Protocol, work_dir: str) -> None:
     content: Dict[str, Any] = {key: None if math.isnan(value) else float(value)  # JSON has no NaN, and none of NumPy's
                                for key, value in metrics.items()}
@@ -126,7 +136,7 @@ def _write_results(runner: Runner, metrics: Dict[str, float], protocol: Protocol
         if report is not None:
             content[f'{prefix}/absent_classes' if prefix else 'absent_classes'] = report.absent
             files += write_report(report, work_dir, f'{prefix}_' if prefix else '')
-    content['protocol'] = protocol._asdict()
+    content.update(protocol=protocol._asdict(), checkpoint=runner.cfg.load_from)
     with open(files[0], 'w') as file:
         json.dump(content, file, indent=2)
     print_log(f'written: {", ".join(files)}', logger='current')

@@ -23,7 +23,10 @@ from .files import find_damage
 from .safe_reading import read_checkpoint
 
 PUBLISHED = 'https://github.com/sail-sg/inceptionnext/releases/download/model/'
-PUBLISHED_FILES = tuple(f'inceptionnext_{name}.pth' for name in ('atto', 'tiny', 'small', 'base', 'base_384'))
+PUBLISHED_FILES = (
+    *(f'inceptionnext_{name}.pth' for name in ('atto', 'tiny', 'small', 'base', 'base_384')),
+    *(f'convnext_tiny_{name}.pth' for name in ('k5', 'k3', 'k3_par1_2', 'k3_par3_8', 'k3_par1_4', 'k3_par1_8',
+                                               'k3_par1_16')))
 ATTEMPTS = 5
 PAUSE = 2.  # seconds before another attempt
 TIMEOUT = 60.  # seconds without a byte

@@ -24,6 +24,7 @@ PUBLISHED = 'inference_config'  # where a published checkpoint keeps it in its m
 # What may stand in a pipeline: these transforms, with these arguments. Those for labels are left out.
 TRANSFORMS = dict(
     LoadImageFromFile=('to_float32', 'color_type', 'imdecode_backend'),
+    LoadRaster=('bands', 'scale_range'),
     Resize=('scale', 'scale_factor', 'keep_ratio', 'interpolation'),
     ResizeShortestEdge=('scale', 'max_size'),
     ResizeToMultiple=('size_divisor', 'interpolation'),
@@ -43,6 +44,7 @@ SIZES = dict(dict.fromkeys(('scale', 'size', 'max_size', 'size_divisor'), MAX_PI
 MAX_VIEWS = 64  # of an image, by TestTimeAug
 MIN_STRIDE = 16  # pixels, of sliding windows
 MODULE_COST = 256  # parameters that a module counts for, so that their number is limited, too
+UNREADABLE = (NotData, SyntaxError, TypeError, ValueError, LookupError, AttributeError, RecursionError, MemoryError)
 
 _budget: ContextVar[Optional[list]] = ContextVar('budget', default=None)
 
@@ -71,8 +73,7 @@ def inference_config(cfg: Any, source: str, read: Callable[[Any], dict] = dict) 
     try:
         require(len(cfg) <= MAX_TEXT, f'its text has more than {MAX_TEXT} characters')
         return Config(_select(read(cfg)))
-    except (NotData, SyntaxError, TypeError, ValueError, LookupError, AttributeError, RecursionError,
-            MemoryError) as error:
+    except UNREADABLE as error:
         found = error if isinstance(error, NotData) else repr(error)[:160]
         raise UnsafeCheckpointError(
             f'the config inside {source} is not plain data of the packages here: {found}; nothing of it was run. Give '
@@ -98,6 +99,16 @@ def to_json(value: Any) -> str:
 def from_json(text: str) -> Any:
     """Reads what :func:`to_json` wrote."""
     return json.loads(text, object_hook=lambda part: tuple(part['tuple']) if part.keys() == {'tuple'} else part)
+
+
+def dataset_type(meta: dict) -> str:
+    """The class of the data set that the config in a checkpoint's ``meta`` tests on; empty where it is not known."""
+    text = meta.get('cfg')
+    try:
+        require(isinstance(text, str) and len(text) <= MAX_TEXT, 'no config')
+        return _bare(_test_dataset(_parse(text))['type'])
+    except UNREADABLE:
+        return ''
 
 
 @contextmanager
@@ -173,9 +184,7 @@ def _select(cfg: dict) -> dict:
     stride = (selected['model'].get('test_cfg') or {}).get('stride') or [MIN_STRIDE]
     require(min(stride) >= MIN_STRIDE,
             f'model.test_cfg.stride={stride} makes too many windows; allowed is {MIN_STRIDE} and more')
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
-    while dataset and 'pipeline' not in dataset and (dataset.get('dataset') or dataset.get('datasets')):
-        dataset = dataset.get('dataset') or dataset['datasets'][0]  # of those that it joins or repeats
+    dataset = _test_dataset(cfg)
     if dataset:
         selected['test_dataloader'] = dict(dataset=dict(
             pipeline=_pipeline(dataset.get('pipeline'), 'test_dataloader.dataset.pipeline'),
@@ -184,6 +193,13 @@ def _select(cfg: dict) -> dict:
         selected.update(tta_model=_plain(cfg['tta_model'], 'tta_model'),
                         tta_pipeline=_pipeline(cfg['tta_pipeline'], 'tta_pipeline'))
     return selected
+
+
+def _test_dataset(cfg: dict) -> Optional[dict]:
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
+    while dataset and 'pipeline' not in dataset and (dataset.get('dataset') or dataset.get('datasets')):
+        dataset = dataset.get('dataset') or dataset['datasets'][0]  # of those that it joins or repeats
+    return dataset
 
 
 def _expect(value: Any, kind: type, name: str) -> Any:
@@ -209,7 +225,7 @@ def _bare(kind: Any) -> str:
 def _pipeline(steps: Any, name: str) -> List[dict]:
     selected = _steps(steps, name)
     kinds = [step['type'] for step in selected]
-    require(kinds[:1] == ['LoadImageFromFile'] and len(set(kinds)) == len(kinds),
+    require(kinds[:1] in (['LoadImageFromFile'], ['LoadRaster']) and len(set(kinds)) == len(kinds),
             f'{name} is {", ".join(kinds)}; it begins with LoadImageFromFile, and has no step twice')
     return selected
 

@@ -25,6 +25,7 @@ from .sources import LoadedCheckpoint, load_source
 
 def _load(filename: str) -> LoadedCheckpoint:
     checkpoint = load_source(filename)
+    checkpoint.refuse_fused()
     if not is_trusting():
         checkpoint.meta.pop('config', None)  # MMEngine would run it
     return checkpoint

@@ -128,6 +128,10 @@ def _read_safetensors(path: str) -> dict:
     with safe_open(path, framework='pt', device='cpu') as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}
         meta = json.loads((file.metadata() or {}).get('meta', '{}'))
+    for key, value in tensors.items():
+        if value.dtype not in STORED.values():  # others, of 8 bits, cannot even be asked whether they are finite
+            raise CheckpointError(f'{path} cannot be used: {key:.80} holds {value.dtype}, with which nothing here '
+                                  'computes; write its weights as float32')
     return dict(state_dict=tensors, meta=meta)
 
 

@@ -1,4 +1,4 @@
-"""Where checkpoints come from: a path, ``file://``, ``http(s)://`` or ``timm://``."""
+"""Where checkpoints come from: a path, ``file://``, ``http(s)://``, ``timm://`` or ``hf://``."""
 import os.path as osp
 from typing import Any, List, Optional, Tuple
 from urllib.parse import urlsplit
@@ -11,6 +11,8 @@ from timm.models import get_pretrained_cfg, load_state_dict_from_hf
 from mmseg_inceptionnext.errors import CheckpointError
 
 from .download import download
+from .hub import HUB, fetch_folder
+from .model_folder import read_folder
 from .safe_reading import read_checkpoint
 
 TIMM = 'timm://'
@@ -22,8 +24,10 @@ def load_source(source: str) -> 'LoadedCheckpoint':
     """Reads a checkpoint from wherever it is, as data, into the CPU's memory.
 
     Args:
-        source: a path, ``file://PATH``, ``http(s)://...``, or ``timm://TAG`` such as
-            ``timm://inception_next_tiny.sail_in1k``, which goes through timm's own hub code, cache and settings.
+        source: a path, also of a folder as :meth:`mmseg_inceptionnext.Segmenter.save_pretrained` writes it;
+            ``file://PATH``; ``http(s)://...``; ``hf://USER/NAME`` or ``hf://USER/NAME@REVISION``, such a folder on the
+            hub of Hugging Face; or ``timm://TAG`` such as ``timm://inception_next_tiny.sail_in1k``, which goes through
+            timm's own hub code, cache and settings.
 
     Raises:
         CheckpointError: if the file cannot be had, is damaged, or holds more than data.
@@ -31,12 +35,15 @@ def load_source(source: str) -> 'LoadedCheckpoint':
     if source.startswith(TIMM):
         state = _load_from_timm(source[len(TIMM):])
         return LoadedCheckpoint(dict(state_dict=state), source)
+    if source.startswith(HUB):
+        return LoadedCheckpoint(read_folder(fetch_folder(source), may_link=True), source)
     path = source
     if source.lower().startswith(('http://', 'https://')):
         path = download(source)
     elif source.startswith('file://'):
         path = url2pathname(urlsplit(source).netloc + urlsplit(source).path)
-    checkpoint = read_checkpoint(osp.expanduser(path))
+    path = osp.expanduser(path)
+    checkpoint = read_folder(path) if osp.isdir(path) else read_checkpoint(path)
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f'{source} is no checkpoint: it holds {type(checkpoint).__name__}, not a dict')
     return LoadedCheckpoint(checkpoint, source)
@@ -50,6 +57,19 @@ class LoadedCheckpoint(dict):
         self.source, self.meta = source, checkpoint.get('meta') or {}
         if not isinstance(self.meta, dict) or not isinstance(self.meta.get('dataset_meta') or {}, dict):
             raise CheckpointError(f'{source} is no checkpoint: its meta, or the dataset_meta in it, is no dict')
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the weights are those of :func:`mmseg_inceptionnext.fuse`, which can only predict."""
+        return self.meta.get('fused') is True
+
+    def refuse_fused(self) -> None:
+        """Raises CheckpointError if the weights are fused, for who trains or resumes or evaluates by a runner."""
+        if self.is_fused:
+            raise CheckpointError(
+                f'{self.source} holds a fused model, whose norms are folded into its convolutions: it can only '
+                'predict, by Segmenter, tools/infer.py and tools/app.py. Take the checkpoint that it was made from, or '
+                'the folder that is written without --fuse')
 
     def classes(self, metainfo: Optional[dict] = None) -> Tuple[Tuple[str, ...], List[List[int]]]:
         """Names of the classes, printable, and their colours, of ``metainfo`` or else of the checkpoint.

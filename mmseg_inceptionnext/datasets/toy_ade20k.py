@@ -1,7 +1,7 @@
 """Draws street scenes with labels, in the layout and the label convention of ADE20K."""
 import os
 import os.path as osp
-from typing import List, Sequence, Tuple
+from typing import Iterator, List, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -41,6 +41,47 @@ def make_toy_ade20k(out: str, num_train: int = 200, num_val: int = 40, seed: int
             jpeg = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
             jpeg.tofile(osp.join(image_dir, f'{name}.jpg'))
             cv2.imencode('.png', label)[1].tofile(osp.join(label_dir, f'{name}.png'))
+
+
+def make_toy_crops(root: str, out: str, side: int = 64, count: int = 3, seed: int = 0) -> None:
+    """Cuts windows out of drawn scenes, to train a classifier on: ``{train,val}/CLASS/*.png``.
+
+    From each scene come ``count`` windows around random pixels of each class in it. A window is of the class that is
+    the commonest in it. Classes that are not in both splits are left out. The same seed gives the same bytes.
+
+    Args:
+        root: folder that :func:`make_toy_ade20k` wrote.
+        out: folder to write to.
+        side: of a window, in pixels.
+        count: windows for each class of a scene.
+        seed: of the places.
+    """
+    splits = {name: list(_windows(root, split, side, count, seed))
+              for name, split in (('train', 'training'), ('val', 'validation'))}
+    kept = set.intersection(*({name for name, *_ in windows} for windows in splits.values()))
+    for split, windows in splits.items():
+        for name, file_name, window in windows:
+            if name in kept:
+                os.makedirs(osp.join(out, split, name), exist_ok=True)
+                cv2.imencode('.png', window)[1].tofile(osp.join(out, split, name, file_name))
+
+
+def _windows(root: str, split: str, side: int, count: int, seed: int) -> Iterator[Tuple[str, str, np.ndarray]]:
+    """Class, file name and pixels of each window."""
+    folder = osp.join(root, 'annotations', split)
+    for scene, file in enumerate(tqdm(sorted(os.listdir(folder)), desc=f'windows of {split}', unit='scene')):
+        rng, stem = np.random.default_rng((seed, scene)), osp.splitext(file)[0]
+        label = cv2.imread(osp.join(folder, file), cv2.IMREAD_UNCHANGED)
+        image = cv2.imread(osp.join(root, 'images', split, f'{stem}.jpg'))
+        for value in sorted(set(label.flat) - {OTHER}):
+            places = rng.permutation(np.argwhere(label == value))[:count]
+            for number, (y, x) in enumerate(places):
+                top, left = (int(np.clip(at - side // 2, 0, size - side)) for at, size in zip((y, x), label.shape))
+                window = slice(top, top + side), slice(left, left + side)
+                commonest = int(np.bincount(label[window].ravel()).argmax())
+                if commonest != OTHER:
+                    yield (ADE20KDataset.METAINFO['classes'][commonest - 1], f'{stem}_{value}_{number}.png',
+                           image[window])
 
 
 def draw_scene(rng: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:

@@ -7,9 +7,9 @@ from mmengine.hooks import EMAHook, Hook, ParamSchedulerHook
 from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS, LOOPS
-from torch import nn
 
 from mmseg_inceptionnext.errors import ConfigError
+from mmseg_inceptionnext.models.sync_bn import SYNCHRONISED
 from mmseg_inceptionnext.parts import is_a, type_name
 
 from .patches import accumulated
@@ -33,7 +33,7 @@ class BatchSizeHook(Hook):
             return
         parts = f'{processes} process{"es" * (processes > 1)} x {per_process} images'
         if count > 1:
-            synchronised = any(isinstance(module, nn.SyncBatchNorm) for module in runner.model.modules())
+            synchronised = any(isinstance(module, SYNCHRONISED) for module in runner.model.modules())
             seen = per_process * (processes if synchronised else 1)
             parts += f' x {count} accumulated steps; BatchNorm sees {seen} images at once'
         actual = processes * per_process * count

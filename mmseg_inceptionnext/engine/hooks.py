@@ -1,6 +1,7 @@
 """Hooks of the training loop."""
 import logging
 import math
+import re
 from collections import Counter
 from typing import Dict, Optional
 
@@ -19,7 +20,8 @@ from mmseg_inceptionnext.checkpoints.compare import (
     segmentor_weights,
     unwrap,
 )
-from mmseg_inceptionnext.models import fuse
+from mmseg_inceptionnext.models import ImageClassifier, fuse
+from mmseg_inceptionnext.models.backbones.pretrained import published_weights
 from mmseg_inceptionnext.parts import built_datasets
 
 from .optim import keep_own_steps
@@ -80,6 +82,8 @@ class CompleteCheckpointHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         source, resuming = getattr(checkpoint, 'source', 'the checkpoint'), runner.cfg.get('resume')
+        if isinstance(unwrap(runner.model), ImageClassifier):  # in one of the forms in which published weights are
+            checkpoint['state_dict'] = published_weights(checkpoint, source)
         if resuming or not self.may_differ:
             check_segmentor(runner.model, checkpoint, source)
         if resuming:
@@ -93,11 +97,13 @@ class CompleteCheckpointHook(Hook):
     def _compare(self, runner: Runner, checkpoint: dict, source: str) -> None:
         own, state = unwrap(runner.model).state_dict(), segmentor_weights(checkpoint, source)
         result = compare(own, state)
-        if not {key for key in own if key.startswith('backbone.')} <= set(result.loaded):
+        is_classifier = isinstance(unwrap(runner.model), ImageClassifier)
+        trunk = {key for key in own if (not key.startswith('head.') if is_classifier else key.startswith('backbone.'))}
+        if not trunk <= set(result.loaded):
             check_segmentor(runner.model, checkpoint, source)
         check_finite(own, state, source)
         other_classes = not result.missing and not result.unexpected and all(
-            '.conv_seg.' in key for key in result.misshaped)
+            re.search(r'^head\.fc2?\.|\.conv_seg\.', key) for key in result.misshaped)
         line = f'load_from: {len(result.loaded)}/{len(own)} tensors from {source}'
         if not result.fits:
             line += '; what classifies is of another number of classes and starts anew' if other_classes else (

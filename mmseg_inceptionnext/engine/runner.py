@@ -1,6 +1,5 @@
 """MMEngine's runner, also for several processes on a CPU."""
 import itertools
-import logging
 import os
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -18,7 +17,7 @@ from mmseg.registry import LOOPS, OPTIM_WRAPPERS
 from torch import distributed, nn
 
 from mmseg_inceptionnext.errors import CheckpointError, ConfigError, LostWorkerError
-from mmseg_inceptionnext.models.sync_bn import without_sync_bn
+from mmseg_inceptionnext.models.sync_bn import sync_bn_on_cpus
 from mmseg_inceptionnext.parts import SPLITS, class_of
 
 from . import console
@@ -34,9 +33,8 @@ _numbers = itertools.count(1)
 class SegRunner(Runner):
     """MMEngine's runner with :class:`LossWatch`, :class:`ResumableTrainLoop` and a quiet console.
 
-    On a machine without an accelerator, processes that torchrun started talk by gloo, and SyncBN, which needs GPUs, is
-    reverted to BatchNorm: each process then normalises by its own images. After ``env_cfg.dist_cfg.timeout`` seconds,
-    by default half an hour, a process that waits for the others gives up.
+    On a machine without an accelerator, processes that torchrun started talk by gloo, SyncBN too. After
+    ``env_cfg.dist_cfg.timeout`` seconds, by default half an hour, a process that waits for the others gives up.
 
     Raises:
         CheckpointError: if a checkpoint cannot be loaded or resumed from, whatever the reason.
@@ -66,9 +64,8 @@ class SegRunner(Runner):
 
     def wrap_model(self, model_wrapper_cfg: Optional[dict], model: nn.Module) -> nn.Module:
         if self._on_cpus:
-            print_log('no GPU: the processes talk by gloo, and SyncBN is reverted to BatchNorm, whose statistics are '
-                      'those of one process', logger=self.logger, level=logging.WARNING)
-            model = without_sync_bn(model)
+            print_log('no GPU: the processes talk by gloo', logger=self.logger)
+            model = sync_bn_on_cpus(model)
             if model_wrapper_cfg is None:
                 model_wrapper_cfg = dict(
                     type='MMDistributedDataParallel', broadcast_buffers=False,

@@ -5,11 +5,12 @@ from typing import List, Sequence
 from mmseg.registry import METRICS
 
 from mmseg_inceptionnext.errors import ConfigError
-from mmseg_inceptionnext.parts import class_of, is_a, numbered
+from mmseg_inceptionnext.parts import class_of, is_a
 
+from .accuracy import Accuracy
 from .metrics import ExactIoUMetric
 
-KNOWN = (ExactIoUMetric, )  # a new metric is added here, and says by the same attributes what it measures
+KNOWN = (ExactIoUMetric, Accuracy)  # a new metric is added here, and says by the same attributes what it measures
 
 
 def greater_is_better() -> List[str]:
@@ -37,12 +38,13 @@ def find_measured(key: str, evaluator: dict, classes: Sequence[str]) -> str:
         return key
     kind = class_of(evaluator, METRICS)
     prefix = f'{evaluator["prefix"]}/' if evaluator.get('prefix') else ''
-    of_class = list(dict.fromkeys(name for _, measured in numbered('', evaluator.get('iou_metrics', ['mIoU']))
-                                  for name in kind.MEASURED.get(measured, ())))
-    means = [f'{prefix}{name}' for name in ('aAcc', *(f'm{name}' for name in of_class))]
+    means, of_class = kind.measured(evaluator)
+    means = [f'{prefix}{name}' for name in means]
     metric, _, wanted = key[len(prefix):].partition('/')
     if key in means:
         return key
+    if not of_class:
+        raise ConfigError(f'save_best={key!r} is not measured: val_evaluator gives {", ".join(means)}')
     if not (wanted and key.startswith(prefix) and metric in of_class):
         raise ConfigError(f'save_best={key!r} is not measured: val_evaluator gives {", ".join(means)}, and each but '
                           f'aAcc of a class, such as {prefix}{of_class[0]}/{classes[0]}; more by '

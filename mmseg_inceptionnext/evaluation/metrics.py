@@ -14,6 +14,7 @@ from prettytable import PrettyTable
 from torch import Tensor
 
 from mmseg_inceptionnext.errors import ConfigError, LabelError
+from mmseg_inceptionnext.parts import numbered
 
 from .predictions import Target, label_values
 from .report import ClassReport
@@ -46,6 +47,13 @@ class ExactIoUMetric(IoUMetric):
     per_class: Dict[str, float] = {}
     report: Optional[ClassReport] = None
     targets: Dict[str, Target] = {}
+
+    @classmethod
+    def measured(cls, settings: dict) -> Tuple[List[str], List[str]]:
+        """The names of the means that a metric with these settings gives, and of what it gives of each class."""
+        of_class = list(dict.fromkeys(name for _, key in numbered('', settings.get('iou_metrics', ['mIoU']))
+                                      for name in cls.MEASURED.get(key, ())))
+        return ['aAcc', *(f'm{name}' for name in of_class)], of_class
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Counts the pixels of a batch, and writes it as PNG if there is an ``output_dir``.

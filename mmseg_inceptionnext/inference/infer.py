@@ -4,8 +4,9 @@ import sys
 import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple, Union
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
 from tqdm import tqdm
@@ -16,6 +17,7 @@ from mmseg_inceptionnext.errors import InputError, UserError
 from .inputs import is_video, plan_outputs
 from .outputs import ENDINGS, VIDEO_ENDINGS, ResultWriter, SegmentationResult
 from .overlay import find_classes, percent
+from .rasters import Windows, is_too_large
 from .read_ahead import read_ahead
 from .segmenter import Segmenter
 from .video import FRAME, Video, check_folder, segment_video
@@ -60,7 +62,7 @@ class Summary:
 
 
 def infer(segmenter: Segmenter, inputs: Sequence[str], out_dir: str, writer: Optional[ResultWriter] = None,
-          skip_existing: bool = False, listed: Iterable[str] = ()) -> Summary:
+          skip_existing: bool = False, listed: Iterable[str] = (), windows: Optional[Windows] = None) -> Summary:
     """Segments images and videos and writes the results of each.
 
     Files are read and written in threads while the model runs. A file that cannot be read is reported by name and the
@@ -73,19 +75,41 @@ def infer(segmenter: Segmenter, inputs: Sequence[str], out_dir: str, writer: Opt
         writer: writes the files of each image. Default: ``ResultWriter()``.
         skip_existing: leave inputs out whose results are all there.
         listed: the paths that ``-`` stands for.
+        windows: if it says anything, all images are segmented window by window, see ``Segmenter.segment_file``; else
+            those of more than 100 million pixels, where only class ids and an overlay are wanted.
 
     Raises:
         InputError: before anything is written, if :func:`plan_outputs` refuses or the classes to paint are unknown.
     """
     writer = writer or ResultWriter()
     find_classes(writer.classes or (), segmenter.classes)
+    windows = windows or Windows()
+    large = _large_files(segmenter, writer, windows)
     targets = plan_outputs(inputs, out_dir, listed, [ENDINGS[kind] for kind in writer.save],
                            [VIDEO_ENDINGS[kind] for kind in writer.video_kinds] + [''] * bool(writer.frame_kinds))
-    todo = {path: target for path, target in targets.items() if not (skip_existing and _is_done(path, target, writer))}
-    return _Run(segmenter, writer, todo, Summary(skipped=len(targets) - len(todo)))()
+    large = set(filter(large, targets))
+    todo = {path: target for path, target in targets.items()
+            if not (skip_existing and _is_done(path, target, writer, path in large))}
+    segment_file = partial(segmenter.segment_file, **windows._asdict(), skip_existing=skip_existing)
+    return _Run(segmenter, writer, todo, Summary(skipped=len(targets) - len(todo)), large & set(todo), segment_file)()
 
 
-def _is_done(path: str, target: str, writer: ResultWriter) -> bool:
+def _large_files(segmenter: Segmenter, writer: ResultWriter, windows: Windows) -> Callable[[str], bool]:
+    """Which files are segmented window by window."""
+    problem = segmenter.why_no_windows
+    if not set(writer.save) <= {'index', 'overlay'} or writer.classes:
+        problem = ('window by window index and overlay are written, with all classes: leave --save and --classes out, '
+                   'or --window, --overlap, --bands and --scale-range')
+    if windows == Windows():
+        return lambda path: not problem and not is_video(path) and is_too_large(path)
+    if problem:
+        raise InputError(problem)
+    return lambda path: not is_video(path)
+
+
+def _is_done(path: str, target: str, writer: ResultWriter, is_large: bool) -> bool:
+    if is_large:
+        return osp.isfile(target + '.tif') and osp.isfile(target + ENDINGS['overlay'])
     files = [target + ENDINGS[kind] for kind in writer.save]
     if is_video(path):  # of whose frames the first comes last
         files = [target + VIDEO_ENDINGS[kind] for kind in writer.video_kinds]
@@ -97,8 +121,10 @@ class _Run:
     """One call of :func:`infer`. An image is counted where it is written, in a thread: Ctrl-C reaches the main thread
     only, so that the summary and the files agree whenever it comes."""
 
-    def __init__(self, segmenter: Segmenter, writer: ResultWriter, targets: Dict[str, str], summary: Summary) -> None:
+    def __init__(self, segmenter: Segmenter, writer: ResultWriter, targets: Dict[str, str], summary: Summary,
+                 large: Set[str], segment_file: Callable) -> None:
         self.segmenter, self.writer, self.targets, self.summary = segmenter, writer, targets, summary
+        self.large, self.segment_file = large, segment_file
         self.pixels, self.lock = np.zeros(len(segmenter.classes), np.int64), Lock()
         self.done: Set[str] = set()
         self.failures: Dict[str, str] = {}
@@ -106,7 +132,10 @@ class _Run:
     def __call__(self) -> Summary:
         start = time.perf_counter()
         try:
-            self._segment_images([path for path in self.targets if not is_video(path)])
+            self._segment_images([path for path in self.targets if not (is_video(path) or path in self.large)])
+            for path in filter(self.large.__contains__, self.targets):
+                with self._reporting(path):
+                    self._add(self.segment_file(path, self.targets[path] + '.tif'))
             for path in filter(is_video, self.targets):
                 with self._reporting(path):
                     self._segment_video(path)
@@ -161,7 +190,9 @@ class _Run:
             raise InputError(video.problem)
 
     def _count(self, result: SegmentationResult) -> None:
-        pixels = np.bincount(result.mask.ravel(), minlength=len(self.pixels))
+        self._add(np.bincount(result.mask.ravel(), minlength=len(self.pixels)))
+
+    def _add(self, pixels: np.ndarray) -> None:
         with self.lock:
             self.summary.images += 1
             self.pixels += pixels

@@ -11,6 +11,7 @@ from mmcv.transforms import BaseTransform, LoadImageFromFile
 from PIL import Image, ImageOps
 
 from mmseg_inceptionnext.datasets.files import decode, load, read
+from mmseg_inceptionnext.datasets.rasters import LoadRaster
 from mmseg_inceptionnext.errors import InputError
 
 from .inputs import require_file
@@ -32,7 +33,7 @@ class Loading:
         self.color_type = getattr(step, 'color_type', 'color')
         self.flag = imread_flags.get(self.color_type, self.color_type)  # OpenCV's
         self.backend = getattr(step, 'imdecode_backend', None) or 'cv2'
-        self.as_stored = self.backend == 'tifffile'  # RGB, of any number of bands
+        self.as_stored = self.backend == 'tifffile' or isinstance(step, LoadRaster)  # RGB, of any number of bands
         self.in_color = self.flag in COLOR and not self.as_stored
         self.takes_any = self.as_stored or self.is_own or self.flag == cv2.IMREAD_UNCHANGED
 

@@ -126,6 +126,6 @@ def is_result(path: str) -> bool:
         return False
     try:
         with open(path, 'rb') as file:
-            return MARK.encode() in file.read(1024)
+            return MARK.encode() in file.read(1 << 20 if path.endswith('.tif') else 1024)
     except OSError:
         return False

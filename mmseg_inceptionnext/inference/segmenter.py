@@ -1,18 +1,21 @@
 """Segments images with a checkpoint or an exported file."""
 import os
-from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
+from mmseg_inceptionnext.checkpoints.hub import HUB
 from mmseg_inceptionnext.errors import InputError, UserError
 
 from .loading import Loading, Source
 from .onnx_backend import LOADING, OnnxBackend
 from .outputs import SegmentationResult
+from .rasters import Windows, segment_raster
 from .read_ahead import read_ahead
+from .saving import save_folder
 from .torch_backend import TorchBackend, memory_errors
 
 END = object()  # in the place of an image after the last
@@ -49,7 +52,8 @@ class Segmenter:
     With the same options the classes are those of ``tools/test.py``, bit for bit.
 
     Args:
-        checkpoint: file that MMEngine's runner or ``tools/publish_checkpoint.py`` wrote, or what else
+        checkpoint: file that MMEngine's runner or ``tools/publish_checkpoint.py`` wrote, a folder of
+            :meth:`save_pretrained`, ``hf://USER/NAME``, or what else
             :func:`mmseg_inceptionnext.checkpoints.load_source` takes; or an ``.onnx`` file of ``tools/export_onnx.py``.
         config: config file. Default: the config inside the checkpoint.
         device: such as ``cpu`` or ``cuda:0``. Default: the best there is.
@@ -90,6 +94,44 @@ class Segmenter:
             self._loading = Loading(self.backend.load)
         self.classes, self.palette = self.backend.classes, self.backend.palette
 
+    @classmethod
+    def from_pretrained(cls, source: str, **options) -> 'Segmenter':
+        """Loads a model folder: data only, nothing of it is run.
+
+        Args:
+            source: a folder that :meth:`save_pretrained` or ``tools/publish_checkpoint.py --folder`` wrote, or
+                ``hf://USER/NAME`` or ``hf://USER/NAME@REVISION``, such a folder on the hub of Hugging Face.
+            options: those of the class, such as ``device``.
+
+        Raises:
+            InputError: if ``source`` is something else.
+            CheckpointError: if the folder cannot be had, is damaged or not complete, or holds more than data.
+        """
+        if not os.fspath(source).startswith(HUB) and not os.path.isdir(os.path.expanduser(source)):
+            raise InputError(f'{source}: no such folder; allowed are a folder of save_pretrained, and {HUB}USER/NAME '
+                             f'or {HUB}USER/NAME@REVISION. A checkpoint file is given to Segmenter(...)')
+        return cls(source, **options)
+
+    def save_pretrained(self, folder: str, name: Optional[str] = None) -> None:
+        """Writes the model as a folder that :meth:`from_pretrained` loads, also on another stack.
+
+        ``model.safetensors``, ``config.json``, ``preprocessor.json``, ``classes.json``, and ``README.md``, a model card
+        with what is known; the ``metrics.json`` beside the checkpoint is read for it. With ``fuse_model=True`` the
+        fused form is written, which can only predict. A folder that holds a model gets this one instead.
+
+        Args:
+            folder: made if it is not there; other files in it stay.
+            name: of the model in its card, or the ``hf://USER/NAME`` where it is going to be. Default: the folder's.
+
+        Raises:
+            InputError: if the model is an ``.onnx`` file or was cast by ``amp``, or the folder cannot be written.
+            UnsafeCheckpointError: if its config holds more than data of the packages here, as a class of one's own.
+        """
+        if not isinstance(self.backend, TorchBackend):
+            raise InputError('an .onnx file cannot be written as a folder; take the checkpoint that it was made from')
+        folder = os.path.expanduser(folder)
+        save_folder(self.backend, folder, name or os.path.basename(os.path.abspath(folder)))
+
     @property
     def model(self):
         """The segmentor, of a checkpoint."""
@@ -112,6 +154,46 @@ class Segmenter:
         if not isinstance(images, Iterable) or isinstance(images, (bytes, dict)):
             self._loading.keep(images)  # which says what is allowed
         return list(self._results(images)) if isinstance(images, (list, tuple)) else self._results(images)
+
+    def segment_file(self, source: str, target: str, window: Optional[int] = None, overlap: Optional[int] = None,
+                     bands: Optional[Sequence[int]] = None, scale_range: Optional[Sequence[float]] = None,
+                     skip_existing: bool = False) -> np.ndarray:
+        """Segments an image of any size, window by window at its own resolution: steps of the test pipeline that
+        resize are left out. ``batch_size`` windows are predicted at once.
+
+        Args:
+            source: a GeoTIFF, JPEG 2000 or what else rasterio reads; without rasterio what OpenCV reads.
+            target: the TIFF to write: one band of class ids, tiled and compressed, with the source's place on earth
+                and a colour table; an overview to look at is written beside it, ``NAME_overlay.jpg``.
+            window: side of the windows in pixels. Default: ``crop_size`` and ``stride`` of the config's
+                ``test_cfg`` if that slides, else 1024.
+            overlap: of neighbouring windows, in pixels. Default: a quarter of ``window``.
+            bands: those to read, counted from 1, in the order of the model's channels. Default: those of the config's
+                ``LoadRaster``, else the first.
+            scale_range: the values that become 0 and 255. Default: that of ``LoadRaster``; 8 bits stay as they are;
+                of others the 2nd and 98th percentile of an overview, unless the config reads files as they are.
+            skip_existing: go on where an earlier call with the same arguments was stopped.
+
+        Returns:
+            How many pixels each class has, without those that have no data.
+
+        Raises:
+            InputError: if the image cannot be read, or an option does not fit it.
+        """
+        if self.why_no_windows:
+            raise InputError(self.why_no_windows)
+        windows = Windows(window, overlap, bands, scale_range)
+        with memory_errors():
+            return segment_raster(self.backend, self._loading, os.fspath(source), os.fspath(target), windows,
+                                  skip_existing, self.batch_size)
+
+    @property
+    def why_no_windows(self) -> str:
+        """Why :meth:`segment_file` refuses all files; empty if it does not."""
+        if not isinstance(self.backend, TorchBackend):
+            return 'an exported file cannot segment window by window: give the checkpoint in its place'
+        no = self.backend.is_tta or self.probabilities
+        return 'window by window there are neither --tta nor probabilities: leave them out' if no else ''
 
     def _results(self, sources: Iterable[Source]) -> Iterator[SegmentationResult]:
         for _, result in self.outcomes(sources):

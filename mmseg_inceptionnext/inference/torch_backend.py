@@ -1,6 +1,6 @@
 """Predicts with a checkpoint, through the config's own test pipeline."""
 from contextlib import contextmanager, nullcontext
-from typing import Iterator, List, Optional, Tuple, Union
+from typing import ContextManager, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -27,9 +27,10 @@ from mmseg_inceptionnext.evaluation.protocol import apply_protocol, without_labe
 from mmseg_inceptionnext.models import fuse
 from mmseg_inceptionnext.models.compiled import compile_model
 from mmseg_inceptionnext.models.decode_heads.fixed_bases import fix_bases
-from mmseg_inceptionnext.models.fuse import cast_convolutions
+from mmseg_inceptionnext.models.fuse import cast_convolutions, convolve_by_winograd
 from mmseg_inceptionnext.models.segmentors import RunningSumTTAModel
 from mmseg_inceptionnext.models.segmentors.modes import mode_problem
+from mmseg_inceptionnext.models.winograd import WinogradConv2d
 from mmseg_inceptionnext.parts import first_dataset, is_a, type_name
 
 AMP_DTYPES = dict(fp16=torch.float16, bf16=torch.bfloat16)
@@ -42,6 +43,8 @@ class TorchBackend:
         cfg: its config.
         model: the segmentor.
         classes, palette: name and colour of each class id.
+        source, meta: where the checkpoint came from, and what it says of itself.
+        is_fused: whether the model is fused, here or before it was saved.
         load: the pipeline's step that reads a file.
         prepare: takes what that gives through the pipeline, up to where it becomes a tensor.
     """
@@ -50,12 +53,15 @@ class TorchBackend:
                  amp: Optional[str], tta: bool, trust_checkpoint: bool, probabilities: bool, compiles: bool) -> None:
         if amp not in (None, *AMP_DTYPES):
             raise InputError(f'--amp {amp}: allowed are {", ".join(AMP_DTYPES)}')
-        self.amp, self.probabilities = amp, probabilities
+        self.amp, self.probabilities, self.is_tta = amp, probabilities, tta
         own_cfg = load_config(config) if config else None
         source = config or f'the config inside {checkpoint}'
         with safe_checkpoints(trust_checkpoint):
             loaded = load_source(checkpoint)
             weights = segmentor_weights(loaded, checkpoint)
+            if 'stem.0.weight' in weights:
+                raise InputError(f'{checkpoint} holds a classifier: tools/classify.py names what images show. A '
+                                 'segmentor starts from it by model.backbone.init_cfg')
             self.cfg = own_cfg or embedded_config(loaded.meta, checkpoint)
             with nullcontext() if config else guarded_build(weights):
                 self.model = build_model(self.cfg, source)
@@ -63,21 +69,20 @@ class TorchBackend:
         problem = mode_problem(type(self.model), self.model.test_cfg)
         if problem:
             raise InputError(f'{source}: {problem}')
+        if loaded.is_fused:
+            fuse(self.model, inplace=True)
         check_segmentor(self.model, loaded, checkpoint)
         self.model.load_state_dict(weights)
         fix_bases(self.model)
         if len(self.classes) != self.model.num_classes:
             raise InputError(f'{checkpoint} names {len(self.classes)} classes, but its model predicts '
                              f'{self.model.num_classes}; give the config it was trained with by --config')
-        device = device or get_device()
-        try:
-            self.model.to(device).eval()
-            torch.ones(1, device=device).cpu()  # which a device without values, as meta, cannot
-        except (RuntimeError, AssertionError, ImportError) as error:  # of a PyTorch that was built without it
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f'--device {device} cannot be used here: {reason}; cpu always can') from error
-        if fuse_model:
+        move(self.model, device)
+        if loaded.is_fused:
+            convolve_by_winograd(self.model, WinogradConv2d.pays)  # by these weights, on this device
+        elif fuse_model:
             fuse(self.model, inplace=True)
+        self.source, self.meta, self.is_fused = checkpoint, loaded.meta, loaded.is_fused or fuse_model
         if amp:
             cast_convolutions(self.model, AMP_DTYPES[amp])
         if compiles:
@@ -148,6 +153,11 @@ class TorchBackend:
             batch['inputs'] = _pinned(batch['inputs'])
         return batch
 
+    def precision(self) -> ContextManager:
+        """In which the model runs."""
+        device = next(self.model.parameters()).device.type
+        return torch.autocast(device, AMP_DTYPES[self.amp]) if self.amp else nullcontext()
+
     @torch.no_grad()
     def predict(self, prepared: List[dict]) -> List[Tuple[np.ndarray, Optional[np.ndarray]]]:
         """Predicts some images of the same shape.
@@ -155,9 +165,8 @@ class TorchBackend:
         Returns:
             For each its mask (H, W) and its probabilities (classes, H, W), float32, or None.
         """
-        device = next(self.model.parameters()).device.type
         try:
-            with torch.autocast(device, AMP_DTYPES[self.amp]) if self.amp else nullcontext():
+            with self.precision():
                 samples = self._predictor.test_step(self.batch(prepared))
         except (RuntimeError, AssertionError) as error:
             self._check_channels(prepared[0]['img'], error)
@@ -200,3 +209,18 @@ def memory_errors() -> Iterator[None]:
         if not known and 'DefaultCPUAllocator' not in str(error):  # PyTorch has no class for the host's
             raise
         raise InputError(f'out of memory: {str(error) or type(error).__name__}') from error
+
+
+def move(model: nn.Module, device: Optional[str]) -> None:
+    """Brings a model to a device, the best there is by default, to predict there.
+
+    Raises:
+        InputError: if the device cannot be used.
+    """
+    device = device or get_device()
+    try:
+        model.to(device).eval()
+        torch.ones(1, device=device).cpu()  # which a device without values, as meta, cannot
+    except (RuntimeError, AssertionError, ImportError) as error:  # of a PyTorch that was built without it
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f'--device {device} cannot be used here: {reason}; cpu always can') from error

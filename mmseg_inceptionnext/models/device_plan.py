@@ -1,9 +1,10 @@
 """What differs between a CPU and a GPU in how the same values are computed."""
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Iterator, NamedTuple, Optional
+from typing import Iterator, NamedTuple, Optional, Union
 
 import torch
+from torch import nn
 
 
 class DevicePlan(NamedTuple):
@@ -48,3 +49,21 @@ def using_plan(plan: DevicePlan) -> Iterator[None]:
         yield
     finally:
         _asked.reset(token)
+
+
+class InPlannedFormat(nn.Module):
+    """A model that, moved to a device by ``to`` or ``cuda``, takes the memory format of its :class:`DevicePlan`."""
+
+    def to(self, *args, **kwargs) -> nn.Module:
+        """As ``torch.nn.Module.to``; without a memory format it takes the one that suits the device."""
+        model = super().to(*args, **kwargs)
+        return model if 'memory_format' in kwargs else super().to(memory_format=self._plan.memory_format)
+
+    def cuda(self, device: Union[None, int, str, torch.device] = None) -> nn.Module:
+        """As ``torch.nn.Module.cuda``, and as ``to``."""
+        super().cuda(device)
+        return super().to(memory_format=self._plan.memory_format)
+
+    @property
+    def _plan(self) -> DevicePlan:
+        return plan_of(next(self.parameters()).device)

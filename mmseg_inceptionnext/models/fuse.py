@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .backbones.metanext import ConvMlp, MetaNeXtBase, MetaNeXtBlock
+from .classifiers import ImageClassifier
 from .compat import is_compiling, is_traced
 from .decode_heads import FastUPerHead
 from .device_plan import plan_of
@@ -34,7 +35,8 @@ def fuse(model: nn.Module, inplace: bool = False) -> nn.Module:
     :class:`WinogradConv2d` where that is faster. The auxiliary head is dropped, unless a pass uses it.
 
     Args:
-        model: a :class:`MetaNeXt` or :class:`IsotropicMetaNeXt`, or a segmentor; fused ones are returned as they are.
+        model: a :class:`MetaNeXt` or :class:`IsotropicMetaNeXt`, a classifier with one, or a segmentor; fused ones are
+            returned as they are.
         inplace: change ``model`` itself instead of a copy of it.
 
     Returns:
@@ -43,8 +45,9 @@ def fuse(model: nn.Module, inplace: bool = False) -> nn.Module:
     Raises:
         TypeError: for any other model.
     """
-    if not isinstance(model, (MetaNeXtBase, BaseSegmentor)):
-        raise TypeError(f'fuse takes a MetaNeXt backbone or a segmentor, got {type(model).__name__}')
+    if not isinstance(model, (MetaNeXtBase, ImageClassifier, BaseSegmentor)):
+        raise TypeError(f'fuse takes a MetaNeXt backbone, a classifier with one, or a segmentor, got '
+                        f'{type(model).__name__}')
     if any(isinstance(module, _Fused) for module in model.modules()):
         return model
     model = (model if inplace else copy.deepcopy(model)).eval()
@@ -52,7 +55,8 @@ def fuse(model: nn.Module, inplace: bool = False) -> nn.Module:
         if isinstance(model, BaseSegmentor):
             _fuse_segmentor(model)
         else:
-            _fold(model, [model])
+            backbone = model.backbone if isinstance(model, ImageClassifier) else model
+            _fold(backbone, [backbone])
     model.fused = _Fused()
     return model
 

@@ -35,7 +35,7 @@ def batches_of_the_runner(cfg, split):
         yield from zip(data['inputs'].numpy(), data['data_samples'])
 
 
-@pytest.mark.parametrize('split,num', [('train', 8), ('val', 3)])
+@pytest.mark.parametrize('split,num', [pytest.param('train', 8, marks=pytest.mark.slow), ('val', 3)])
 def test_pictures_equal_what_the_runner_gives_to_the_model(toy_root, tmp_path, split, num):
     """Eight samples are more than the data set and the batch hold; the validation set ends after three."""
     paths = draw_samples(seeded_config(toy_root, tmp_path), split, 8, str(tmp_path / 'out'))

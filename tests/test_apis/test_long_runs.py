@@ -57,7 +57,8 @@ def straight(toy_root, tmp_path_factory):
     return Path(cfg.work_dir)
 
 
-@pytest.mark.parametrize('workers,stop', [(0, 1), (0, 2), (2, 3)])
+@pytest.mark.parametrize('workers,stop', [
+    *(pytest.param(0, stop, marks=pytest.mark.slow) for stop in (1, 2)), (2, 3)])
 def test_a_resumed_run_ends_bit_for_bit_the_same(straight, toy_root, tmp_path, monkeypatch, workers, stop):
     shutil.copy(straight / f'iter_{stop}.pth', tmp_path)
     (tmp_path / 'iter_4.pth').write_bytes((straight / 'iter_4.pth').read_bytes()[:-1000])  # cut off

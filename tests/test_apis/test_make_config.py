@@ -219,6 +219,7 @@ def segmentor_of_five(tmp_path_factory):
 def short(cfg, work_dir, iterations=2):
     """A config for a short run in this process."""
     cfg.work_dir = str(work_dir)
+    cfg.experiment_name = '_'.join(work_dir.parts[-2:])  # runs of one name and second share a log
     for split in ('train', 'val', 'test'):
         cfg[f'{split}_dataloader'].update(num_workers=0, persistent_workers=False)
         cfg[f'{split}_dataloader'].dataset.serialize_data = False  # which is slow
@@ -253,7 +254,8 @@ def test_a_segmentor_that_does_not_fit_is_no_start(segmentor_of_five, tmp_path):
         train(short(cfg, tmp_path / 'work'))
 
 
-@pytest.mark.parametrize('name', ['voc', pytest.param('two_folders', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['voc', 'two_folders'])
 def test_a_config_is_checked_trained_evaluated_and_used(name, tmp_path):
     cfg, _, _ = made(name, tmp_path)
     narrow(cfg.model)

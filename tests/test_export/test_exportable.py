@@ -38,8 +38,9 @@ def build(cfg):
     return revert_sync_batchnorm(randomise(MODELS.build(cfg.model))).eval()
 
 
-@pytest.mark.parametrize('align_corners', [False, True])
-@pytest.mark.parametrize('kind', ['UPerNet', 'stock UPerNet', 'Semantic FPN'])
+@pytest.mark.parametrize('kind,align_corners', [
+    ('UPerNet', True), ('Semantic FPN', False), *(pytest.param(*values, marks=pytest.mark.slow) for values in (
+        ('UPerNet', False), ('Semantic FPN', True), ('stock UPerNet', False), ('stock UPerNet', True)))])
 def test_free_sizes_equal_pytorch(tmp_path, kind, align_corners):
     """Odd sizes, maps smaller than the pooled sizes, batches of two; the networks were traced at another size."""
     cfg = Config.fromfile(str(ROOT / (TOY if 'FPN' in kind else UPERNET)))
@@ -113,7 +114,9 @@ def test_strips_need_a_third_of_the_memory(tmp_path):
     assert (results[0] == results[1]).mean() > 0.99999
 
 
-@pytest.mark.parametrize('num_classes,dtype,mark', [(7, np.uint8, 255), (255, np.uint8, 255), (256, np.int32, -1)])
+@pytest.mark.parametrize('num_classes,dtype,mark', [
+    (7, np.uint8, 255), *(pytest.param(*values, marks=pytest.mark.slow) for values in (
+        (255, np.uint8, 255), (256, np.int32, -1)))])
 def test_an_image_whose_logits_are_not_finite_gets_no_class(tmp_path, num_classes, dtype, mark):
     """And the others of its batch get theirs."""
     cfg = Config.fromfile(str(ROOT / TOY))
@@ -153,6 +156,7 @@ def test_winograd_in_the_graph(tmp_path, size):
     assert np.abs(result - expected).max() < 5e-6 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_the_large_convolutions_of_single_precision_are_winograds():
     cfg = Config.fromfile(str(ROOT / UPERNET))
     cfg.model.backbone.update(init_cfg=None)

@@ -45,8 +45,9 @@ def session(path):
 
 
 @pytest.mark.parametrize('settings', [
-    ExportSettings(), ExportSettings((96, 160)), ExportSettings(output='classes'), ExportSettings((64, 96), 'classes'),
-    ExportSettings(precision='float16')], ids=['free', 'fixed', 'classes', 'fixed classes', 'half'])
+    ExportSettings(), ExportSettings(output='classes'), *(pytest.param(other, marks=pytest.mark.slow) for other in (
+        ExportSettings((96, 160)), ExportSettings((64, 96), 'classes'), ExportSettings(precision='float16')))],
+    ids=['free', 'classes', 'fixed', 'fixed classes', 'half'])
 def test_files_say_how_they_are_used(checkpoint, images, tmp_path, settings):
     agreement = export_onnx(str(ROOT / TOY), str(checkpoint), str(tmp_path / 'a.onnx'), images, settings)
     assert agreement.passed and agreement.images == 3, str(agreement)

@@ -130,5 +130,5 @@ def test_in_place():
 
 
 def test_other_models_are_refused():
-    with pytest.raises(TypeError, match='a MetaNeXt backbone or a segmentor, got Linear'):
+    with pytest.raises(TypeError, match='a MetaNeXt backbone, a classifier with one, or a segmentor, got Linear'):
         fuse(nn.Linear(2, 2))

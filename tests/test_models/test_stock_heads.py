@@ -33,7 +33,9 @@ def assert_as_stock(ours, stock):
     images, labels = torch.randn(2, 3, 64, 64), torch.randint(5, (2, 64, 64))
     try:
         losses, grads, classes = step(stock, images, labels)
-    except RuntimeError as error:  # DNLHead's in-place operations, in PyTorch 2.1
+    except RuntimeError as error:
+        if 'modified by an inplace operation' not in str(error):  # as DNLHead's are, in PyTorch 2.1
+            raise
         pytest.skip(f'the stock segmentor cannot be trained here: {error}')
     mine = step(ours, images, labels)
     for found, expected in ((mine[0], losses), (mine[1], grads)):

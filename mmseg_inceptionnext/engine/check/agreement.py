@@ -95,6 +95,6 @@ def check_save_best(cfg: Config) -> None:
     hook, evaluator = cfg.get('default_hooks', {}).get('checkpoint') or {}, cfg.get('val_evaluator')
     best = hook.get('save_best')
     if best and isinstance(evaluator, dict) and is_known(evaluator):
-        classes = metainfo_of(cfg, 'val')['classes']
+        classes = metainfo_of(cfg, 'val').get('classes', ())
         found = [find_measured(key, evaluator, classes) for key in ([best] if isinstance(best, str) else best)]
         hook['save_best'] = found[0] if isinstance(best, str) else found

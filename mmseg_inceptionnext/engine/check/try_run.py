@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Subse
 from mmseg_inceptionnext.checkpoints.compare import unwrap
 from mmseg_inceptionnext.errors import ConfigError, UserError
 from mmseg_inceptionnext.evaluation import ExactIoUMetric, greater_is_better
+from mmseg_inceptionnext.models.sync_bn import SYNCHRONISED
 from mmseg_inceptionnext.parts import numbered
 
 from .channels import no_label, why_not
@@ -258,7 +259,7 @@ def _refuse_single_values(model: nn.Module, loader: DataLoader, max_iters: int) 
     fix = LAST_FIX if last else 'set train_dataloader.batch_size=2 or more'
 
     def check(name: str, norm: nn.Module, maps: torch.Tensor) -> None:
-        together = isinstance(norm, nn.SyncBatchNorm) and get_world_size() > 1
+        together = isinstance(norm, SYNCHRONISED) and get_world_size() > 1
         if norm.training and not together and maps[0].numel() == maps.shape[1]:
             raise ConfigError(_one_pixel(got, name, fix))
 

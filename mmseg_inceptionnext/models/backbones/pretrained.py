@@ -22,10 +22,20 @@ from mmseg_inceptionnext.checkpoints.compare import (
 from mmseg_inceptionnext.checkpoints.download import PUBLISHED
 from mmseg_inceptionnext.checkpoints.sources import load_source
 from mmseg_inceptionnext.errors import CheckpointError
+from mmseg_inceptionnext.parts import type_name
 
 WHOLE_PREFIXES = ('module.', '_orig_mod.', 'model.', 'timm_model.')  # before every name, or before none
 PART_PREFIXES = ('backbone.', 'encoder.')  # before the names of the backbone in a whole segmentor
-CONVNEXT_NAMES = ('conv_dw.', '.dwconv.', 'pwconv1.', 'downsample_layers.', 'depthwise_conv.')
+CONVNEXT_NAMES = ('conv_dw.', 'pwconv1.', 'pointwise_conv1.', 'downsample_layers.')  # of timm, its authors, mmpretrain
+RENAMED = tuple((re.compile(theirs), ours) for theirs, ours in (  # from ConvNeXt's names to MetaNeXt's, in this order
+    (r'^downsample_layers\.0\.', 'stem.'),
+    (r'^downsample_layers\.(\d+)\.', r'stages.\1.downsample.'),
+    (r'^stages\.(\d+)\.(\d+)\.', r'stages.\1.blocks.\2.'),
+    (r'\.(dwconv\.conv|dwconv|conv_dw|depthwise_conv)\.', '.token_mixer.dwconv.'),
+    (r'\.(?:pwconv|pointwise_conv)(\d)\.', r'.mlp.fc\1.'),
+    (r'^stem\.(weight|bias)$', r'stem.0.\1'),  # of isotropic models
+    (r'^norm3?\.', 'head.norm.'),
+    (r'^head\.(weight|bias)$', r'head.fc.\1')))
 
 
 class Trunk(NamedTuple):
@@ -43,18 +53,32 @@ def extract_trunk(checkpoint: dict, source: str) -> Trunk:
     """Finds the backbone in any of the forms in which it circulates.
 
     A bare state dict, or one under ``state_dict``, ``model``, ``state_dict_ema`` or ``model_ema``; with prefixes such
-    as ``module.`` or ``backbone.``; with timm's flat names (``stages_0``); a whole segmentor.
+    as ``module.`` or ``backbone.``; with timm's flat names (``stages_0``), or a ConvNeXt's; a whole segmentor.
 
     Raises:
         CheckpointError: if there are no tensors in it, or those of two backbones.
+    """
+    tensors = published_weights(checkpoint, source)
+    trunk = {key: value for key, value in tensors.items() if not key.startswith('head.')}
+    return Trunk(trunk, [key for key in tensors if key not in trunk])
+
+
+def published_weights(checkpoint: dict, source: str) -> Dict[str, Tensor]:
+    """The tensors of a classifier, or of a segmentor's backbone, under the published names; see :func:`extract_trunk`.
+
+    In ConvNeXt's files the 1x1 convolutions are linear layers, with weights of two dimensions.
     """
     for wrapper in WRAPPERS:
         if isinstance(checkpoint.get(wrapper), dict) and checkpoint[wrapper]:
             checkpoint = checkpoint[wrapper]
     tensors = _without_prefixes(tensors_in(checkpoint, source), source)
     tensors = {re.sub(r'^(stem|stages)_(\d+)\.', r'\1.\2.', key): value for key, value in tensors.items()}
-    trunk = {key: value for key, value in tensors.items() if not key.startswith('head.')}
-    return Trunk(trunk, [key for key in tensors if key not in trunk])
+    if not any(name in key for key in tensors for name in CONVNEXT_NAMES):
+        return tensors
+    for theirs, ours in RENAMED:
+        tensors = {theirs.sub(ours, key): value for key, value in tensors.items()}
+    return {key: value[..., None, None] if '.mlp.' in key and value.ndim == 2 else value
+            for key, value in tensors.items()}
 
 
 def _without_prefixes(tensors: Dict[str, Tensor], source: str) -> Dict[str, Tensor]:
@@ -73,7 +97,7 @@ def _without_prefixes(tensors: Dict[str, Tensor], source: str) -> Dict[str, Tens
 
 def recognise_arch(tensors: Dict[str, Tensor]) -> str:
     """Name of the published size that has these tensors, ``ConvNeXt`` if it looks like one, or an empty string."""
-    if any(name in key for key in tensors for name in CONVNEXT_NAMES):
+    if any('.token_mixer.dwconv.' in key for key in tensors):
         return 'ConvNeXt'
     blocks = {match.groups() for match in map(re.compile(r'stages\.(\d+)\.blocks\.(\d+)\.').match, tensors) if match}
     counts = Counter(int(stage) for stage, _ in blocks)
@@ -88,7 +112,7 @@ def recognise_arch(tensors: Dict[str, Tensor]) -> str:
 def _likely_cause(own: Dict[str, Tensor], trunk: Dict[str, Tensor]) -> str:
     """One line on what the file seems to be, if that explains why it does not fit."""
     theirs, ours = recognise_arch(trunk), recognise_arch(own)
-    if theirs == 'ConvNeXt':
+    if theirs == 'ConvNeXt' != ours:
         return 'This looks like ConvNeXt, not InceptionNeXt.'
     if theirs and theirs != ours:
         return f"This is arch '{theirs}', the model is {repr(ours) if ours else 'another one'}."
@@ -144,12 +168,14 @@ def load_pretrained(backbone: nn.Module, source: str, allow_partial: bool = Fals
     Raises:
         CheckpointError: if the file cannot be had or read, or does not match; nothing is loaded then.
     """
-    if '://' not in source and not osp.isfile(osp.expanduser(source)):
+    if '://' not in source and not osp.exists(osp.expanduser(source)):
         raise CheckpointError(
             f'{source}: no such file of pretrained weights. Put it there, or name another by --cfg-options '
             'model.backbone.init_cfg.checkpoint=FILE: a path, '
             f'{PUBLISHED}inceptionnext_tiny.pth (or _atto, _small, _base), timm://inception_next_tiny.sail_in1k')
-    found = extract_trunk(load_source(source), source)
+    checkpoint = load_source(source)
+    checkpoint.refuse_fused()
+    found = extract_trunk(checkpoint, source)
     result, trunk = check_backbone(backbone, found.tensors, source, allow_partial)
     own = backbone.state_dict()
     backbone.load_state_dict({**own, **{key: trunk[key] for key in result.loaded}})
@@ -164,3 +190,25 @@ def load_pretrained(backbone: nn.Module, source: str, allow_partial: bool = Fals
     if not result.fits:
         print_log(f'pretrained: only part of {source} fits.\n{describe(result, own, trunk)}', logger='current',
                   level=logging.WARNING)
+
+
+def load_classifier(model: nn.Module, init_cfg: dict) -> None:
+    """Loads a whole classifier, head included, or nothing, by a ``Pretrained`` in ``init_cfg``.
+
+    Raises:
+        CheckpointError: if the file cannot be had or read, or does not match.
+    """
+    settings = {key: value for key, value in init_cfg.items() if key != 'type'}
+    if type_name(init_cfg) not in ('Pretrained', 'PretrainedInit') or set(settings) != {'checkpoint'}:
+        raise CheckpointError(f"model.init_cfg={init_cfg!r}: a classifier takes dict(type='Pretrained', "
+                              'checkpoint=FILE), which loads all of it; for its trunk set model.backbone.init_cfg')
+    source = settings['checkpoint']
+    own, tensors = model.state_dict(), published_weights(load_source(source), source)
+    result = compare(own, tensors)
+    if not result.fits:
+        raise CheckpointError(
+            f'{source} does not fit the classifier, so nothing was loaded. {_likely_cause(own, tensors)}\n'
+            f'{describe(result, own, tensors)}\nFor other classes load its trunk alone, by model.backbone.init_cfg')
+    check_finite(own, tensors, source)
+    model.load_state_dict(tensors)
+    print_log(f'pretrained: {len(result.loaded)}/{len(own)} tensors from {source}', logger='current')

@@ -1,6 +1,6 @@
 """EncoderDecoder that never holds its logits at full size: neither in prediction nor in training."""
 import logging
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from mmengine.logging import print_log
@@ -12,7 +12,8 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import OptSampleList, SampleList, add_prefix
 from torch import Tensor, nn
 
-from mmseg_inceptionnext.models.device_plan import DevicePlan, plan_of
+from mmseg_inceptionnext.models.compat import is_compiling
+from mmseg_inceptionnext.models.device_plan import InPlannedFormat
 from mmseg_inceptionnext.models.interpolation import Resampling, resized, resizing, window
 
 from .slide import slide_tiles
@@ -22,7 +23,7 @@ Tile = Tuple[slice, slice, Tensor]  # rows, columns, logits (rows, columns, clas
 
 
 @MODELS.register_module()
-class MemoryEfficientEncoderDecoder(EncoderDecoder):
+class MemoryEfficientEncoderDecoder(InPlannedFormat, EncoderDecoder):
     """EncoderDecoder with the same arguments, parameters, losses and predictions, in a fraction of the memory.
 
     .. code:: text
@@ -52,20 +53,6 @@ class MemoryEfficientEncoderDecoder(EncoderDecoder):
         self._reasons_told = set()
         self._is_contiguous = {}  # whether a head needs contiguous maps, once it is known
 
-    def to(self, *args, **kwargs) -> nn.Module:
-        """As ``torch.nn.Module.to``; without a memory format it takes the one that suits the device."""
-        model = super().to(*args, **kwargs)
-        return model if 'memory_format' in kwargs else super().to(memory_format=self._plan.memory_format)
-
-    def cuda(self, device: Union[None, int, str, torch.device] = None) -> nn.Module:
-        """As ``torch.nn.Module.cuda``, and as ``to``."""
-        super().cuda(device)
-        return super().to(memory_format=self._plan.memory_format)
-
-    @property
-    def _plan(self) -> DevicePlan:
-        return plan_of(next(self.parameters()).device)
-
     def extract_feat(self, inputs: Tensor) -> List[Tensor]:
         """The maps of backbone and neck; images, (N, C, H, W), take the memory format of the device's plan."""
         return super().extract_feat(inputs.contiguous(memory_format=self._plan.memory_format))
@@ -80,7 +67,7 @@ class MemoryEfficientEncoderDecoder(EncoderDecoder):
 
     def _run(self, head: nn.Module, call: Callable, maps: Sequence[Tensor], *others: Any) -> Any:
         """``call(maps, *others)`` of a head; with contiguous maps and weights if it makes views that need them."""
-        if head not in self._is_contiguous and len(maps[0]) > 1:  # of one image no view fails
+        if not is_compiling() and head not in self._is_contiguous and len(maps[0]) > 1:  # of one image no view fails
             kept = {name: x.clone() for name, x in head.named_buffers()} if head.training else {}
             try:
                 result = call(maps, *others)

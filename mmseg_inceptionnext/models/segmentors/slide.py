@@ -1,6 +1,6 @@
 """Sliding windows that hold the logits of one row of windows at a time, or of one column if that is shorter."""
 from functools import lru_cache
-from typing import Callable, Iterator, List, Tuple
+from typing import Callable, Iterator, List, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -10,41 +10,50 @@ from mmseg_inceptionnext.models.interpolation import Resampling, resample, resiz
 
 
 def slide_tiles(logits_of: Callable[[Tensor], Tensor], num_logits: int, image: Tensor, post: Resampling, test_cfg: dict,
-                align_corners: bool) -> Iterator[Tuple[slice, slice, Tensor]]:
+                align_corners: bool, start: int = 0, turns: bool = True) -> Iterator[Tuple[slice, slice, Tensor]]:
     """The mean of the windows' logits, resampled, tile by tile.
 
     Args:
         logits_of: (N, C, H, W) to logits (N, h, w, num_logits), float32 or float64.
         num_logits: of a pixel.
-        image: (C, H, W).
+        image: (C, H, W), or what reads it: with ``shape``, ``dtype``, ``device``, ``new_zeros`` and ``transpose``, and
+            whose windows may be None where there is nothing to predict.
         post: from (H, W) to the output.
         test_cfg: with ``crop_size``, ``stride`` and, if wanted, ``batch_size``.
         align_corners: as in ``torch.nn.functional.interpolate``.
+        start: leave out the tiles that begin above this row (of a wide image: left of this column).
+        turns: go through wide images column by column of windows, which holds less.
 
     Yields:
         Rows, columns, and the logits (1, rows, columns, num_logits) of a tile.
     """
     size, stride = image.shape[1:], test_cfg['stride']
-    if size[1] > size[0]:
+    if turns and is_wide(size):
         turned = dict(test_cfg, crop_size=test_cfg['crop_size'][::-1], stride=stride[::-1])
         for cols, rows, tile in slide_tiles(
                 lambda crops: logits_of(crops.transpose(2, 3)).transpose(1, 2), num_logits, image.transpose(1, 2),
-                Resampling(post.x, post.y), turned, align_corners):
+                Resampling(post.x, post.y), turned, align_corners, start):
             yield rows, cols, tile.transpose(1, 2)
             del tile  # before the next one is made
         return
     height, width = crop = [min(c, length) for c, length in zip(test_cfg['crop_size'], size)]
     tops, lefts = (window_starts(*axis) for axis in zip(size, crop, stride))
-    band = _Band(image, num_logits, post, height)
+    band = _Band(image, num_logits, post, height, start)
     count_y, count_x = (_counts(tuple(starts), *rest, band.rows.dtype, image.device)
                         for starts, *rest in zip((tops, lefts), crop, size))
     batch_size = test_cfg.get('batch_size', 1)
     for y, done in zip(tops, [*tops[1:], size[0]]):
+        if y + height <= start:
+            continue
         band.scroll(y)
         for xs in (lefts[i:i + batch_size] for i in range(0, len(lefts), batch_size)):
-            logits = logits_of(torch.stack([image[:, y:y + height, x:x + width] for x in xs]))
+            crops = [(x, image[:, y:y + height, x:x + width]) for x in xs]
+            crops = [(x, crop) for x, crop in crops if crop is not None]
+            if not crops:
+                continue
+            logits = logits_of(torch.stack([crop for _, crop in crops]))
             up = resizing(tuple(logits.shape[1:3]), (height, width), align_corners)
-            for i, x in enumerate(xs):
+            for i, (x, _) in enumerate(crops):
                 band.add(logits[i:i + 1], up, y, x)
         band.divide(slice(y, done), count_y[y:done, None, None] * count_x[:, None])
         yield from band.finished(done)
@@ -56,11 +65,12 @@ class _Band:
     The arguments are those of :func:`slide_tiles`, and the height of a window.
     """
 
-    def __init__(self, image: Tensor, num_logits: int, post: Resampling, height: int) -> None:
+    def __init__(self, image: Tensor, num_logits: int, post: Resampling, height: int, start: int) -> None:
         self.tile_bytes = plan_of(image.device).tile_bytes
         dtype = torch.promote_types(image.dtype, torch.float32)
-        self.waiting, self.columns = post.blocks(num_logits, dtype, image.device, self.tile_bytes)
-        capacity = height + max(block.inputs.stop - block.inputs.start for block in self.waiting)
+        blocks, self.columns = post.blocks(num_logits, dtype, image.device, self.tile_bytes)
+        self.waiting = [block for block in blocks if block.outputs.start >= start]
+        capacity = height + max(block.inputs.stop - block.inputs.start for block in blocks)
         self.rows = image.new_zeros(1, capacity, image.shape[2], num_logits, dtype=dtype)
         self.top = 0  # the row of the image that the first row is
 
@@ -100,6 +110,11 @@ class _Band:
 
     def _rows(self, rows: slice) -> Tensor:
         return self.rows[:, rows.start - self.top:rows.stop - self.top]
+
+
+def is_wide(size: Sequence[int]) -> bool:
+    """Whether an image of this height and width is gone through column by column of windows."""
+    return size[1] > size[0]
 
 
 def window_starts(length: int, crop: int, stride: int) -> List[int]:

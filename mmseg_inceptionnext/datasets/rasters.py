@@ -1,0 +1,246 @@
+"""Images that are read window by window: GeoTIFF and what else rasterio reads; without it plain TIFFs and pictures."""
+import os.path as osp
+import warnings
+from contextlib import ExitStack
+from typing import Any, List, Optional, Sequence, Tuple
+
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmseg.registry import TRANSFORMS
+
+from mmseg_inceptionnext.errors import InputError
+
+PERCENTILES = (2, 98)
+OVERVIEW = 2048  # pixels of the longer side
+# Formats that hold their pixels themselves: a VRT, as a file from a stranger, could name other files, or addresses.
+DRIVERS = ('GTiff', 'JP2OpenJPEG', 'JPEG', 'PNG', 'BMP', 'GIF', 'WEBP', 'HFA', 'ENVI', 'NITF', 'PNM')
+MIN_CACHE = 64 << 20  # bytes
+
+
+def open_raster(path: str, window_height: int = 1024) -> 'Raster':
+    """Opens an image, by rasterio where that is installed; else a TIFF without compression stays on the disk, if
+    tifffile is installed, and other images are decoded by OpenCV, whole.
+
+    Args:
+        path: of the file.
+        window_height: rows that are read together; the blocks of so many are kept decoded.
+
+    Raises:
+        InputError: if it is missing or cannot be read.
+    """
+    if not osp.isfile(path):
+        raise InputError(f'{path}: {"is a folder" if osp.isdir(path) else "no such file"}')
+    try:
+        import rasterio
+    except ImportError:
+        return Raster(path, _array(path))
+    return GeoRaster(path, rasterio, window_height)
+
+
+def _array(path: str) -> np.ndarray:
+    """H x W x bands, in the order of the file."""
+    try:
+        import tifffile
+        return _last_bands(tifffile.memmap(path, mode='r'))
+    except (ImportError, ValueError):  # no TIFF, or one that is compressed or in pieces
+        pass
+    try:
+        image = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:  # of more than 2**30 pixels
+        raise InputError(f"{path}: OpenCV cannot read it: {error.err}; pip install 'mmseg_inceptionnext[geo]' brings "
+                         'rasterio, which reads it by windows') from error
+    if image is None:
+        raise InputError(f"{path}: cannot be read as an image by OpenCV; pip install 'mmseg_inceptionnext[geo]' brings "
+                         'rasterio, which reads more kinds')
+    image = image[..., None] if image.ndim == 2 else image
+    return image if image.shape[2] < 3 else image[..., [2, 1, 0, *range(3, image.shape[2])]]
+
+
+def _last_bands(array: np.ndarray) -> np.ndarray:
+    if array.ndim == 3 and array.shape[0] < array.shape[2]:  # each band apart
+        array = array.transpose(1, 2, 0)
+    return array if array.ndim == 3 else array[..., None]
+
+
+class Raster:
+    """An image in memory, or on a disk that is mapped there.
+
+    Attributes:
+        path: of the file.
+        size: height and width.
+        count: number of bands.
+        dtype: of the values.
+        nodata: the value of pixels without data, or None.
+    """
+    nodata: Optional[float] = None
+
+    def __init__(self, path: str, array: np.ndarray) -> None:
+        self.path, self._values = path, array
+        self.size, self.count, self.dtype = array.shape[:2], array.shape[2], array.dtype
+
+    def __enter__(self) -> 'Raster':
+        return self
+
+    def __exit__(self, *_) -> None:
+        pass
+
+    def read(self, rows: slice, cols: slice, bands: Optional[Sequence[int]] = None) -> np.ndarray:
+        """Some bands of a window, all by default, counted from 1: H x W x bands."""
+        return np.ascontiguousarray(self._values[rows, cols][..., [band - 1 for band in bands or self.bands]])
+
+    def valid(self, rows: slice, cols: slice) -> Optional[np.ndarray]:
+        """Which pixels of a window have data, H x W, or None if all have."""
+        return None
+
+    def overview(self, bands: Optional[Sequence[int]] = None) -> Tuple[np.ndarray, Optional[np.ndarray]]:
+        """Every n-th pixel, so that the longer side has at most 2048, as ``read`` and ``valid`` give them."""
+        step = overview_step(self.size)
+        return self.read(slice(None, None, step), slice(None, None, step), bands), None
+
+    @property
+    def bands(self) -> List[int]:
+        return list(range(1, self.count + 1))
+
+    def check_bands(self, bands: Sequence[int]) -> List[int]:
+        """The bands as a list; an InputError if the file has not all of them."""
+        if not 0 < len(bands) <= 1024 or any(type(band) is not int or not 1 <= band <= self.count for band in bands):
+            raise InputError(f'--bands {",".join(map(str, bands[:8]))}: {self.path} has the bands 1 to {self.count}')
+        return list(bands)
+
+
+def _open(rasterio: Any, path: str) -> Any:
+    reasons = []
+    for driver in DRIVERS:
+        try:
+            return rasterio.open(path, driver=driver)
+        except rasterio.errors.RasterioError as error:
+            reasons.append(str(error))
+    told = [reason for reason in reasons if 'not recognized' not in reason]  # by the format that it is of, if damaged
+    raise InputError(f'{path}: cannot be read as an image: {(told or ["it is of another format"])[0]}. Read are '
+                     f'{", ".join(DRIVERS)}; turn others into a GeoTIFF, as by gdal_translate')
+
+
+class GeoRaster(Raster):
+    """An image that rasterio reads, by windows."""
+
+    def __init__(self, path: str, rasterio: Any, window_height: int) -> None:
+        self.path, self._stack = path, ExitStack()
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', rasterio.errors.NotGeoreferencedWarning)
+            self.file = _open(rasterio, path)
+        self.size, self.count = self.file.shape, self.file.count
+        self.dtype, self.nodata = np.result_type(*self.file.dtypes), self.file.nodata
+        flags = rasterio.enums.MaskFlags.all_valid
+        self.has_gaps = self.dtype.kind == 'f' or any(flags not in kinds for kinds in self.file.mask_flag_enums)
+        row = self.size[1] * sum(np.dtype(kind).itemsize for kind in self.file.dtypes)
+        self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=max(MIN_CACHE, int(1.25 * window_height * row))))
+
+    def __exit__(self, *_) -> None:
+        self.file.close()
+        self._stack.close()
+
+    def read(self, rows: slice, cols: slice, bands: Optional[Sequence[int]] = None) -> np.ndarray:
+        return self._in_order(self._read(bands, window=self._window(rows, cols)))
+
+    def valid(self, rows: slice, cols: slice) -> Optional[np.ndarray]:
+        return self._valid(window=self._window(rows, cols)) if self.has_gaps else None
+
+    def overview(self, bands: Optional[Sequence[int]] = None) -> Tuple[np.ndarray, Optional[np.ndarray]]:
+        step = overview_step(self.size)
+        shape = tuple(-(-side // step) for side in self.size)
+        values = self._in_order(self._read(bands, out_shape=(len(bands or self.bands), *shape)))
+        return values, self._valid(out_shape=shape) if self.has_gaps else None
+
+    def write_cut(self, values: np.ndarray, top: int, left: int, path: str) -> None:
+        """Writes a part of it, H x W x bands, as a GeoTIFF."""
+        import rasterio
+        place = rasterio.windows.transform(((top, top + 1), (left, left + 1)), self.file.transform)
+        profile = dict(driver='GTiff', height=values.shape[0], width=values.shape[1], count=values.shape[2],
+                       dtype=values.dtype, crs=self.file.crs, nodata=self.nodata, compress='deflate')
+        with rasterio.open(path, 'w', transform=place, **profile) as file:
+            file.write(values.transpose(2, 0, 1))
+
+    def _read(self, bands: Optional[Sequence[int]], **where: Any) -> np.ndarray:
+        try:
+            return self.file.read(list(bands or self.bands), **where)
+        except Exception as error:  # each driver has its own
+            raise InputError(f'{self.path}: is cut off or damaged: {error}') from error
+
+    def _valid(self, **where: Any) -> Optional[np.ndarray]:
+        valid = self.file.dataset_mask(**where) > 0
+        if self.dtype.kind == 'f':
+            shape = {'out_shape': (self.count, *where['out_shape'])} if 'out_shape' in where else where
+            valid &= np.isfinite(self._read(None, **shape)).all(0)
+        return valid
+
+    @staticmethod
+    def _in_order(values: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(values.transpose(1, 2, 0))
+
+    @staticmethod
+    def _window(rows: slice, cols: slice) -> Tuple[Tuple[int, int], Tuple[int, int]]:
+        return (rows.start, rows.stop), (cols.start, cols.stop)
+
+
+def overview_step(size: Sequence[int]) -> int:
+    """Of how many pixels along a side an overview shows one."""
+    return max(-(-max(size) // OVERVIEW), 1)
+
+
+def stretch(values: np.ndarray, scale_range: Optional[Sequence[float]]) -> np.ndarray:
+    """Brings values from ``low`` to ``high`` to 0 to 255, float32, what is outside to the ends.
+
+    Without a range 8-bit integers stay as they are, and others become float32. NaN becomes 0.
+    """
+    if scale_range is None:
+        return values if values.dtype == np.uint8 else np.nan_to_num(values.astype(np.float32))
+    low, high = scale_range
+    return np.nan_to_num(np.clip((values.astype(np.float32) - low) * np.float32(255 / (high - low)), 0, 255))
+
+
+def check_range(scale_range: Sequence[float]) -> Tuple[float, float]:
+    """The range as two numbers; an InputError if it is none."""
+    low, high = map(float, scale_range)
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise InputError(f'--scale-range {low:g} {high:g}: allowed are two numbers, the smaller one first')
+    return low, high
+
+
+def find_range(raster: Raster, bands: Sequence[int]) -> Tuple[float, float]:
+    """The 2nd and the 98th percentile of an overview of some bands."""
+    values, valid = raster.overview(bands)
+    values = values[np.isfinite(values).all(-1) if valid is None else valid]
+    if not values.size:
+        return 0., 1.
+    low, high = (float(end) for end in np.percentile(values, PERCENTILES))
+    return low, high if high > low else low + 1
+
+
+@TRANSFORMS.register_module()
+class LoadRaster(BaseTransform):
+    """Reads images of any number of bands and bits, as :func:`open_raster` does; takes the place of
+    ``LoadImageFromFile``.
+
+    Args:
+        bands: those to read, counted from 1, in the order that the model takes. Default: all.
+        scale_range: the values that become 0 and 255, see :func:`stretch`. Default: values stay as they are.
+    """
+
+    def __init__(self, bands: Optional[Sequence[int]] = None, scale_range: Optional[Sequence[float]] = None) -> None:
+        self.bands, self.scale_range = bands, scale_range and check_range(scale_range)
+
+    def transform(self, results: dict) -> dict:
+        """Adds ``img``, H x W x bands, uint8 or float32, and its sizes.
+
+        Raises:
+            InputError: if the file cannot be read, or has not these bands.
+        """
+        with open_raster(results['img_path']) as raster:
+            bands = raster.check_bands(self.bands or raster.bands)
+            image = stretch(raster.read(slice(0, raster.size[0]), slice(0, raster.size[1]), bands), self.scale_range)
+        results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(bands={self.bands}, scale_range={self.scale_range})'

@@ -1,0 +1,308 @@
+"""Segments images that are too large for the memory, window by window."""
+import json
+import os
+import os.path as osp
+import re
+import warnings
+import zlib
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.logging import print_log
+from mmseg.registry import TRANSFORMS
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mmseg_inceptionnext.checkpoints.files import TEMPORARY, make_folder, write_atomically
+from mmseg_inceptionnext.datasets.rasters import (
+    LoadRaster,
+    Raster,
+    check_range,
+    find_range,
+    open_raster,
+    stretch,
+)
+from mmseg_inceptionnext.datasets.steps import MOVING
+from mmseg_inceptionnext.errors import InputError
+from mmseg_inceptionnext.evaluation.protocol import without_labels
+from mmseg_inceptionnext.models.interpolation import Resampling, resized
+from mmseg_inceptionnext.models.segmentors import MemoryEfficientEncoderDecoder
+from mmseg_inceptionnext.models.segmentors.slide import is_wide, slide_tiles, window_starts
+from mmseg_inceptionnext.parts import class_of, first_dataset
+
+from .raster_files import write_overview, write_raster
+
+Size = Tuple[int, int]
+TOO_LARGE = 100_000_000  # pixels, of what is predicted whole
+DEFAULT_WINDOW = 1024
+
+
+class Windows(NamedTuple):
+    """How a large image is segmented; the options of ``Segmenter.segment_file``."""
+    window: Optional[int] = None
+    overlap: Optional[int] = None
+    bands: Optional[Sequence[int]] = None
+    scale_range: Optional[Sequence[float]] = None
+
+    def sizes(self, test_cfg: dict) -> Tuple[Size, Size]:
+        """Height and width of a window, and of the steps between windows."""
+        if self.window is None and self.overlap is None and test_cfg.get('mode') == 'slide':
+            return tuple(test_cfg['crop_size']), tuple(test_cfg['stride'])
+        side = DEFAULT_WINDOW if self.window is None else self.window
+        if type(side) is not int or side < 32:
+            raise InputError(f'--window {side}: allowed is a whole number of pixels from 32')
+        overlap = side // 4 if self.overlap is None else self.overlap
+        if type(overlap) is not int or not 0 <= overlap < side:
+            raise InputError(f'--overlap {overlap}: allowed is a whole number of pixels, at least 0 and less than the '
+                             f'--window of {side}')
+        return (side, side), (side - overlap, side - overlap)
+
+
+def is_too_large(path: str) -> bool:
+    """Whether an image has so many pixels that it is segmented by windows; of what cannot be opened: no."""
+    if not osp.isfile(path) or osp.getsize(path) < 1 << 16:  # however well compressed
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            image = Image.open(path)
+        with image:
+            return image.width * image.height > TOO_LARGE
+    except Image.DecompressionBombError as error:
+        return int(re.search(r'\((\d+) pixels\)', str(error)).group(1)) > TOO_LARGE
+    except Exception:  # Pillow knows fewer kinds than rasterio
+        try:
+            with open_raster(path) as raster:
+                return raster.size[0] * raster.size[1] > TOO_LARGE
+        except InputError:  # which is said where it is segmented
+            return False
+
+
+def segment_raster(backend: Any, loading: Any, source: str, target: str, windows: Windows, skip_existing: bool = False,
+                   batch_size: int = 1) -> np.ndarray:
+    """Segments an image window by window; see ``Segmenter.segment_file``.
+
+    Returns:
+        How many pixels each class has.
+    """
+    window, stride = windows.sizes(backend.model.test_cfg or {})
+    make_folder(target)
+    with open_raster(source, window[0]) as raster:
+        bands, scale_range = _inputs_of(raster, windows, backend, loading)
+        is_plain = raster.dtype == np.uint8 and len(bands) == 3  # as Loading has it of arrays
+        reads = _Reader(raster, bands, scale_range, backend,
+                        reverse=not loading.as_stored and (is_plain or not loading.is_own))
+        settings = dict(
+            source=[osp.abspath(source), osp.getsize(source), os.stat(source).st_mtime_ns], window=window,
+            stride=stride, bands=bands, scale_range=scale_range, batch_size=batch_size, amp=backend.amp,
+            model=_fingerprint(backend.model))
+        print_log(f'{source}: {raster.size[0]} x {raster.size[1]} pixels, windows {window}, every {stride}, bands '
+                  f'{bands}, at its own resolution', logger='current')
+        lean = isinstance(backend.model, MemoryEfficientEncoderDecoder) and backend.model.has_stock_predict
+        classes = ClassFile(target, raster.size, len(backend.classes), lean and is_wide(raster.size), settings,
+                            resume=skip_existing)
+        cfg = dict(crop_size=window, stride=stride, batch_size=batch_size)
+        _fill(classes, reads, backend, cfg, lean)
+        counts = write_raster(raster, classes, target, backend.palette)
+        write_overview(raster, classes, target, bands, scale_range, backend.classes, backend.palette)
+    classes.remove()
+    return counts
+
+
+def _inputs_of(raster: Raster, windows: Windows, backend: Any, loading: Any
+               ) -> Tuple[List[int], Optional[Tuple[float, float]]]:
+    """The bands and the range that become the input of the network; the log says what was chosen."""
+    taken = next(layer.in_channels for layer in backend.model.modules() if isinstance(layer, nn.Conv2d))
+    own = loading.step if isinstance(loading.step, LoadRaster) else LoadRaster()
+    bands = windows.bands or own.bands or (raster.bands[:1] * taken if raster.count == 1 else raster.bands[:taken])
+    bands = raster.check_bands(bands)
+    if len(bands) != taken:
+        raise InputError(f'{raster.path}: {len(bands)} bands, {bands}, and the model takes {taken}: give as many of '
+                         f'its {raster.count} by --bands, where a band may be named twice')
+    if windows.scale_range:
+        return bands, check_range(windows.scale_range)
+    if own.scale_range or raster.dtype == np.uint8 or loading.takes_any:
+        return bands, own.scale_range
+    low, high = find_range(raster, bands)
+    print_log(f'{raster.path}: its values are {raster.dtype}; {low:g} to {high:g}, the 2nd and the 98th percentile of '
+              'an overview, become 0 to 255. Images of one data set should share a --scale-range', logger='current')
+    return bands, (low, high)
+
+
+def _fingerprint(model: nn.Module) -> int:
+    """A checksum of all weights."""
+    checksum = 0
+    for tensor in model.state_dict().values():
+        checksum = zlib.crc32(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy(), checksum)
+    return checksum
+
+
+class _Reader:
+    """Reads a window as the input of the network: (bands, H, W), float32, or None if it has no data."""
+
+    def __init__(self, raster: Raster, bands: List[int], scale_range: Optional[Tuple[float, float]], backend: Any,
+                 reverse: bool) -> None:
+        self.raster, self.bands, self.scale_range = raster, bands, scale_range
+        self.reverse = reverse and len(bands) >= 3  # OpenCV's order is BGR
+        pipeline = without_labels(first_dataset(backend.cfg, 'test').pipeline)[1:]
+        self.steps = Compose([step for step in pipeline if not _moves(step)])
+        self.preprocessor = backend.model.data_preprocessor
+
+    def __call__(self, rows: slice, cols: slice) -> Optional[Tensor]:
+        valid = self.raster.valid(rows, cols)
+        if valid is not None and not valid.any():
+            return None
+        image = stretch(self.raster.read(rows, cols, self.bands), self.scale_range)
+        if self.reverse:
+            image = np.concatenate([image[..., 2::-1], image[..., 3:]], axis=2)
+        shape = image.shape[:2]
+        data = self.steps(dict(img=image[..., 0] if image.shape[2] == 1 else np.ascontiguousarray(image),
+                               img_path=self.raster.path, img_shape=shape, ori_shape=shape))
+        inputs = self.preprocessor(pseudo_collate([data]), False)['inputs'][0]
+        return inputs[:, :shape[0], :shape[1]]  # without what pads it
+
+
+def _moves(step: Any) -> bool:
+    kind = class_of(step, TRANSFORMS)
+    return isinstance(kind, type) and issubclass(kind, MOVING)
+
+
+class _LazyImage:
+    """A raster in the place of an image of ``slide_tiles``.
+
+    Args:
+        read: gives a window.
+        device: of the model.
+        on_row: called before a row of windows, of a wide image a column, is read.
+        bar: counts windows.
+        turned: whether rows and columns are exchanged.
+    """
+    dtype = torch.float32
+
+    def __init__(self, read: '_Reader', device: torch.device, on_row: Callable, bar: tqdm, turned: bool = False
+                 ) -> None:
+        self.read, self.device, self.on_row, self.bar, self.turned = read, device, on_row, bar, turned
+        self.row = -1
+
+    @property
+    def shape(self) -> Tuple[int, int, int]:
+        height, width = self.read.raster.size
+        return (len(self.read.bands), width, height) if self.turned else (len(self.read.bands), height, width)
+
+    def transpose(self, *_: int) -> '_LazyImage':
+        return _LazyImage(self.read, self.device, self.on_row, self.bar, not self.turned)
+
+    def new_zeros(self, *size: int, dtype: torch.dtype) -> Tensor:
+        return torch.zeros(size, dtype=dtype, device=self.device)
+
+    def __getitem__(self, index: Tuple[slice, slice, slice]) -> Optional[Tensor]:
+        _, rows, cols = index
+        if rows.start != self.row:
+            self.row = rows.start
+            self.on_row()
+        window = self.read(cols, rows) if self.turned else self.read(rows, cols)
+        self.bar.update()
+        return window.transpose(1, 2) if self.turned and window is not None else window
+
+
+@torch.no_grad()
+def _fill(classes: 'ClassFile', read: _Reader, backend: Any, cfg: dict, lean: bool) -> None:
+    """Predicts what is not in the file yet."""
+    model, size, turned = backend.model, classes.size, classes.turned
+    crops = [min(crop, side) for crop, side in zip(cfg['crop_size'], size)]
+    starts = [window_starts(*axis) for axis in zip(size, crops, cfg['stride'])]
+    across, total = len(starts[not turned]), len(starts[0]) * len(starts[1])
+    left = across * sum(start + crops[turned] > classes.done for start in starts[turned])
+    if classes.done == size[turned]:
+        return
+    with tqdm(desc=osp.basename(read.raster.path), unit='window', total=total, initial=total - left) as bar:
+        image = _LazyImage(read, next(model.parameters()).device, classes.save, bar)
+        post = Resampling(*(resized(side, side, model.align_corners) for side in size))
+        for rows, cols, logits in slide_tiles(_logits_of(backend, lean), model.out_channels, image, post, cfg,
+                                              model.align_corners, classes.done, turned):
+            classes.put(rows, cols, _classes_of(model, logits[0]).cpu().numpy())
+            del logits  # before the next one is made
+    classes.save()
+
+
+def _logits_of(backend: Any, lean: bool) -> Callable[[Tensor], Tensor]:
+    """(N, C, H, W) to logits (N, h, w, classes)."""
+    model = backend.model
+
+    def logits_of(crops: Tensor) -> Tensor:
+        with backend.precision():
+            if lean:
+                return model._logits(crops)
+            size = tuple(crops.shape[2:])
+            meta = dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0] * 4)
+            logits = model.encode_decode(crops, [meta] * len(crops))
+        return logits.permute(0, 2, 3, 1).to(torch.promote_types(logits.dtype, torch.float32)).contiguous()
+    return logits_of
+
+
+def _classes_of(model: nn.Module, logits: Tensor) -> Tensor:
+    """(H, W, logits) to (H, W)"""
+    if model.out_channels == 1:
+        return logits[..., 0].sigmoid() > model.decode_head.threshold
+    return logits.max(-1).indices
+
+
+class ClassFile:
+    """The classes of an image while they are predicted, without compression, beside the file they will be in.
+
+    Attributes:
+        size: height and width.
+        turned: whether it is filled column by column.
+        done: so many rows or columns are predicted, and that is noted.
+        reached: so many are predicted.
+    """
+
+    def __init__(self, target: str, size: Size, num_classes: int, turned: bool, settings: dict, resume: bool) -> None:
+        self.size, self.num_classes, self.turned = size, num_classes, turned
+        self.dtype = np.dtype(np.uint8 if num_classes < 256 else np.uint16)
+        self.settings = json.loads(json.dumps(settings))
+        folder, name = osp.split(osp.abspath(target))
+        self.path, self.progress = (osp.join(folder, TEMPORARY.format(name=f'{name}.{kind}')) for kind in
+                                    ('classes', 'progress'))
+        self.done = self.reached = self._done() if resume else 0
+        if not self.done:
+            with open(self.path, 'wb') as file:
+                file.truncate(size[0] * size[1] * self.dtype.itemsize)
+
+    def _done(self) -> int:
+        if not (osp.isfile(self.path) and osp.isfile(self.progress)):
+            return 0
+        with open(self.progress) as file:
+            progress = json.load(file)
+        if progress['settings'] != self.settings:
+            print_log(f'{self.path} is of another image, model or options: it is begun anew', logger='current')
+            return 0
+        print_log(f'{self.path} goes on at {progress["done"]}', logger='current')
+        return progress['done']
+
+    def put(self, rows: slice, cols: slice, values: np.ndarray) -> None:
+        self._mapped('r+')[rows, cols] = values
+        self.reached = (cols if self.turned else rows).stop
+
+    def get(self, rows: slice, cols: slice = slice(None)) -> np.ndarray:
+        return np.array(self._mapped('r')[rows, cols])
+
+    def _mapped(self, mode: str) -> np.ndarray:
+        """Mapped anew each time: what was touched would count as memory of the process."""
+        return np.memmap(self.path, self.dtype, mode, shape=tuple(self.size))
+
+    def save(self) -> None:
+        """Notes how far it is, once that is on the disk."""
+        if self.reached == self.done:
+            return
+        with open(self.path, 'r+b') as file:
+            os.fsync(file.fileno())
+        self.done = self.reached
+        write_atomically(json.dumps(dict(done=self.done, settings=self.settings)).encode(), self.progress)
+
+    def remove(self) -> None:
+        os.remove(self.progress)
+        os.remove(self.path)

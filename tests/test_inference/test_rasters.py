@@ -1,0 +1,239 @@
+"""Large images are segmented by windows as they are whole, keep their place on earth, and go on where they stopped."""
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+
+from mmseg_inceptionnext import Segmenter
+from mmseg_inceptionnext.datasets.rasters import LoadRaster, open_raster
+from mmseg_inceptionnext.datasets.tiling import tile_dataset
+from mmseg_inceptionnext.errors import InputError
+from mmseg_inceptionnext.inference import Windows, infer, rasters
+from mmseg_inceptionnext.inference.outputs import is_result
+
+from utils import ROOT, TOY, narrow, randomise
+
+rasterio = pytest.importorskip('rasterio', reason="rasterio is not installed: pip install -e '.[geo]'")
+WINDOW, OVERLAP = 96, 24
+NO_RESIZE = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
+PLACE = dict(crs='EPSG:32633', transform=rasterio.Affine(0.5, 0, 390000, 0, -0.5, 5820000))
+
+
+def save_model(path, classes=5, loader=None, in_channels=3, kind='MemoryEfficientEncoderDecoder', **more):
+    """A checkpoint of a narrow model that slides."""
+    init_default_scope('mmseg')
+    cfg = Config.fromfile(str(ROOT / TOY))
+    narrow(cfg.model)
+    cfg.model.type = kind
+    cfg.model.backbone.in_channels = in_channels
+    cfg.model.decode_head.num_classes = classes
+    cfg.model.data_preprocessor.update(mean=[100] * in_channels, std=[50] * in_channels, **more)
+    cfg.model.test_cfg = dict(mode='slide', crop_size=(WINDOW, WINDOW), stride=(WINDOW - OVERLAP, WINDOW - OVERLAP))
+    names = [f'c{i}' for i in range(classes)]
+    pipeline = [loader, NO_RESIZE[1]] if loader else NO_RESIZE
+    dataset = dict(type='FolderDataset', metainfo=dict(classes=names, palette=[[40 * i, 9, 9] for i in range(classes)]))
+    cfg.test_dataloader = dict(dataset=dict(dataset, pipeline=pipeline))
+    model = randomise(MODELS.build(cfg.model))
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(cfg=cfg.pretty_text, dataset_meta=dataset['metainfo'])),
+               path)
+    return Segmenter(str(path))
+
+
+def save_raster(path, array, **profile):
+    height, width, count = array.shape
+    with rasterio.open(path, 'w', driver='GTiff', height=height, width=width, count=count, dtype=array.dtype,
+                       **{**PLACE, **profile}) as file:
+        file.write(array.transpose(2, 0, 1))
+    return str(path)
+
+
+def picture(height, width, bands=3, seed=0):
+    small = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, bands)).astype(np.uint8)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def read(path):
+    with rasterio.open(path) as file:
+        return file.read(1)
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp('model') / 'a.pth')
+
+
+@pytest.fixture(scope='module')
+def stock(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp('model') / 'a.pth', kind='EncoderDecoder')
+
+
+@pytest.mark.parametrize('kind,size', [
+    ('model', (200, 160)), ('model', (160, 200)),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+        ('model', (48, 200)), ('stock', (200, 160)), ('stock', (160, 200))))])
+def test_the_classes_are_those_of_sliding_windows_in_memory(kind, size, request, tmp_path):
+    segmenter, image = request.getfixturevalue(kind), picture(*size)
+    source = save_raster(tmp_path / 'a.tif', image, tiled=True, blockxsize=64, blockysize=64, compress='lzw')
+    counts = segmenter.segment_file(source, tmp_path / 'out/a.tif')
+    with rasterio.open(tmp_path / 'out/a.tif') as file:
+        classes, colors = file.read(1), file.colormap(1)
+        assert (file.crs, file.transform, file.nodata) == (PLACE['crs'], PLACE['transform'], None)
+        assert file.profile['tiled'] and file.profile['compress'] == 'deflate' and file.count == 1
+    assert (classes == segmenter(image).mask).all() and len(np.unique(classes)) > 1
+    assert (counts == np.bincount(classes.ravel(), minlength=5)).all() and colors[2] == (80, 9, 9, 255)
+    assert is_result(str(tmp_path / 'out/a.tif')) and is_result(str(tmp_path / 'out/a_overlay.jpg'))
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['a.tif', 'a_overlay.jpg']
+
+
+def test_what_has_no_data_stays_so_and_costs_no_prediction(model, tmp_path, monkeypatch):
+    image = picture(200, 200)
+    image[image == 0] = 1
+    image[:, 100:] = 0
+    source = save_raster(tmp_path / 'a.tif', image, nodata=0)
+    windows = []
+    forward = type(model.model)._logits
+    monkeypatch.setattr(type(model.model), '_logits', lambda self, x: windows.append(len(x)) or forward(self, x))
+    counts = model.segment_file(source, tmp_path / 'b.tif')
+    assert sum(windows) == 6 and counts.sum() == 200 * 100
+    with rasterio.open(tmp_path / 'b.tif') as file:
+        classes = file.read(1)
+        assert file.nodata == 255 and (classes[:, 100:] == 255).all()
+    assert (classes[:, :72] == model(image).mask[:, :72]).all() and (classes[:, :100] < 5).all()
+
+
+@pytest.mark.parametrize('size,at', [
+    ((320, 160), 4), *(pytest.param(size, at, marks=pytest.mark.slow) for size in ((320, 160), (160, 320))
+                       for at in (1, 5, 8))])
+def test_what_was_stopped_goes_on_at_its_row_of_windows(model, tmp_path, monkeypatch, size, at):
+    source, windows = save_raster(tmp_path / 'a.tif', picture(*size)), []
+    model.segment_file(source, tmp_path / 'whole.tif')
+    forward = type(model.model)._logits
+
+    def stops(self, x):
+        windows.append(x)
+        if len(windows) == at:
+            raise KeyboardInterrupt
+        return forward(self, x)
+    monkeypatch.setattr(type(model.model), '_logits', stops)
+    with pytest.raises(KeyboardInterrupt):
+        model.segment_file(source, tmp_path / 'b.tif')
+    assert not (tmp_path / 'b.tif').exists()
+    windows, at = [], 0
+    model.segment_file(source, tmp_path / 'b.tif', skip_existing=True)
+    assert (tmp_path / 'b.tif').read_bytes() == (tmp_path / 'whole.tif').read_bytes()
+    assert not list(tmp_path.glob('.b.tif*'))
+
+
+def test_another_model_does_not_go_on(model, tmp_path, monkeypatch):
+    settings = dict(model=1)
+    classes = rasters.ClassFile(str(tmp_path / 'a.tif'), (10, 10), 5, False, settings, resume=True)
+    classes.put(slice(0, 4), slice(0, 10), np.ones((4, 10)))
+    classes.save()
+    assert rasters.ClassFile(str(tmp_path / 'a.tif'), (10, 10), 5, False, settings, resume=True).done == 4
+    assert rasters.ClassFile(str(tmp_path / 'a.tif'), (10, 10), 5, False, dict(model=2), resume=True).done == 0
+
+
+def test_bands_and_ranges(model, tmp_path):
+    image = picture(96, 96, 4)
+    wide = save_raster(tmp_path / 'a.tif', image.astype(np.uint16) * 10 + 7, interleave='band')
+    model.segment_file(wide, tmp_path / 'b.tif', bands=(4, 2, 1), scale_range=(7, 2557))
+    mask = model(np.ascontiguousarray(image[..., [3, 1, 0]])).mask
+    assert (read(tmp_path / 'b.tif') == mask).mean() > 0.99  # all but rounding
+    for options, words in ((dict(bands=(1, 5, 2)), 'has the bands 1 to 4'), (dict(bands=(1, 2)), 'the model takes 3'),
+                           (dict(scale_range=(3, 3)), 'the smaller one first'), (dict(overlap=99), 'less than the'),
+                           (dict(window=8), 'from 32')):
+        with pytest.raises(InputError, match=words):
+            model.segment_file(wide, tmp_path / 'b.tif', **{'window': 96, **options})
+
+
+def test_infer_writes_them_beside_other_results(model, tmp_path):
+    (tmp_path / 'in').mkdir()
+    image = picture(96, 96)
+    save_raster(tmp_path / 'in/a.tif', image)
+    summary = infer(model, [str(tmp_path / 'in')], str(tmp_path / 'out'), windows=Windows(96, 24))
+    assert summary.images == 1 and not summary.failures and (read(tmp_path / 'out/a.tif') == model(image).mask).all()
+    again = infer(model, [str(tmp_path / 'in')], str(tmp_path / 'out'), windows=Windows(96, 24), skip_existing=True)
+    assert again.skipped == 1 and not again.images
+
+
+def test_without_rasterio_plain_images_are_read_by_opencv(model, tmp_path, monkeypatch):
+    image = picture(96, 120)
+    cv2.imwrite(str(tmp_path / 'a.bmp'), image[..., ::-1])
+    monkeypatch.setitem(sys.modules, 'rasterio', None)
+    monkeypatch.setitem(sys.modules, 'tifffile', None)
+    model.segment_file(str(tmp_path / 'a.bmp'), tmp_path / 'b.tif')
+    assert (cv2.imread(str(tmp_path / 'b.tif'), cv2.IMREAD_UNCHANGED).shape[:2]) == (96, 120)
+    monkeypatch.undo()
+    assert (read(tmp_path / 'b.tif') == model(image).mask).all()
+    (tmp_path / 'c.tif').write_text('text')
+    with pytest.raises(InputError, match='cannot be read as an image'):
+        model.segment_file(tmp_path / 'c.tif', tmp_path / 'b.tif')
+
+
+def test_tiles_keep_values_and_place(tmp_path):
+    for folder in ('images', 'labels'):
+        (tmp_path / folder).mkdir()
+    image = picture(96, 160, 4).astype(np.uint16) * 9
+    save_raster(tmp_path / 'images/a.tif', image)
+    save_raster(tmp_path / 'labels/a.tif', picture(96, 160, 1).reshape(96, 160, 1) // 100)
+    assert tile_dataset(str(tmp_path / 'images'), str(tmp_path / 'labels'), str(tmp_path / 'out'), 64, 0) == 6
+    with rasterio.open(tmp_path / 'out/images/a_32_96.tif') as file:
+        assert file.transform * (0, 0) == PLACE['transform'] * (96, 32) and file.crs == PLACE['crs']
+    loaded = LoadRaster(bands=[4, 1]).transform(dict(img_path=str(tmp_path / 'out/images/a_32_96.tif')))['img']
+    assert loaded.dtype == np.float32 and (loaded == image[32:, 96:, [3, 0]]).all()
+    label = cv2.imread(str(tmp_path / 'out/labels/a_32_96.png'), cv2.IMREAD_UNCHANGED)
+    assert (label == read(tmp_path / 'labels/a.tif')[32:, 96:]).all()
+    (tmp_path / 'labels/a.tif').unlink()
+    with pytest.raises(InputError, match='1 images have no label'):
+        tile_dataset(str(tmp_path / 'images'), str(tmp_path / 'labels'), str(tmp_path / 'out'))
+
+
+@pytest.mark.parametrize('name', ['a.bmp', 'a.tif'])
+def test_what_is_too_large_to_predict_whole_goes_by_windows(model, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(rasters, 'TOO_LARGE', 700 * 700)
+    monkeypatch.setattr('PIL.Image.MAX_IMAGE_PIXELS', 1000)
+    cv2.imwrite(str(tmp_path / name), np.random.default_rng(0).integers(0, 256, (701, 701, 3)).astype(np.uint8))
+    assert rasters.is_too_large(str(tmp_path / name))
+    monkeypatch.setattr(rasters, 'TOO_LARGE', 702 * 702)
+    assert not rasters.is_too_large(str(tmp_path / name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['a.bmp', 'a.tif'])
+def test_182_million_pixels(tmp_path, name):
+    segmenter = save_model(tmp_path / 'a.pth')
+    image = np.zeros((13500, 13500, 3), np.uint8)
+    image[::50] = 90
+    (tmp_path / 'in').mkdir()
+    cv2.imwrite(str(tmp_path / 'in' / name), image)
+    windows = Windows(2048, 0)
+    assert rasters.is_too_large(str(tmp_path / 'in' / name))
+    summary = infer(segmenter, [str(tmp_path / 'in')], str(tmp_path / 'out'), windows=windows)
+    assert summary.images == 1 and read(tmp_path / 'out/a.tif').shape == (13500, 13500)
+
+
+@pytest.mark.slow
+def test_bands_of_a_model_of_four(tmp_path):
+    segmenter = save_model(tmp_path / 'four.pth', loader=dict(type='LoadRaster', scale_range=(0, 3000)), in_channels=4,
+                           type='BandDataPreProcessor', bgr_to_rgb=False)
+    source = save_raster(tmp_path / 'a.tif', picture(160, 120, 4).astype(np.uint16) * 11)
+    segmenter.segment_file(source, tmp_path / 'b.tif')
+    assert (read(tmp_path / 'b.tif') == segmenter(source).mask).all()
+
+
+def test_a_file_that_names_others_is_none_that_is_read(tmp_path):
+    secret = tmp_path / 'secret.tif'
+    with rasterio.open(secret, 'w', driver='GTiff', height=8, width=8, count=1, dtype='uint8') as file:
+        file.write(np.full((1, 8, 8), 7, np.uint8))
+    for name in ('other.vrt', 'other.png'):
+        (tmp_path / name).write_text(
+            '<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+            f'<SourceFilename>{secret}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>')
+        with pytest.raises(InputError, match='cannot be read'):
+            open_raster(str(tmp_path / name))
+    assert open_raster(str(secret)).size == (8, 8)
