@@ -260,7 +260,11 @@ def test_what_is_doubtful_is_told(toy_root, tmp_path, monkeypatch):
     cfg = config(toy_root, tmp_path)
     cfg.train_dataloader.dataset.pipeline[4].crop_size = (64, 64)
     cfg.param_scheduler[0].by_epoch = True
+    cfg.val_dataloader.dataset.pipeline.insert(1, dict(type='Normalize', mean=[1.0] * 3, std=[1.0] * 3))
+    cfg.update(val_evaluator=[], default_hooks=dict(checkpoint=dict(save_best=None)))
     first_iteration(cfg)
-    assert len(lines) == 2
-    assert 'crop_size is (64, 64), and the crops are padded to model.data_preprocessor.size, (128, 128)' in lines[0]
-    assert 'param_scheduler.0 counts epochs' in lines[1]
+    assert len(lines) == 4
+    assert 'val_dataloader.dataset.pipeline.1 is Normalize, and model.data_preprocessor subtracts a mean' in lines[0]
+    assert 'val_evaluator is [], so nothing is measured' in lines[1]
+    assert 'crop_size is (64, 64), and the crops are padded to model.data_preprocessor.size, (128, 128)' in lines[2]
+    assert 'param_scheduler.0 counts epochs' in lines[3]

@@ -56,6 +56,16 @@ def hooks_of(cfg: Config) -> List[Tuple[str, Any]]:
     return [*default, *numbered('custom_hooks', cfg.get('custom_hooks'))]
 
 
+def value_of(cfg: Any, name: str) -> Any:
+    """What stands in a config under a name with dots; None if nothing does."""
+    for key in name.split('.'):
+        if isinstance(cfg, (list, tuple)) and key.isdigit():
+            cfg = cfg[int(key)]
+        else:
+            cfg = cfg.get(key) if isinstance(cfg, (dict, Config)) else None
+    return cfg
+
+
 def parts_of(cfg: Config, splits: Sequence[str]) -> Iterator[Part]:
     """All that a run has built from settings of its own, for some splits that have dataloaders."""
     yield from _of_model(cfg.model)

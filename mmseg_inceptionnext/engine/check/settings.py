@@ -9,7 +9,6 @@ from typing import Any, Callable, Dict, Iterator, Sequence, Tuple
 
 from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
-from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import init_default_scope
@@ -31,10 +30,11 @@ from mmseg.registry import (
 from mmseg_inceptionnext.datasets.check.settings import compare_reduce_zero_label
 from mmseg_inceptionnext.datasets.steps import LABEL_LOADERS, MOVING
 from mmseg_inceptionnext.errors import ConfigError
-from mmseg_inceptionnext.models.segmentors.modes import is_number, is_pair, is_whole, mode_problem
+from mmseg_inceptionnext.models.segmentors.modes import is_number, is_whole, mode_problem
 from mmseg_inceptionnext.parts import class_of, find_datasets, is_a, numbered, type_name
 
-from .parts import LAYERS, Part, hooks_of, parts_of, parts_of_views
+from .doubts import doubts
+from .parts import LAYERS, Part, hooks_of, parts_of, parts_of_views, value_of
 from .signatures import accepted, is_stock, names_of, nearest, refuse_unknown, takes_numbers_only
 from .values import NEVER_NONE, rules_of_part, rules_of_sections
 
@@ -80,8 +80,8 @@ def check_settings(cfg: Config, *splits: str) -> None:
     rules = [rule for part in parts if isinstance(part.settings, dict) and is_stock(
         class_of(part.settings, part.registry, part.default)) for rule in rules_of_part(part)]
     for name, is_allowed, allowed in [*_values(cfg, splits), *rules_of_sections(cfg, splits), *rules]:
-        value, (parent, _, key) = _value(cfg, name), name.rpartition('.')
-        is_none = value is None and key in NEVER_NONE and key in (_value(cfg, parent) or ())
+        value, (parent, _, key) = value_of(cfg, name), name.rpartition('.')
+        is_none = value is None and key in NEVER_NONE and key in (value_of(cfg, parent) or ())
         if (is_none or value is not None) and not is_allowed(value):
             raise ConfigError(f'{name} is {value!r}: allowed is {allowed}')
     problem = mode_problem(class_of(cfg.model, MODELS), cfg.model.get('test_cfg'))
@@ -92,7 +92,7 @@ def check_settings(cfg: Config, *splits: str) -> None:
         if problem.level == 'error':
             raise ConfigError(f'{problem.path} {problem.message}')
         print_log(f'{problem.path} {problem.message}', logger='current', level=logging.WARNING)
-    for line in _doubts(cfg, splits):
+    for line in doubts(cfg, splits, parts):
         print_log(line, logger='current', level=logging.WARNING)
 
 
@@ -214,15 +214,6 @@ def _are_iou_metrics(value: Any) -> bool:
     return bool(found) and all(one in IOU_METRICS for one in found)
 
 
-def _value(cfg: Any, name: str) -> Any:
-    for key in name.split('.'):
-        if isinstance(cfg, (list, tuple)) and key.isdigit():
-            cfg = cfg[int(key)]
-        else:
-            cfg = cfg.get(key) if isinstance(cfg, (dict, Config)) else None
-    return cfg
-
-
 def _values(cfg: Config, splits: Sequence[str]) -> Iterator[Tuple[str, Callable[[Any], bool], str]]:
     """Settings of which only some values mean something: the name, whether a value does, and which do."""
     count = (is_whole, 'a whole number from 1')
@@ -275,27 +266,3 @@ def _check_ends(cfg: Config, splits: Sequence[str]) -> None:
             raise ConfigError(f'train_dataloader.sampler.type is {type_name(sampler)}, which never ends, so that no '
                               f'epoch of {kind.__name__} would: {fix}, or count iterations, train_cfg=dict('
                               "type='IterBasedTrainLoop', max_iters=...)")
-
-
-def _doubts(cfg: Config, splits: Sequence[str]) -> Iterator[str]:
-    """What runs, and most likely not as it was meant."""
-    if 'train' not in splits:
-        return
-    for name, dataset in find_datasets(cfg, 'train'):
-        for step, settings in numbered(f'{name}.pipeline', dataset.get('pipeline')):
-            crop = settings.get('crop_size') if isinstance(settings, dict) else None
-            crop = (crop, crop) if is_whole(crop) else crop
-            size = _value(cfg, 'model.data_preprocessor.size') or _value(cfg, 'data_preprocessor.size')
-            if is_pair(crop) and is_pair(size) and (crop[0] < size[0] or crop[1] < size[1]):
-                yield (f'{step}.crop_size is {tuple(crop)}, and the crops are padded to model.data_preprocessor.size, '
-                       f'{tuple(size)}, which takes time and memory for nothing: set both to the same')
-    kind = class_of(cfg.train_cfg, LOOPS, EpochBasedTrainLoop if cfg.train_cfg.get('by_epoch') else IterBasedTrainLoop)
-    if not (inspect.isclass(kind) and issubclass(kind, IterBasedTrainLoop)):
-        return
-    for name, scheduler in numbered('param_scheduler', cfg.get('param_scheduler')):
-        if isinstance(scheduler, dict) and 'type' in scheduler and scheduler.get('by_epoch', True):
-            yield f'{name} counts epochs, of which {kind.__name__} has one, so it changes nothing: set by_epoch=False'
-    for name, hook in (cfg.get('default_hooks') or {}).items():
-        if isinstance(hook, dict) and is_a(hook, HOOKS, CheckpointHook) and hook.get('by_epoch', True):
-            yield (f'default_hooks.{name} counts epochs, of which {kind.__name__} has one, so it saves at the end '
-                   'only: set by_epoch=False')
