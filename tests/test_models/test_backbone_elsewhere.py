@@ -65,8 +65,9 @@ def test_detectors(tmp_path, base, out_indices):
 def test_weights_of_segmentation_models_pytorch(tmp_path):
     smp = pytest.importorskip('segmentation_models_pytorch')
     theirs = randomise(smp.UPerNet('tu-inception_next_atto', encoder_weights=None)).eval()
-    torch.save(theirs.state_dict(), tmp_path / 'a.pth')
-    ours = InceptionNeXt('atto', out_norm_cfg=None, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth')))
+    path = str(tmp_path / 'a.pth')
+    torch.save(theirs.state_dict(), path)
+    ours = InceptionNeXt('atto', out_norm_cfg=None, init_cfg=dict(type='Pretrained', checkpoint=path))
     ours.init_weights()
     x = torch.randn(1, 3, 64, 96)
     with torch.no_grad():

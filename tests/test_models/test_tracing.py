@@ -1,5 +1,7 @@
-"""TorchScript, torch.export, torch.fx, ONNX, copies, files, half precision and the meta device: of models with our head,
-as of those with the stock one, and of the backbone alone."""
+"""TorchScript, torch.export, torch.fx, ONNX, copies, files, half precision and the meta device.
+
+Of models with our head, as of those with the stock one, and of the backbone alone.
+"""
 import copy
 import inspect
 import io
