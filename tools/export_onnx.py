@@ -5,6 +5,7 @@ import sys
 from mmseg_inceptionnext.cli import run_tool
 from mmseg_inceptionnext.export import ExportSettings, export_onnx
 from mmseg_inceptionnext.export.images import find_images
+from mmseg_inceptionnext.inference.inputs import list_images
 
 
 def parse_args():
@@ -19,7 +20,10 @@ def parse_args():
     size.add_argument('--dynamic', action='store_true', help='images of any size (default)')
     parser.add_argument('--output', choices=['logits', 'classes'], default='logits', help='logits (default): float32, '
                         'at the low resolution of the head; classes: class ids, at the size of the input')
-    parser.add_argument('--half', action='store_true', help='compute in float16')
+    precision = parser.add_mutually_exclusive_group()
+    precision.add_argument('--half', action='store_true', help='compute in float16')
+    precision.add_argument('--int8', nargs='+', metavar='IMAGE', help='convolve in int8, with ranges measured on 20 of '
+                           'these images or folders, such as those for training; for CPUs with VNNI')
     parser.add_argument('--images', nargs='+', metavar='IMAGE', help='images or folders to compare on (default: the '
                         "first five of the config's test set, or drawn scenes where it is not there)")
     parser.add_argument(
@@ -30,8 +34,9 @@ def parse_args():
 def main():
     args = parse_args()
     with find_images(args.images, args.config) as (images, source):
-        settings = ExportSettings(args.shape and tuple(args.shape), args.output,
-                                  'float16' if args.half else 'float32')
+        settings = ExportSettings(
+            args.shape and tuple(args.shape), args.output,
+            'float16' if args.half else 'int8' if args.int8 else 'float32', list_images(args.int8 or ()))
         agreement = export_onnx(args.config, args.checkpoint, args.out, images, settings, args.trust_checkpoint)
     print(f'{args.out}: {agreement}; compared on {source}')
     if not agreement.passed:

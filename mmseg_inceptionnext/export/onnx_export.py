@@ -21,11 +21,12 @@ from mmseg_inceptionnext.parts import first_dataset, type_name
 from mmseg_inceptionnext.version import __version__
 
 from .exportable import INPUT, ExportableSegmentor, heads_of
+from .int8 import to_int8
 
 OPSET = 17  # the newest that PyTorch 2.1 writes
 TRACED = (128, 160)  # size of the image that is traced where sizes stay free
 # Largest error of the logits, relative to the largest, and the smallest share of equal classes, that are let pass.
-TOLERANCES = dict(float32=(1e-4, 0.999), float16=(3e-2, 0.99))
+TOLERANCES = dict(float32=(1e-4, 0.999), float16=(3e-2, 0.99), int8=(1., 0.98))
 
 
 class ExportSettings(NamedTuple):
@@ -34,11 +35,13 @@ class ExportSettings(NamedTuple):
     Attributes:
         shape: height and width of the images. Default: free.
         output: ``logits``, at the resolution of the head, or ``classes``, at that of the input.
-        precision: ``float32`` or ``float16``.
+        precision: ``float32``, ``float16``, or ``int8`` for the convolutions and float32 for the rest.
+        calibration: files on which the ranges for int8 are measured, such as some of those for training.
     """
     shape: Optional[Tuple[int, int]] = None
     output: str = 'logits'
     precision: str = 'float32'
+    calibration: Sequence[str] = ()
 
 
 class Agreement(NamedTuple):
@@ -98,13 +101,15 @@ def export_onnx(config: str, checkpoint: str, out: str, images: Sequence[str], s
     original = Segmenter(checkpoint, config, 'cpu', trust_checkpoint=trust_checkpoint)
     steps = resize_steps(original, settings.shape)
     segmenter = _with_steps(original, steps)
-    network = ExportableSegmentor(segmenter.model, settings.output, winograd=settings.precision == 'float32').eval()
+    network = ExportableSegmentor(segmenter.model, settings.output, winograd=settings.precision != 'float16').eval()
     make_folder(out)
     with tempfile.TemporaryDirectory(dir=osp.dirname(osp.abspath(out)), prefix='.export.') as folder:
         path = osp.join(folder, 'model.onnx')
         trace(network, path, settings.shape)
         if settings.precision == 'float16':
             to_half(path)
+        elif settings.precision == 'int8':
+            to_int8(path, segmenter, settings.calibration)
         finish(path, _metadata(segmenter, network, steps, settings, config))
         agreement = compare(segmenter, original, path, images, settings)
         if agreement.passed:
@@ -126,6 +131,8 @@ def _check(out: str, images: Sequence[str], settings: ExportSettings) -> None:
         raise InputError(f'--shape {settings.shape[0]} {settings.shape[1]}: each side needs at least 32 pixels')
     if not images:
         raise InputError('there is no image to compare on; give some by --images')
+    if settings.precision == 'int8' and not settings.calibration:
+        raise InputError('there is no image to measure the ranges for int8 on; give some behind --int8')
 
 
 def _with_steps(segmenter: Segmenter, steps: List[dict]) -> Segmenter:

@@ -15,7 +15,7 @@ from mmseg_inceptionnext import Segmenter
 from mmseg_inceptionnext.export import Agreement, ExportSettings, export_onnx, onnx_export
 from mmseg_inceptionnext.export.images import find_images
 
-from utils import ROOT, TOY, load_model, run_tool, save_checkpoint
+from utils import ROOT, TOY, load_model, narrow, run_tool, save_checkpoint
 
 onnx = pytest.importorskip('onnx')
 onnxruntime = pytest.importorskip('onnxruntime')
@@ -120,7 +120,8 @@ def test_one_channel(images, tmp_path):
      dict(shape=(64, 96)), "loads images with {'color_type': 'color_ignore_orientation'}, which is not exported"),
     (lambda cfg: cfg.test_dataloader.dataset.pipeline[0].update(to_float32=True, imdecode_backend='pillow'), {},
      "loads images with {'to_float32': True, 'imdecode_backend': 'pillow'}.*begins with dict.type='LoadImageFromFile'"),
-    (None, dict(precision='int8'), 'precision int8: allowed are float32, float16'),
+    (None, dict(precision='int4'), 'precision int4: allowed are float32, float16, int8'),
+    (None, dict(precision='int8'), 'no image to measure the ranges for int8 on; give some behind --int8'),
     (None, dict(out='a.pth'), '--out .*a.pth: allowed is a file that ends in .onnx'),
     (None, dict(images=[]), 'no image to compare on; give some by --images'),
 ])
@@ -186,6 +187,29 @@ def test_the_tool(checkpoint, images, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match='was not written, since it differs from PyTorch by more'):
         runpy.run_path('tools/export_onnx.py', run_name='__main__')
     assert out.stat().st_mtime_ns == written
+
+
+@pytest.mark.slow
+def test_int8(images, tmp_path, monkeypatch):
+    """Measured on images of several sizes: the convolutions alone, with weights by channel."""
+    config = change(TOY, tmp_path / 'narrow.py', lambda cfg: narrow(cfg.model))
+    checkpoint, out = save_checkpoint(config, tmp_path / 'narrow.pth'), tmp_path / 'a.onnx'
+    cv2.imwrite(str(tmp_path / 'b.png'), cv2.imread(images[0])[:96])
+    monkeypatch.setattr(sys, 'argv', ['', config, str(checkpoint), '--out', str(out), '--images', images[0], '--int8',
+                                      *images[1:], str(tmp_path / 'b.png')])
+    main = runpy.run_path(str(ROOT / 'tools/export_onnx.py'))['main']
+    with pytest.raises(SystemExit, match='differs from PyTorch by more than is allowed'):
+        main()  # random weights are no model that bears it
+    monkeypatch.setitem(onnx_export.TOLERANCES, 'int8', (0.5, 0.9))
+    main()
+    graph = onnx.load(out).graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    made_by = {name: node for node in graph.node for name in node.output}
+    convs = [node for node in graph.node if node.op_type == 'Conv']
+    for conv in convs:
+        weight, scale = (weights[name] for name in made_by[conv.input[1]].input[:2])
+        assert weight.data_type == onnx.TensorProto.INT8 and list(scale.dims) == list(weight.dims[:1])
+    assert len(convs) > 70 and Segmenter(out)(images[0]).mask.shape == cv2.imread(images[0]).shape[:2]
 
 
 def test_loading_steps_that_give_the_same_pixels_are_exported(checkpoint, images, tmp_path):

@@ -1,5 +1,9 @@
-"""TorchScript, torch.export and torch.fx, copies and files of models with our head, as of those with the stock one."""
+"""TorchScript, torch.export, torch.fx, ONNX, copies, files, half precision and the meta device.
+
+Of models with our head, as of those with the stock one, and of the backbone alone.
+"""
 import copy
+import inspect
 import io
 
 import pytest
@@ -10,13 +14,14 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from mmseg_inceptionnext import fuse
-from mmseg_inceptionnext.models import device_plan
+from mmseg_inceptionnext.models import InceptionNeXt, device_plan
 from mmseg_inceptionnext.models.fuse import convolve_by_winograd
 from mmseg_inceptionnext.models.winograd import WinogradConv2d
 
 from utils import randomise
 
 BN, DIMS = dict(type='BN'), [8, 16, 24, 32]
+ARCH = dict(depths=(1, 1, 1, 1), dims=DIMS)
 SIZE = 1, 64, 96  # traced
 OTHERS = (2, 64, 96), (1, 96, 128), (3, 77, 131)
 HEADS = {'stock': dict(type='UPerHead'), 'fast': dict(type='FastUPerHead'),
@@ -26,10 +31,11 @@ HEADS = {'stock': dict(type='UPerHead'), 'fast': dict(type='FastUPerHead'),
 
 def build(head, dtype=torch.float64, **backbone):
     init_default_scope('mmseg')
+    if head == 'none':
+        return randomise(InceptionNeXt(ARCH, norm_cfg=BN, out_norm_cfg=BN)).to(dtype).eval()
     cfg = Config(dict(model=dict(
         type='MemoryEfficientEncoderDecoder', data_preprocessor=dict(type='SegDataPreProcessor'),
-        backbone=dict(type='InceptionNeXt', arch=dict(depths=(1, 1, 1, 1), dims=DIMS), norm_cfg=BN, out_norm_cfg=BN,
-                      **backbone),
+        backbone=dict(type='InceptionNeXt', arch=ARCH, norm_cfg=BN, out_norm_cfg=BN, **backbone),
         decode_head=dict(dict(in_channels=DIMS, in_index=[0, 1, 2, 3], channels=16, num_classes=5, norm_cfg=BN,
                               align_corners=False), **HEADS[head]), test_cfg=dict(mode='whole'))))
     return randomise(MODELS.build(cfg.model)).to(dtype).eval()
@@ -49,7 +55,7 @@ def traced(model, *args):
 
 
 @pytest.mark.parametrize('fused', [False, True], ids=['plain', 'fused'])
-@pytest.mark.parametrize('head', HEADS)
+@pytest.mark.parametrize('head', ['none', *HEADS])
 def test_torchscript(head, fused):
     model = fuse(build(head)) if fused else build(head)
     with torch.no_grad():
@@ -106,15 +112,31 @@ def test_torchscript_leaves_out_what_is_for_a_cpu_or_deterministic():
 
 
 @pytest.mark.skipif(not hasattr(torch.compiler, 'is_compiling'), reason='this PyTorch cannot tell that it exports')
-@pytest.mark.parametrize('head', ['stock', 'fast'])
+@pytest.mark.parametrize('head', ['none', 'stock', 'fast', 'FPN'])
 @pytest.mark.slow
 def test_torch_export(head):
-    model, free = build(head), {0: torch.export.Dim('n', max=8)}
+    model = build(head)
+    free = {0: torch.export.Dim('n', max=8)}
+    if head != 'FPN' and hasattr(torch.export.Dim, 'AUTO'):
+        free.update({2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO})
     with torch.no_grad():
         program = torch.export.export(model, (images(OTHERS[0]), ), dynamic_shapes=(free, ))
-        for size in (OTHERS[0], (3, 64, 96)):
+        for size in (OTHERS[0], (3, 64, 96), *((4, 96, 128), ) * (len(free) > 1)):
             x = images(size)
             torch.testing.assert_close(program.module()(x), model(x), rtol=1e-9, atol=1e-9)
+
+
+def test_onnx_of_the_backbone(tmp_path):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    model, path = fuse(build('none', torch.float32)), str(tmp_path / 'a.onnx')
+    by_tracing = dict(dynamo=False) if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}
+    torch.onnx.export(model, (images(dtype=torch.float32), ), path, input_names=['image'], opset_version=17,
+                      dynamic_axes=dict(image={0: 'n', 2: 'h', 3: 'w'}), **by_tracing)
+    x = images(OTHERS[2], torch.float32)
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    with torch.no_grad():
+        for result, expected in zip(session.run(None, dict(image=x.numpy())), model(x)):
+            torch.testing.assert_close(torch.from_numpy(result), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('head', ['stock', 'fast'])
@@ -128,7 +150,7 @@ def test_torch_fx(head):
 
 
 @pytest.mark.parametrize('fused', [False, True], ids=['plain', 'fused'])
-@pytest.mark.parametrize('head', ['fast', 'FPN'])
+@pytest.mark.parametrize('head', ['none', 'fast', 'FPN'])
 def test_copies_and_files(head, fused):
     model = fuse(build(head)) if fused else build(head)
     file, x = io.BytesIO(), images(OTHERS[2])
@@ -136,4 +158,30 @@ def test_copies_and_files(head, fused):
     file.seek(0)
     with torch.no_grad():
         for other in (copy.deepcopy(model), torch.load(file, weights_only=False)):
-            assert torch.equal(other(x), model(x))
+            torch.testing.assert_close(other(x), model(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('head', ['none', 'fast', 'FPN'])
+def test_built_on_the_meta_device(head):
+    model, x = build(head), images()
+    with torch.device('meta'):
+        other = build(head)
+    assert all(tensor.is_meta for tensor in other.state_dict().values())
+    other.load_state_dict(model.state_dict(), assign=True)
+    with torch.no_grad():
+        torch.testing.assert_close(other(x), model(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('fused', [False, True], ids=['plain', 'fused'])
+@pytest.mark.parametrize('dtype,error', [(torch.bfloat16, 0.03), (torch.float16, 0.004)])
+@pytest.mark.parametrize('head', ['none', 'fast', 'FPN'])
+def test_half_precision(head, dtype, error, fused):
+    try:
+        nn.Conv2d(1, 1, 1, dtype=dtype)(torch.ones(1, 1, 1, 1, dtype=dtype))
+    except RuntimeError as failure:
+        pytest.skip(f'this PyTorch has no such convolution on CPUs: {failure}')
+    model, x = build(head, torch.float32), images(OTHERS[0], torch.float32)
+    expected = model(x)
+    results = (fuse(model) if fused else model).to(dtype)(x.to(dtype))
+    for result, wanted in zip(results, expected) if head == 'none' else [(results, expected)]:
+        assert result.dtype == dtype and (result.float() - wanted).abs().max() < error * wanted.abs().max()

@@ -60,7 +60,7 @@ class InceptionNeXt(MetaNeXt):
                  dilations: Optional[Sequence[int]] = None,
                  init_cfg=TRUNC_NORMAL) -> None:
         settings = self._settings_of(arch)
-        mixer = dict(type='InceptionDWConv2d', band_kernel_size=settings.pop('band_kernel_size'),
+        mixer = dict(type='mmseg.InceptionDWConv2d', band_kernel_size=settings.pop('band_kernel_size'),
                      branch_ratio=settings.pop('branch_ratio'))
         token_mixer = dict(token_mixer or {})
         if type_name({**mixer, **token_mixer}) == type_name(mixer):
