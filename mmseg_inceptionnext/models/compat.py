@@ -18,6 +18,11 @@ def is_traced() -> bool:
     return torch.onnx.is_in_onnx_export() or (not is_compiling() and torch.jit.is_tracing())
 
 
+def autocast_type(x: Tensor) -> str:
+    """The ``device_type`` by which ``torch.autocast`` is switched for a tensor; it knows none for those on meta."""
+    return 'cpu' if x.is_meta else x.device.type
+
+
 def is_autocast_on_cpu() -> bool:
     """Whether autocast is on for the CPU."""
     return torch.is_autocast_enabled('cpu') if AUTOCAST_TAKES_A_DEVICE else torch.is_autocast_cpu_enabled()

@@ -10,6 +10,8 @@ from typing import Iterator, List, NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor
 
+from .compat import autocast_type
+
 Size = Tuple[int, int]
 MIN_ROWS = 64  # of a tile that is as wide as the image; where fewer would fit, tiles are squarer
 
@@ -185,7 +187,7 @@ def add_transposed_columns(total: Tensor, grad: Tensor, block: Block) -> None:
 
 def add_product(total: Tensor, matrix: Tensor, x: Tensor) -> None:
     """``total += matrix @ x`` for a batch: (N, a, c), (a, b) and (N, b, c)."""
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(autocast_type(x), enabled=False):
         torch.baddbmm(total, matrix.expand(len(x), -1, -1), x, out=total)
 
 
@@ -199,7 +201,7 @@ def _along_y(matrix: Optional[Tensor], images: Tensor) -> Tensor:
 
 def _product(matrix: Tensor, x: Tensor) -> Tensor:
     """(a, b) and (N, b, c) to (N, a, c)."""
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(autocast_type(x), enabled=False):
         return torch.bmm(matrix.expand(len(x), -1, -1), x)
 
 

@@ -167,8 +167,9 @@ def test_built_on_the_meta_device(head):
     with torch.device('meta'):
         other = build(head)
     assert all(tensor.is_meta for tensor in other.state_dict().values())
-    other.load_state_dict(model.state_dict(), assign=True)
     with torch.no_grad():
+        assert [part.shape for part in other(x.to('meta'))] == [part.shape for part in model(x)]
+        other.load_state_dict(model.state_dict(), assign=True)
         torch.testing.assert_close(other(x), model(x), rtol=0, atol=0)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import Proxy
 from torch.nn import functional as F
 
-from mmseg_inceptionnext.models.compat import is_compiling, is_traced
+from mmseg_inceptionnext.models.compat import autocast_type, is_compiling, is_traced
 from mmseg_inceptionnext.models.device_plan import plan_of
 from mmseg_inceptionnext.models.interpolation import (
     Size,
@@ -64,7 +64,7 @@ class FastUPerHead(UPerHead):
         dtype = torch.promote_types(x.dtype, torch.float32)
         make = _pooling if is_compiling() else _pooling_kept
         pooling, enlarging = make(scales, tuple(size), self.align_corners, dtype, x.device)
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(autocast_type(x), enabled=False):
             pixels = x.permute(0, 2, 3, 1).reshape(n, -1, channels).to(dtype)
             pooled = torch.bmm(pooling.expand(n, -1, -1), pixels).to(x.dtype)  # (N, pixels of all scales, C)
         pooled = [
@@ -73,7 +73,7 @@ class FastUPerHead(UPerHead):
         if not is_compiling() and plan_of(x.device).conv_pooled:
             return self._conv_of_resized(self.bottleneck, [x, *pooled])
         for i, (y, matrix) in enumerate(zip(pooled, enlarging)):
-            with torch.autocast(x.device.type, enabled=False):
+            with torch.autocast(autocast_type(x), enabled=False):
                 pixels = y.permute(0, 2, 3, 1).flatten(1, 2).to(dtype)
                 enlarged = torch.bmm(matrix.expand(n, -1, -1), pixels).to(y.dtype)
             pooled[i] = enlarged.unflatten(1, size).permute(0, 3, 1, 2)

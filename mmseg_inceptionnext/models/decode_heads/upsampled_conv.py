@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmseg_inceptionnext.models.compat import is_compiling, is_traced, once_differentiable
+from mmseg_inceptionnext.models.compat import autocast_type, is_compiling, is_traced, once_differentiable
 from mmseg_inceptionnext.models.device_plan import DevicePlan, plan_of
 from mmseg_inceptionnext.models.interpolation import add_product, parts, resized, shifted_matrix
 
@@ -76,7 +76,7 @@ class _ConvOfUpsampled(torch.autograd.Function):
         if result is base:
             ctx.mark_dirty(base)
         total = result.permute(0, 2, 3, 1)
-        with torch.autocast(base.device.type, enabled=False):
+        with torch.autocast(autocast_type(base), enabled=False):
             taps = [_taps(weight) for weight in weights]
             for tile in _tiles(maps, total, align_corners, ctx.plan):
                 target, matrix, rows = _output_and_rows(total, tile)
@@ -89,7 +89,7 @@ class _ConvOfUpsampled(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         maps, weights = ctx.saved_tensors[:ctx.num_maps], ctx.saved_tensors[ctx.num_maps:]
         total = grad.permute(0, 2, 3, 1).contiguous()
-        with torch.autocast(grad.device.type, enabled=False):
+        with torch.autocast(autocast_type(grad), enabled=False):
             taps = [_taps(weight) for weight in weights]
             sums = torch.promote_types(grad.dtype, torch.float32)
             map_grads = [torch.zeros_like(x, dtype=sums, memory_format=torch.channels_last) for x in maps]

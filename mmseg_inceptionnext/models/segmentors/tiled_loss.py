@@ -7,7 +7,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss
 from torch import Tensor, nn
 
-from mmseg_inceptionnext.models.compat import once_differentiable
+from mmseg_inceptionnext.models.compat import autocast_type, once_differentiable
 from mmseg_inceptionnext.models.device_plan import plan_of
 from mmseg_inceptionnext.models.interpolation import (
     Block,
@@ -56,7 +56,7 @@ def tiled_loss(head: BaseDecodeHead, logits: Tensor, labels: Tensor) -> dict:
     ignored = labels == head.ignore_index
     classes, valid = labels.masked_fill(ignored, 0), (~ignored).to(logits.dtype)
     losses, predicted = {}, None
-    with torch.autocast(logits.device.type, enabled=False):
+    with torch.autocast(autocast_type(logits), enabled=False):
         for module in losses_of(head):
             weight = valid
             if module.class_weight is not None:
