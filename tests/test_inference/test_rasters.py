@@ -129,6 +129,37 @@ def test_what_was_stopped_goes_on_at_its_row_of_windows(model, tmp_path, monkeyp
     assert not list(tmp_path.glob('.b.tif*'))
 
 
+@pytest.mark.parametrize('kind,size,batch,buffer', [
+    ('model', (240, 180), 1, 0), *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+        ('model', (180, 480), 1, 0), ('model', (490, 500), 2, 0), ('model', (490, 480), 2, 400),
+        ('stock', (180, 480), 1, 200), ('stock', (300, 500), 3, 200)))])
+def test_strips_change_nothing_also_when_stopped(kind, size, batch, buffer, request, tmp_path, monkeypatch):
+    segmenter, windows = request.getfixturevalue(kind), []
+    source = save_raster(tmp_path / 'a.tif', picture(*size))
+    monkeypatch.setattr(segmenter, 'batch_size', batch)
+    extract_feat = type(segmenter.model).extract_feat
+
+    def counts(self, x):
+        windows.append(len(x))
+        if len(windows) == stop:
+            raise KeyboardInterrupt
+        return extract_feat(self, x)
+    monkeypatch.setattr(type(segmenter.model), 'extract_feat', counts)
+    stop = 0
+    segmenter.segment_file(source, tmp_path / 'whole.tif')
+    without, windows = sum(windows), []
+    monkeypatch.setattr(rasters, 'BUFFER', buffer * 4 * WINDOW * 5)
+    segmenter.segment_file(source, tmp_path / 'strips.tif')
+    assert (tmp_path / 'strips.tif').read_bytes() == (tmp_path / 'whole.tif').read_bytes()
+    assert without < sum(windows) <= 2 * without
+    stop, windows = len(windows) * 2 // 3, []
+    with pytest.raises(KeyboardInterrupt):
+        segmenter.segment_file(source, tmp_path / 'b.tif')
+    stop, before, windows = 0, len(windows), []
+    segmenter.segment_file(source, tmp_path / 'b.tif', skip_existing=True)
+    assert (tmp_path / 'b.tif').read_bytes() == (tmp_path / 'whole.tif').read_bytes() and len(windows) < before
+
+
 def test_another_model_does_not_go_on(model, tmp_path, monkeypatch):
     settings = dict(model=1)
     classes = rasters.ClassFile(str(tmp_path / 'a.tif'), (10, 10), 5, False, settings, resume=True)
