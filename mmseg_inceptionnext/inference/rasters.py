@@ -117,15 +117,14 @@ def _inputs_of(raster: Raster, windows: Windows, backend: Any, loading: Any
     """The bands and the range that become the input of the network; the log says what was chosen."""
     taken = next(layer.in_channels for layer in backend.model.modules() if isinstance(layer, nn.Conv2d))
     own = loading.step if isinstance(loading.step, LoadRaster) else LoadRaster()
-    bands = windows.bands or own.bands or (raster.bands[:1] * taken if raster.count == 1 else raster.bands[:taken])
-    bands = raster.check_bands(bands)
+    bands = [bands for bands in (windows.bands, own.bands) if bands is not None and len(bands)]
+    bands = raster.check_bands([*bands, raster.bands[:1] * taken if raster.count == 1 else raster.bands[:taken]][0])
     if len(bands) != taken:
         raise InputError(f'{raster.path}: {len(bands)} bands, {bands}, and the model takes {taken}: give as many of '
                          f'its {raster.count} by --bands, where a band may be named twice')
-    if windows.scale_range:
-        return bands, check_range(windows.scale_range)
-    if own.scale_range or raster.dtype == np.uint8 or loading.takes_any:
-        return bands, own.scale_range
+    scale_range = check_range(windows.scale_range) or own.scale_range
+    if scale_range or raster.dtype == np.uint8 or loading.takes_any:
+        return bands, scale_range
     low, high = find_range(raster, bands)
     print_log(f'{raster.path}: its values are {raster.dtype}; {low:g} to {high:g}, the 2nd and the 98th percentile of '
               'an overview, become 0 to 255. Images of one data set should share a --scale-range', logger='current')
