@@ -1,4 +1,5 @@
 """Large images are segmented by windows as they are whole, keep their place on earth, and go on where they stopped."""
+import re
 import sys
 
 import cv2
@@ -19,7 +20,7 @@ from mmseg_inceptionnext.errors import InputError
 from mmseg_inceptionnext.inference import Windows, infer, rasters
 from mmseg_inceptionnext.inference.outputs import is_result
 
-from utils import ROOT, TOY, narrow, randomise, run_tool
+from utils import ROOT, SHORT, TOY, narrow, randomise, run_tool
 
 rasterio = pytest.importorskip('rasterio', reason="rasterio is not installed: pip install -e '.[geo]'")
 WINDOW, OVERLAP = 96, 24
@@ -312,6 +313,23 @@ def test_bands_of_a_model_of_four(tmp_path):
     segmenter = save_model(tmp_path / 'four.pth', loader=dict(type='LoadRaster', scale_range=(0, 3000)), in_channels=4,
                            type='BandDataPreProcessor', bgr_to_rgb=False)
     source = save_raster(tmp_path / 'a.tif', picture(160, 120, 4).astype(np.uint16) * 11)
+    segmenter.segment_file(source, tmp_path / 'b.tif')
+    assert (read(tmp_path / 'b.tif') == segmenter(source).mask).all()
+
+
+@pytest.mark.slow
+def test_the_page_trains_four_bands_of_16_bits(tmp_path):
+    for folder in ('images', 'labels'):
+        (tmp_path / folder).mkdir()
+    source = save_raster(tmp_path / 'images/a.tif', picture(256, 320, 4).astype(np.uint16) * 11)
+    save_raster(tmp_path / 'labels/a.tif', picture(256, 320, 1).reshape(256, 320, 1) // 100)
+    tile_dataset(str(tmp_path / 'images'), str(tmp_path / 'labels'), str(tmp_path / 'tiles'), 160)
+    page = (ROOT / 'docs/large_images.md').read_text()
+    config = re.search('```python\n(_base_ = .*?)```', page, re.DOTALL).group(1).replace("'./", f"'{ROOT}/configs/")
+    (tmp_path / 'my.py').write_text(config.replace("'tiles'", f"'{tmp_path}/tiles'"))
+    run_tool('tools/train.py', tmp_path / 'my.py', '--work-dir', tmp_path / 'work', '--cfg-options', *SHORT,
+             'train_cfg.max_iters=20', 'train_cfg.val_interval=20', 'train_dataloader.batch_size=2')
+    segmenter = Segmenter(str(tmp_path / 'work/iter_20.pth'))
     segmenter.segment_file(source, tmp_path / 'b.tif')
     assert (read(tmp_path / 'b.tif') == segmenter(source).mask).all()
 
