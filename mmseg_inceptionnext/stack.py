@@ -1,6 +1,7 @@
 """Checks that the libraries this plugin stands on are there and fit together; imports none of them at the top."""
 import importlib
 import io
+import os
 import sys
 import warnings
 from contextlib import contextmanager, redirect_stdout
@@ -103,6 +104,7 @@ def check_stack() -> None:
 @contextmanager
 def quiet_imports() -> Iterator[None]:
     """Leaves out the known lines that libraries print on import, and warn of; the others go to standard error."""
+    os.environ.setdefault('OPENCV_LOG_LEVEL', 'ERROR')  # OpenCV 5 warns of each tag of each GeoTIFF that it reads
     for words in WARNINGS:
         warnings.filterwarnings('ignore', words)
     printed = io.StringIO()

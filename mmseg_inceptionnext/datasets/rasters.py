@@ -104,9 +104,10 @@ class Raster:
 
     def check_bands(self, bands: Sequence[int]) -> List[int]:
         """The bands as a list; an InputError if the file has not all of them."""
-        if not 0 < len(bands) <= 1024 or any(type(band) is not int or not 1 <= band <= self.count for band in bands):
+        if not 0 < len(bands) <= 1024 or any(
+                not isinstance(band, (int, np.integer)) or not 1 <= band <= self.count for band in bands):
             raise InputError(f'--bands {",".join(map(str, bands[:8]))}: {self.path} has the bands 1 to {self.count}')
-        return list(bands)
+        return list(map(int, bands))
 
 
 def _open(rasterio: Any, path: str) -> Any:
@@ -199,9 +200,14 @@ def stretch(values: np.ndarray, scale_range: Optional[Sequence[float]]) -> np.nd
     return np.nan_to_num(np.clip((values.astype(np.float32) - low) * np.float32(255 / (high - low)), 0, 255))
 
 
-def check_range(scale_range: Sequence[float]) -> Tuple[float, float]:
-    """The range as two numbers; an InputError if it is none."""
-    low, high = map(float, scale_range)
+def check_range(scale_range: Optional[Sequence[float]]) -> Optional[Tuple[float, float]]:
+    """The range as two numbers, None of none; an InputError if it is something else."""
+    if scale_range is None or not np.size(scale_range):
+        return None
+    try:
+        low, high = map(float, scale_range)
+    except (TypeError, ValueError) as error:
+        raise InputError(f'scale_range {scale_range!r}: allowed are two numbers, the smaller one first') from error
     if not (np.isfinite([low, high]).all() and low < high):
         raise InputError(f'--scale-range {low:g} {high:g}: allowed are two numbers, the smaller one first')
     return low, high
@@ -228,7 +234,7 @@ class LoadRaster(BaseTransform):
     """
 
     def __init__(self, bands: Optional[Sequence[int]] = None, scale_range: Optional[Sequence[float]] = None) -> None:
-        self.bands, self.scale_range = bands, scale_range and check_range(scale_range)
+        self.bands, self.scale_range = bands, check_range(scale_range)
 
     def transform(self, results: dict) -> dict:
         """Adds ``img``, H x W x bands, uint8 or float32, and its sizes.

@@ -1,5 +1,4 @@
 """Segments images that are too large for the memory, window by window."""
-import json
 import os
 import os.path as osp
 import re
@@ -16,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mmseg_inceptionnext.checkpoints.files import TEMPORARY, make_folder, write_atomically
+from mmseg_inceptionnext.checkpoints.files import make_folder
 from mmseg_inceptionnext.datasets.rasters import (
     LoadRaster,
     Raster,
@@ -33,11 +32,12 @@ from mmseg_inceptionnext.models.segmentors import MemoryEfficientEncoderDecoder
 from mmseg_inceptionnext.models.segmentors.slide import is_wide, slide_tiles, window_starts
 from mmseg_inceptionnext.parts import class_of, first_dataset
 
-from .raster_files import write_overview, write_raster
+from .raster_files import ClassFile, write_overview, write_raster
 
 Size = Tuple[int, int]
 TOO_LARGE = 100_000_000  # pixels, of what is predicted whole
 DEFAULT_WINDOW = 1024
+BUFFER = 2 << 30  # bytes, of the logits of a row of windows
 
 
 class Windows(NamedTuple):
@@ -98,7 +98,7 @@ def segment_raster(backend: Any, loading: Any, source: str, target: str, windows
         settings = dict(
             source=[osp.abspath(source), osp.getsize(source), os.stat(source).st_mtime_ns], window=window,
             stride=stride, bands=bands, scale_range=scale_range, batch_size=batch_size, amp=backend.amp,
-            model=_fingerprint(backend.model))
+            buffer=BUFFER, model=_fingerprint(backend.model))
         print_log(f'{source}: {raster.size[0]} x {raster.size[1]} pixels, windows {window}, every {stride}, bands '
                   f'{bands}, at its own resolution', logger='current')
         lean = isinstance(backend.model, MemoryEfficientEncoderDecoder) and backend.model.has_stock_predict
@@ -117,15 +117,14 @@ def _inputs_of(raster: Raster, windows: Windows, backend: Any, loading: Any
     """The bands and the range that become the input of the network; the log says what was chosen."""
     taken = next(layer.in_channels for layer in backend.model.modules() if isinstance(layer, nn.Conv2d))
     own = loading.step if isinstance(loading.step, LoadRaster) else LoadRaster()
-    bands = windows.bands or own.bands or (raster.bands[:1] * taken if raster.count == 1 else raster.bands[:taken])
-    bands = raster.check_bands(bands)
+    bands = [bands for bands in (windows.bands, own.bands) if bands is not None and len(bands)]
+    bands = raster.check_bands([*bands, raster.bands[:1] * taken if raster.count == 1 else raster.bands[:taken]][0])
     if len(bands) != taken:
         raise InputError(f'{raster.path}: {len(bands)} bands, {bands}, and the model takes {taken}: give as many of '
                          f'its {raster.count} by --bands, where a band may be named twice')
-    if windows.scale_range:
-        return bands, check_range(windows.scale_range)
-    if own.scale_range or raster.dtype == np.uint8 or loading.takes_any:
-        return bands, own.scale_range
+    scale_range = check_range(windows.scale_range) or own.scale_range
+    if scale_range or raster.dtype == np.uint8 or loading.takes_any:
+        return bands, scale_range
     low, high = find_range(raster, bands)
     print_log(f'{raster.path}: its values are {raster.dtype}; {low:g} to {high:g}, the 2nd and the 98th percentile of '
               'an overview, become 0 to 255. Images of one data set should share a --scale-range', logger='current')
@@ -178,22 +177,23 @@ class _LazyImage:
         device: of the model.
         on_row: called before a row of windows, of a wide image a column, is read.
         bar: counts windows.
+        origin: row and column of the raster where it begins.
+        size: height and width.
         turned: whether rows and columns are exchanged.
     """
     dtype = torch.float32
 
-    def __init__(self, read: '_Reader', device: torch.device, on_row: Callable, bar: tqdm, turned: bool = False
-                 ) -> None:
+    def __init__(self, read: '_Reader', device: torch.device, on_row: Callable, bar: tqdm, origin: Size, size: Size,
+                 turned: bool = False) -> None:
         self.read, self.device, self.on_row, self.bar, self.turned = read, device, on_row, bar, turned
-        self.row = -1
+        self.origin, self.size, self.row = origin, size, -1
 
     @property
     def shape(self) -> Tuple[int, int, int]:
-        height, width = self.read.raster.size
-        return (len(self.read.bands), width, height) if self.turned else (len(self.read.bands), height, width)
+        return (len(self.read.bands), *(self.size[::-1] if self.turned else self.size))
 
     def transpose(self, *_: int) -> '_LazyImage':
-        return _LazyImage(self.read, self.device, self.on_row, self.bar, not self.turned)
+        return _LazyImage(self.read, self.device, self.on_row, self.bar, self.origin, self.size, not self.turned)
 
     def new_zeros(self, *size: int, dtype: torch.dtype) -> Tensor:
         return torch.zeros(size, dtype=dtype, device=self.device)
@@ -203,28 +203,74 @@ class _LazyImage:
         if rows.start != self.row:
             self.row = rows.start
             self.on_row()
-        window = self.read(cols, rows) if self.turned else self.read(rows, cols)
+        window = self.read(*map(_moved, (cols, rows) if self.turned else (rows, cols), self.origin))
         self.bar.update()
         return window.transpose(1, 2) if self.turned and window is not None else window
 
 
+def _moved(part: slice, by: int) -> slice:
+    return slice(part.start + by, part.stop + by)
+
+
+def _strips(starts: List[int], crop: int, most: int, batch_size: int) -> List[Tuple[int, List[int]]]:
+    """Cuts a row of windows whose logits would take too much memory.
+
+    Windows over two strips are predicted for each, in the same batches as without strips: so the sums of logits are of
+    the same numbers in the same order.
+
+    Args:
+        starts: of all windows.
+        most: pixels that the windows of a strip cover, if it is of more than a batch.
+
+    Returns:
+        Where each strip starts, and where its windows do.
+    """
+    if starts[-1] + crop <= most:
+        return [(0, starts)]
+    strips, stop = [], 0
+    while stop < len(starts):
+        kept = starts[stop]
+        first = next(i for i, start in enumerate(starts) if start + crop > kept) // batch_size * batch_size
+        stop += batch_size
+        while stop < len(starts) and starts[stop:stop + batch_size][-1] + crop - starts[first] <= most:
+            stop += batch_size
+        strips.append((kept, starts[first:stop]))
+    return strips
+
+
 @torch.no_grad()
-def _fill(classes: 'ClassFile', read: _Reader, backend: Any, cfg: dict, lean: bool) -> None:
-    """Predicts what is not in the file yet."""
-    model, size, turned = backend.model, classes.size, classes.turned
+def _fill(classes: ClassFile, read: _Reader, backend: Any, cfg: dict, lean: bool) -> None:
+    """Predicts what is not in the file yet, strip by strip."""
+    size, along, across = classes.size, int(classes.turned), int(not classes.turned)
     crops = [min(crop, side) for crop, side in zip(cfg['crop_size'], size)]
     starts = [window_starts(*axis) for axis in zip(size, crops, cfg['stride'])]
-    across, total = len(starts[not turned]), len(starts[0]) * len(starts[1])
-    left = across * sum(start + crops[turned] > classes.done for start in starts[turned])
-    if classes.done == size[turned]:
-        return
-    with tqdm(desc=osp.basename(read.raster.path), unit='window', total=total, initial=total - left) as bar:
-        image = _LazyImage(read, next(model.parameters()).device, classes.save, bar)
-        post = Resampling(*(resized(side, side, model.align_corners) for side in size))
-        for rows, cols, logits in slide_tiles(_logits_of(backend, lean), model.out_channels, image, post, cfg,
-                                              model.align_corners, classes.done, turned):
-            classes.put(rows, cols, _classes_of(model, logits[0]).cpu().numpy())
-            del logits  # before the next one is made
+    most = BUFFER // (4 * crops[along] * backend.model.out_channels)
+    strips = _strips(starts[across], crops[across], most, cfg['batch_size'])
+    rows = [(len(windows), i * size[along] + start + crops[along] <= classes.done)
+            for i, (_, windows) in enumerate(strips) for start in starts[along]]
+    with tqdm(desc=osp.basename(read.raster.path), unit='window', total=sum(count for count, _ in rows),
+              initial=sum(count for count, is_done in rows if is_done)) as bar:
+        for i, (kept, windows) in enumerate(strips):
+            if classes.done < (i + 1) * size[along]:
+                origin, part = [0, 0], list(size)
+                origin[across], part[across] = windows[0], windows[-1] + crops[across] - windows[0]
+                image = _LazyImage(read, next(backend.model.parameters()).device, classes.save, bar, origin, part)
+                _fill_strip(classes, image, backend, cfg, lean, kept, i * size[along])
+
+
+def _fill_strip(classes: ClassFile, image: _LazyImage, backend: Any, cfg: dict, lean: bool, kept: int, before: int
+                ) -> None:
+    """Predicts a strip from ``kept`` on; its right end, which lacks windows, the next strip writes anew."""
+    model, across = backend.model, int(not classes.turned)
+    post = Resampling(*(resized(side, side, model.align_corners) for side in image.size))
+    for rows, cols, logits in slide_tiles(_logits_of(backend, lean), model.out_channels, image, post, cfg,
+                                          model.align_corners, max(classes.done - before, 0), classes.turned):
+        place = [_moved(*pair) for pair in zip((rows, cols), image.origin)]
+        skip = max(kept - place[across].start, 0)
+        place[across] = slice(place[across].start + skip, place[across].stop)
+        values = _classes_of(model, logits[0]).cpu().numpy()
+        classes.put(*place, values[:, skip:] if across else values[skip:], before)
+        del logits  # before the next one is made
     classes.save()
 
 
@@ -248,61 +294,3 @@ def _classes_of(model: nn.Module, logits: Tensor) -> Tensor:
     if model.out_channels == 1:
         return logits[..., 0].sigmoid() > model.decode_head.threshold
     return logits.max(-1).indices
-
-
-class ClassFile:
-    """The classes of an image while they are predicted, without compression, beside the file they will be in.
-
-    Attributes:
-        size: height and width.
-        turned: whether it is filled column by column.
-        done: so many rows or columns are predicted, and that is noted.
-        reached: so many are predicted.
-    """
-
-    def __init__(self, target: str, size: Size, num_classes: int, turned: bool, settings: dict, resume: bool) -> None:
-        self.size, self.num_classes, self.turned = size, num_classes, turned
-        self.dtype = np.dtype(np.uint8 if num_classes < 256 else np.uint16)
-        self.settings = json.loads(json.dumps(settings))
-        folder, name = osp.split(osp.abspath(target))
-        self.path, self.progress = (osp.join(folder, TEMPORARY.format(name=f'{name}.{kind}')) for kind in
-                                    ('classes', 'progress'))
-        self.done = self.reached = self._done() if resume else 0
-        if not self.done:
-            with open(self.path, 'wb') as file:
-                file.truncate(size[0] * size[1] * self.dtype.itemsize)
-
-    def _done(self) -> int:
-        if not (osp.isfile(self.path) and osp.isfile(self.progress)):
-            return 0
-        with open(self.progress) as file:
-            progress = json.load(file)
-        if progress['settings'] != self.settings:
-            print_log(f'{self.path} is of another image, model or options: it is begun anew', logger='current')
-            return 0
-        print_log(f'{self.path} goes on at {progress["done"]}', logger='current')
-        return progress['done']
-
-    def put(self, rows: slice, cols: slice, values: np.ndarray) -> None:
-        self._mapped('r+')[rows, cols] = values
-        self.reached = (cols if self.turned else rows).stop
-
-    def get(self, rows: slice, cols: slice = slice(None)) -> np.ndarray:
-        return np.array(self._mapped('r')[rows, cols])
-
-    def _mapped(self, mode: str) -> np.ndarray:
-        """Mapped anew each time: what was touched would count as memory of the process."""
-        return np.memmap(self.path, self.dtype, mode, shape=tuple(self.size))
-
-    def save(self) -> None:
-        """Notes how far it is, once that is on the disk."""
-        if self.reached == self.done:
-            return
-        with open(self.path, 'r+b') as file:
-            os.fsync(file.fileno())
-        self.done = self.reached
-        write_atomically(json.dumps(dict(done=self.done, settings=self.settings)).encode(), self.progress)
-
-    def remove(self) -> None:
-        os.remove(self.progress)
-        os.remove(self.path)

@@ -30,7 +30,7 @@ from mmseg_inceptionnext.config import build_model, load_config
 from mmseg_inceptionnext.datasets import make_toy_ade20k
 
 LIMIT = 2.0  # GiB above the model
-CUT = Window(1500, 2500, 3000, 2000)
+CUT = 3000, 2000  # width and height
 PLACE = dict(crs='EPSG:32633', transform=rasterio.Affine(0.1, 0, 390000, 0, -0.1, 5820000))
 JPEG = dict(driver='GTiff', count=3, dtype='uint8', tiled=True, blockxsize=512, blockysize=512, compress='jpeg',
             photometric='ycbcr')
@@ -39,6 +39,7 @@ JPEG = dict(driver='GTiff', count=3, dtype='uint8', tiled=True, blockxsize=512, 
 def parse_args():
     parser = argparse.ArgumentParser(description='Segment a GeoTIFF that does not fit, and measure what it takes')
     parser.add_argument('config', help='config file; its weights are random')
+    parser.add_argument('--narrow', action='store_true', help='of an FPN, take few channels: memory is the question')
     parser.add_argument('--images', type=Path, help='folder of images to make it of (default: drawn scenes)')
     parser.add_argument('--side', type=int, default=20000, help='of the GeoTIFF in pixels (default: 20000)')
     parser.add_argument('--window', type=int, default=1024)
@@ -47,10 +48,15 @@ def parse_args():
     return parser.parse_args()
 
 
-def save_model(config, path, window, overlap):
+def save_model(config, narrow, path, window, overlap):
     """A model of random weights, whose config slides over images as they are."""
     cfg = load_config(config)
     cfg.model.backbone.init_cfg = None
+    if narrow:
+        dims, channels = [16, 24, 32, 48], 16
+        cfg.model.backbone.arch = dict(depths=[1] * 4, dims=dims)
+        cfg.model.neck.update(in_channels=dims, out_channels=channels)
+        cfg.model.decode_head.update(in_channels=[channels] * 4, channels=channels)
     step = window - overlap
     cfg.model.test_cfg = dict(mode='slide', crop_size=(window, window), stride=(step, step))
     cfg.test_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
@@ -107,8 +113,9 @@ def figures(process):
 
 def check_cut(checkpoint, source, folder):
     with rasterio.open(source) as file, rasterio.open(folder / 'cut.tif', 'w', **{
-            **file.profile, 'width': CUT.width, 'height': CUT.height, 'compress': 'lzw', 'photometric': 'rgb'}) as cut:
-        cut.write(file.read(window=CUT))
+            **file.profile, 'width': CUT[0], 'height': CUT[1], 'compress': 'lzw', 'photometric': 'rgb'}) as cut:
+        left, top = (file.width - CUT[0]) // 2, (file.height - CUT[1]) // 2
+        cut.write(file.read(window=Window(left, top, *CUT)))
     segmenter = Segmenter(checkpoint)
     segmenter.segment_file(folder / 'cut.tif', folder / 'cut_classes.tif')
     with rasterio.open(folder / 'cut_classes.tif') as file:
@@ -121,13 +128,13 @@ def main():
         folder = args.folder or Path(temporary)
         folder.mkdir(exist_ok=True)
         checkpoint, source = folder / 'random.pth', folder / 'scene.tif'
-        save_model(args.config, checkpoint, args.window, args.overlap)
+        save_model(args.config, args.narrow, checkpoint, args.window, args.overlap)
         if not args.images:
             make_toy_ade20k(str(folder / 'toy'), num_train=40, num_val=1, seed=0)
         make_raster(args.images or folder / 'toy/images/training', source, args.side)
         print(f'{args.side} x {args.side} pixels, {source.stat().st_size / 1e6:.0f} MB', flush=True)
         same_cut = check_cut(checkpoint, source, folder)
-        print(f'a cut of {CUT.width} x {CUT.height} is the same in memory: {same_cut}', flush=True)
+        print(f'a cut of {CUT[0]} x {CUT[1]} is the same in memory: {same_cut}', flush=True)
         whole = figures(start(checkpoint, source, folder / 'whole.tif'))
         above = whole['peak'] - whole['model']
         print(f'{whole["seconds"]:.0f} s, peak {above:.2f} GiB above the model of {whole["model"]:.2f} GiB', flush=True)

@@ -124,10 +124,13 @@ def test_a_png_that_is_cut_off_or_damaged_anywhere_is_found(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_tiff_of_182_million_pixels(tmp_path):
+@pytest.mark.parametrize('name', ['a.bmp', 'a.tif'])
+def test_182_million_pixels(tmp_path, name):
     cfg = dataset(tmp_path, imdecode_backend='cv2')
     array = np.zeros((13500, 13500), np.uint8)
-    array[::50] = 2
-    for folder in ('images', 'labels'):
-        cv2.imwrite(str(tmp_path / folder / 'a.tif'), array, [cv2.IMWRITE_TIFF_COMPRESSION, 5])
+    array[::50], array[1::50] = 2, 1
+    for folder, compression in (('images', 1), ('labels', 5)):
+        cv2.imwrite(str(tmp_path / folder / name), array, [cv2.IMWRITE_TIFF_COMPRESSION, compression])
     assert DATASETS.build(cfg)[0]['gt_seg_map'].shape == array.shape
+    report = check(cfg)
+    assert not report.problems and report.counts[:3].tolist() == [12960 * 13500, 270 * 13500, 270 * 13500]

@@ -1,4 +1,5 @@
 """Large images are segmented by windows as they are whole, keep their place on earth, and go on where they stopped."""
+import re
 import sys
 
 import cv2
@@ -10,13 +11,16 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 from mmseg_inceptionnext import Segmenter
+from mmseg_inceptionnext.apis.make_config import Options, make_config
+from mmseg_inceptionnext.config import load_config
+from mmseg_inceptionnext.datasets import check_dataset
 from mmseg_inceptionnext.datasets.rasters import LoadRaster, open_raster
 from mmseg_inceptionnext.datasets.tiling import tile_dataset
 from mmseg_inceptionnext.errors import InputError
 from mmseg_inceptionnext.inference import Windows, infer, rasters
 from mmseg_inceptionnext.inference.outputs import is_result
 
-from utils import ROOT, TOY, narrow, randomise
+from utils import ROOT, SHORT, TOY, narrow, randomise, run_tool
 
 rasterio = pytest.importorskip('rasterio', reason="rasterio is not installed: pip install -e '.[geo]'")
 WINDOW, OVERLAP = 96, 24
@@ -46,8 +50,8 @@ def save_model(path, classes=5, loader=None, in_channels=3, kind='MemoryEfficien
 
 def save_raster(path, array, **profile):
     height, width, count = array.shape
-    with rasterio.open(path, 'w', driver='GTiff', height=height, width=width, count=count, dtype=array.dtype,
-                       **{**PLACE, **profile}) as file:
+    with rasterio.open(path, 'w', height=height, width=width, count=count, dtype=array.dtype,
+                       **{'driver': 'GTiff', **PLACE, **profile}) as file:
         file.write(array.transpose(2, 0, 1))
     return str(path)
 
@@ -90,6 +94,40 @@ def test_the_classes_are_those_of_sliding_windows_in_memory(kind, size, request,
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['a.tif', 'a_overlay.jpg']
 
 
+TILED = dict(tiled=True, blockxsize=64, blockysize=32)
+
+
+@pytest.mark.parametrize('name,profile', [
+    ('a.tif', dict(blockysize=16, compress='jpeg', photometric='ycbcr')), ('a.tif', dict(TILED, BIGTIFF='YES')),
+    ('a.jp2', dict(driver='JP2OpenJPEG')), *(pytest.param('a.tif', profile, marks=pytest.mark.slow) for profile in (
+        dict(blockysize=7), dict(blockysize=7, compress='lzw', interleave='band'), dict(TILED, compress='jpeg'),
+        dict(TILED, compress='deflate', predictor=2), dict(TILED, BIGTIFF='YES', compress='lzw')))])
+def test_the_ways_that_pixels_are_stored(model, tmp_path, name, profile):
+    source = save_raster(tmp_path / name, picture(120, 104), **profile)
+    with rasterio.open(source) as file:
+        stored = file.read().transpose(1, 2, 0)
+    assert ('BIGTIFF' in profile) == ((tmp_path / name).read_bytes()[:4] == b'II+\0')
+    model.segment_file(source, tmp_path / 'b.tif')
+    assert (read(tmp_path / 'b.tif') == model(np.ascontiguousarray(stored)).mask).all()
+
+
+def test_floats_without_a_value_where_they_have_none(model, tmp_path):
+    """The stretch is a power of two: no rounding."""
+    image = picture(120, 104)
+    floats = image * np.float32(4) - 100
+    floats[30:50, 20:40, 1], image[30:50, 20:40, 1] = np.nan, 0
+    floats[:8], image[:8] = -9999, 0
+    source = save_raster(tmp_path / 'a.tif', floats, nodata=-9999)
+    model.segment_file(source, tmp_path / 'b.tif', scale_range=(-100, 920))
+    expected = model(image).mask
+    expected[30:50, 20:40] = expected[:8] = 255
+    assert (read(tmp_path / 'b.tif') == expected).all()
+    model.segment_file(source, tmp_path / 'percentiles.tif')
+    values = floats[expected < 255]
+    model.segment_file(source, tmp_path / 'range.tif', scale_range=np.percentile(values, (2, 98)))
+    assert (tmp_path / 'percentiles.tif').read_bytes() == (tmp_path / 'range.tif').read_bytes()
+
+
 def test_what_has_no_data_stays_so_and_costs_no_prediction(model, tmp_path, monkeypatch):
     image = picture(200, 200)
     image[image == 0] = 1
@@ -129,6 +167,37 @@ def test_what_was_stopped_goes_on_at_its_row_of_windows(model, tmp_path, monkeyp
     assert not list(tmp_path.glob('.b.tif*'))
 
 
+@pytest.mark.parametrize('kind,size,batch,buffer', [
+    ('model', (240, 180), 1, 0), *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+        ('model', (180, 480), 1, 0), ('model', (490, 500), 2, 0), ('model', (490, 480), 2, 400),
+        ('stock', (180, 480), 1, 200), ('stock', (300, 500), 3, 200)))])
+def test_strips_change_nothing_also_when_stopped(kind, size, batch, buffer, request, tmp_path, monkeypatch):
+    segmenter, windows = request.getfixturevalue(kind), []
+    source = save_raster(tmp_path / 'a.tif', picture(*size))
+    monkeypatch.setattr(segmenter, 'batch_size', batch)
+    extract_feat = type(segmenter.model).extract_feat
+
+    def counts(self, x):
+        windows.append(len(x))
+        if len(windows) == stop:
+            raise KeyboardInterrupt
+        return extract_feat(self, x)
+    monkeypatch.setattr(type(segmenter.model), 'extract_feat', counts)
+    stop = 0
+    segmenter.segment_file(source, tmp_path / 'whole.tif')
+    without, windows = sum(windows), []
+    monkeypatch.setattr(rasters, 'BUFFER', buffer * 4 * WINDOW * 5)
+    segmenter.segment_file(source, tmp_path / 'strips.tif')
+    assert (tmp_path / 'strips.tif').read_bytes() == (tmp_path / 'whole.tif').read_bytes()
+    assert without < sum(windows) <= 2 * without
+    stop, windows = len(windows) * 2 // 3, []
+    with pytest.raises(KeyboardInterrupt):
+        segmenter.segment_file(source, tmp_path / 'b.tif')
+    stop, before, windows = 0, len(windows), []
+    segmenter.segment_file(source, tmp_path / 'b.tif', skip_existing=True)
+    assert (tmp_path / 'b.tif').read_bytes() == (tmp_path / 'whole.tif').read_bytes() and len(windows) < before
+
+
 def test_another_model_does_not_go_on(model, tmp_path, monkeypatch):
     settings = dict(model=1)
     classes = rasters.ClassFile(str(tmp_path / 'a.tif'), (10, 10), 5, False, settings, resume=True)
@@ -141,11 +210,12 @@ def test_another_model_does_not_go_on(model, tmp_path, monkeypatch):
 def test_bands_and_ranges(model, tmp_path):
     image = picture(96, 96, 4)
     wide = save_raster(tmp_path / 'a.tif', image.astype(np.uint16) * 10 + 7, interleave='band')
-    model.segment_file(wide, tmp_path / 'b.tif', bands=(4, 2, 1), scale_range=(7, 2557))
+    model.segment_file(wide, tmp_path / 'b.tif', bands=np.array([4, 2, 1]), scale_range=(7, 2557))
     mask = model(np.ascontiguousarray(image[..., [3, 1, 0]])).mask
     assert (read(tmp_path / 'b.tif') == mask).mean() > 0.99  # all but rounding
     for options, words in ((dict(bands=(1, 5, 2)), 'has the bands 1 to 4'), (dict(bands=(1, 2)), 'the model takes 3'),
-                           (dict(scale_range=(3, 3)), 'the smaller one first'), (dict(overlap=99), 'less than the'),
+                           (dict(scale_range=(3, 3)), 'the smaller one first'),
+                           (dict(scale_range=(3, )), 'allowed are two numbers'), (dict(overlap=99), 'less than the'),
                            (dict(window=8), 'from 32')):
         with pytest.raises(InputError, match=words):
             model.segment_file(wide, tmp_path / 'b.tif', **{'window': 96, **options})
@@ -193,6 +263,27 @@ def test_tiles_keep_values_and_place(tmp_path):
         tile_dataset(str(tmp_path / 'images'), str(tmp_path / 'labels'), str(tmp_path / 'out'))
 
 
+def test_tiles_become_a_config(tmp_path):
+    for folder in ('images', 'labels'):
+        (tmp_path / folder).mkdir()
+    save_raster(tmp_path / 'images/a.tif', picture(128, 128))
+    save_raster(tmp_path / 'labels/a.tif', np.arange(128 * 128, dtype=np.uint8).reshape(128, 128, 1) % 3)
+    tile_dataset(str(tmp_path / 'images'), str(tmp_path / 'labels'), str(tmp_path / 'tiles'), 64, 32)
+    out = str(tmp_path / 'my.py')
+    make_config(Options(str(tmp_path / 'tiles'), out, str(ROOT / 'configs'), 'python ...', 'a,b,c', pretrained='none'))
+    cfg = load_config(out)
+    reports = check_dataset(cfg)
+    assert [report.samples for report in reports] == [7, 2] and not any(report.problems for report in reports)
+    assert sum(report.counts for report in reports)[:4].tolist() == [12288, 12288, 12288, 0]
+
+
+@pytest.mark.slow
+def test_opencv_says_nothing_of_the_tags_of_a_geotiff(tmp_path):
+    source = save_raster(tmp_path / 'a.tif', picture(64, 64))
+    code = f'import os; os.environ.pop("OPENCV_LOG_LEVEL", 0); import mmseg_inceptionnext, cv2; cv2.imread({source!r})'
+    assert not run_tool('-c', code).stderr
+
+
 @pytest.mark.parametrize('name', ['a.bmp', 'a.tif'])
 def test_what_is_too_large_to_predict_whole_goes_by_windows(model, tmp_path, monkeypatch, name):
     monkeypatch.setattr(rasters, 'TOO_LARGE', 700 * 700)
@@ -222,6 +313,23 @@ def test_bands_of_a_model_of_four(tmp_path):
     segmenter = save_model(tmp_path / 'four.pth', loader=dict(type='LoadRaster', scale_range=(0, 3000)), in_channels=4,
                            type='BandDataPreProcessor', bgr_to_rgb=False)
     source = save_raster(tmp_path / 'a.tif', picture(160, 120, 4).astype(np.uint16) * 11)
+    segmenter.segment_file(source, tmp_path / 'b.tif')
+    assert (read(tmp_path / 'b.tif') == segmenter(source).mask).all()
+
+
+@pytest.mark.slow
+def test_the_page_trains_four_bands_of_16_bits(tmp_path):
+    for folder in ('images', 'labels'):
+        (tmp_path / folder).mkdir()
+    source = save_raster(tmp_path / 'images/a.tif', picture(256, 320, 4).astype(np.uint16) * 11)
+    save_raster(tmp_path / 'labels/a.tif', picture(256, 320, 1).reshape(256, 320, 1) // 100)
+    tile_dataset(str(tmp_path / 'images'), str(tmp_path / 'labels'), str(tmp_path / 'tiles'), 160)
+    page = (ROOT / 'docs/large_images.md').read_text()
+    config = re.search('```python\n(_base_ = .*?)```', page, re.DOTALL).group(1).replace("'./", f"'{ROOT}/configs/")
+    (tmp_path / 'my.py').write_text(config.replace("'tiles'", f"'{tmp_path}/tiles'"))
+    run_tool('tools/train.py', tmp_path / 'my.py', '--work-dir', tmp_path / 'work', '--cfg-options', *SHORT,
+             'train_cfg.max_iters=20', 'train_cfg.val_interval=20', 'train_dataloader.batch_size=2')
+    segmenter = Segmenter(str(tmp_path / 'work/iter_20.pth'))
     segmenter.segment_file(source, tmp_path / 'b.tif')
     assert (read(tmp_path / 'b.tif') == segmenter(source).mask).all()
 
