@@ -37,7 +37,7 @@ from .raster_files import ClassFile, write_overview, write_raster
 Size = Tuple[int, int]
 TOO_LARGE = 100_000_000  # pixels, of what is predicted whole
 DEFAULT_WINDOW = 1024
-BUFFER = 2 << 30  # bytes, of the logits of a row of windows
+BUFFER = 3 << 29  # bytes, of the logits of a row of windows
 
 
 class Windows(NamedTuple):

@@ -69,7 +69,8 @@ def save_model(config, narrow, path, window, overlap):
 def make_raster(folder, path, side):
     random = np.random.default_rng(0)
     pictures = [cv2.imread(str(file))[..., ::-1] for file in sorted(folder.iterdir())][:100]
-    height, width = pictures[0].shape[:2]
+    height, width = np.min([picture.shape[:2] for picture in pictures], axis=0)
+    pictures = [picture[:height] for picture in pictures]
     with rasterio.open(path, 'w', width=side, height=side, **JPEG, **PLACE) as file:
         for top in range(0, side, height):
             row = np.hstack([pictures[i] for i in random.integers(0, len(pictures), -(-side // width))])[:, :side]
