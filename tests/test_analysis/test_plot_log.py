@@ -28,6 +28,7 @@ def as_dict(curve):
     return dict(zip(*curve.tolist()))
 
 
+@pytest.mark.slow
 def test_curves_of_a_real_run_equal_its_json(toy_root, tmp_path):
     """And those of its resumed part, from another folder."""
     for start, max_iters in enumerate((2, 4)):

@@ -235,6 +235,7 @@ def test_two_ways_to_the_batch_exclude_each_other(toy_root, tmp_path):
         train(short_config(toy_root, tmp_path), auto_scale_lr=True, accumulate=True)
 
 
+@pytest.mark.slow
 def test_runs_of_one_process_log_to_folders_of_their_own(toy_root, tmp_path, monkeypatch):
     """Also those that begin in the same second, by which MMEngine names them."""
     monkeypatch.setattr(time, 'time', lambda: 1.5e9)

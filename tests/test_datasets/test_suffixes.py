@@ -70,7 +70,8 @@ def test_labels_of_several_suffixes_and_of_either_case(tmp_path):
 
 
 @pytest.mark.parametrize('options', [
-    dict(), dict(img_suffix='.png', seg_map_suffix='.tif'), dict(img_suffix='_x.jpg'), dict(ann_file='names.txt')])
+    dict(), *(pytest.param(options, marks=pytest.mark.slow) for options in (
+        dict(img_suffix='.png', seg_map_suffix='.tif'), dict(img_suffix='_x.jpg'), dict(ann_file='names.txt')))])
 def test_one_suffix_lists_as_mmsegmentation_does(tmp_path, options):
     put(tmp_path, *(f'images/{name}' for name in ('b.jpg', 'B.jpg', 'a/z.jpg', 'a_x.jpg', 'e.png', 'f.jpg')),
         *(f'labels/{name}' for name in ('b.png', 'B.png', 'a/z.png', 'a.png', 'a_x.png', 'e.tif', 'f.png')))

@@ -242,6 +242,7 @@ def test_the_file_needs_onnx_runtime_alone(checkpoint, images, tmp_path):
     assert shape == '1, 128, 192)' and name in Segmenter(checkpoint).classes
 
 
+@pytest.mark.slow
 def test_openvino_reads_the_file(checkpoint, images, tmp_path):
     """In a process of its own: its threads and PyTorch's are not to meet."""
     pytest.importorskip('openvino')
