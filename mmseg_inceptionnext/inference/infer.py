@@ -17,6 +17,7 @@ from mmseg_inceptionnext.errors import InputError, UserError
 from .inputs import is_video, plan_outputs
 from .outputs import ENDINGS, VIDEO_ENDINGS, ResultWriter, SegmentationResult
 from .overlay import find_classes, percent
+from .raster_files import is_unfinished
 from .rasters import Windows, is_too_large
 from .read_ahead import read_ahead
 from .segmenter import Segmenter
@@ -109,7 +110,8 @@ def _large_files(segmenter: Segmenter, writer: ResultWriter, windows: Windows) -
 
 def _is_done(path: str, target: str, writer: ResultWriter, is_large: bool) -> bool:
     if is_large:
-        return osp.isfile(target + '.tif') and osp.isfile(target + ENDINGS['overlay'])
+        return (osp.isfile(target + '.tif') and osp.isfile(target + ENDINGS['overlay'])
+                and not is_unfinished(target + '.tif'))
     files = [target + ENDINGS[kind] for kind in writer.save]
     if is_video(path):  # of whose frames the first comes last
         files = [target + VIDEO_ENDINGS[kind] for kind in writer.video_kinds]

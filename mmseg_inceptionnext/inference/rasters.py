@@ -32,7 +32,7 @@ from mmseg_inceptionnext.models.segmentors import MemoryEfficientEncoderDecoder
 from mmseg_inceptionnext.models.segmentors.slide import is_wide, slide_tiles, window_starts
 from mmseg_inceptionnext.parts import class_of, first_dataset
 
-from .raster_files import ClassFile, write_overview, write_raster
+from .raster_files import ClassFile, alone, write_overview, write_raster
 
 Size = Tuple[int, int]
 TOO_LARGE = 100_000_000  # pixels, of what is predicted whole
@@ -51,10 +51,12 @@ class Windows(NamedTuple):
         """Height and width of a window, and of the steps between windows."""
         if self.window is None and self.overlap is None and test_cfg.get('mode') == 'slide':
             return tuple(test_cfg['crop_size']), tuple(test_cfg['stride'])
-        side = DEFAULT_WINDOW if self.window is None else self.window
+        side, overlap = (int(value) if isinstance(value, np.integer) else value
+                         for value in (self.window, self.overlap))
+        side = DEFAULT_WINDOW if side is None else side
         if type(side) is not int or side < 32:
             raise InputError(f'--window {side}: allowed is a whole number of pixels from 32')
-        overlap = side // 4 if self.overlap is None else self.overlap
+        overlap = side // 4 if overlap is None else overlap
         if type(overlap) is not int or not 0 <= overlap < side:
             raise InputError(f'--overlap {overlap}: allowed is a whole number of pixels, at least 0 and less than the '
                              f'--window of {side}')
@@ -89,8 +91,10 @@ def segment_raster(backend: Any, loading: Any, source: str, target: str, windows
         How many pixels each class has.
     """
     window, stride = windows.sizes(backend.model.test_cfg or {})
+    source, target = osp.expanduser(source), osp.expanduser(target)
+    _check_target(source, target)
     make_folder(target)
-    with open_raster(source, window[0]) as raster:
+    with alone(target), open_raster(source, window[0]) as raster:
         bands, scale_range = _inputs_of(raster, windows, backend, loading)
         is_plain = raster.dtype == np.uint8 and len(bands) == 3  # as Loading has it of arrays
         reads = _Reader(raster, bands, scale_range, backend,
@@ -112,12 +116,23 @@ def segment_raster(backend: Any, loading: Any, source: str, target: str, windows
     return counts
 
 
+def _check_target(source: str, target: str) -> None:
+    if not target.lower().endswith(('.tif', '.tiff')):
+        raise InputError(f'{target}: the result is a TIFF: give a name that ends in .tif')
+    if osp.isdir(target):
+        raise InputError(f'{target} is a folder: give the name of a file in it')
+    if osp.exists(target) and osp.exists(source) and osp.samefile(source, target):
+        raise InputError(f'{source} would be overwritten by its own result: give another name')
+
+
 def _inputs_of(raster: Raster, windows: Windows, backend: Any, loading: Any
                ) -> Tuple[List[int], Optional[Tuple[float, float]]]:
     """The bands and the range that become the input of the network; the log says what was chosen."""
     taken = next(layer.in_channels for layer in backend.model.modules() if isinstance(layer, nn.Conv2d))
     own = loading.step if isinstance(loading.step, LoadRaster) else LoadRaster()
-    bands = [bands for bands in (windows.bands, own.bands) if bands is not None and len(bands)]
+    if windows.bands is not None and (isinstance(windows.bands, str) or np.ndim(windows.bands) != 1):
+        raise InputError(f'bands {windows.bands!r}: allowed is a list of numbers from 1, such as [3, 2, 1]')
+    bands = [bands for bands in (windows.bands, own.bands) if bands is not None and np.size(bands)]
     bands = raster.check_bands([*bands, raster.bands[:1] * taken if raster.count == 1 else raster.bands[:taken]][0])
     if len(bands) != taken:
         raise InputError(f'{raster.path}: {len(bands)} bands, {bands}, and the model takes {taken}: give as many of '

@@ -1,4 +1,6 @@
 """Large images are segmented by windows as they are whole, keep their place on earth, and go on where they stopped."""
+import errno
+import os
 import re
 import sys
 
@@ -19,6 +21,7 @@ from mmseg_inceptionnext.datasets.tiling import tile_dataset
 from mmseg_inceptionnext.errors import InputError
 from mmseg_inceptionnext.inference import Windows, infer, rasters
 from mmseg_inceptionnext.inference.outputs import is_result
+from mmseg_inceptionnext.inference.raster_files import alone, is_unfinished
 
 from utils import ROOT, SHORT, TOY, narrow, randomise, run_tool
 
@@ -207,6 +210,80 @@ def test_another_model_does_not_go_on(model, tmp_path, monkeypatch):
     assert rasters.ClassFile(str(tmp_path / 'a.tif'), (10, 10), 5, False, dict(model=2), resume=True).done == 0
 
 
+def test_what_was_begun_anew_does_not_go_on_where_an_older_run_was(model, tmp_path, monkeypatch):
+    source, target, windows = save_raster(tmp_path / 'a.tif', picture(400, 120)), tmp_path / 'b.tif', []
+    model.segment_file(source, tmp_path / 'whole.tif')
+    forward = type(model.model)._logits
+
+    def stops(self, x):
+        windows.append(x)
+        if len(windows) == at:
+            raise KeyboardInterrupt
+        return forward(self, x)
+    monkeypatch.setattr(type(model.model), '_logits', stops)
+    for count in (6, 7):  # in the third row, and in the first one of a new run
+        at = count
+        with pytest.raises(KeyboardInterrupt):
+            model.segment_file(source, target)
+        assert is_unfinished(str(target))
+    at = 0
+    model.segment_file(source, target, skip_existing=True)
+    assert target.read_bytes() == (tmp_path / 'whole.tif').read_bytes() and not is_unfinished(str(target))
+
+
+@pytest.mark.parametrize('spoil', [
+    lambda path: os.truncate(path / '.a.tif.classes.tmp', 50),
+    lambda path: (path / '.a.tif.progress.tmp').write_text('{}'),
+    lambda path: (path / '.a.tif.progress.tmp').write_text('{"done": 4'),
+    lambda path: (path / '.a.tif.classes.tmp').unlink()])
+def test_what_is_damaged_is_begun_anew(tmp_path, spoil):
+    classes = rasters.ClassFile(str(tmp_path / 'a.tif'), (10, 10), 5, False, {}, resume=False)
+    classes.put(slice(0, 4), slice(0, 10), np.ones((4, 10)))
+    classes.save()
+    spoil(tmp_path)
+    assert rasters.ClassFile(str(tmp_path / 'a.tif'), (10, 10), 5, False, {}, resume=True).done == 0
+
+
+def test_two_runs_do_not_write_one_result(model, tmp_path):
+    source = save_raster(tmp_path / 'a.tif', picture(96, 96))
+    with alone(str(tmp_path / 'b.tif')), pytest.raises(InputError, match='is being written by another run'):
+        model.segment_file(source, tmp_path / 'b.tif')
+    model.segment_file(source, tmp_path / 'b.tif')
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['a.tif', 'b.tif', 'b_overlay.jpg']
+
+
+def test_a_full_disk_leaves_the_result_before(model, tmp_path, monkeypatch):
+    """Found when the file is closed, and where its bytes are reserved."""
+    source, target = save_raster(tmp_path / 'a.tif', picture(96, 96)), tmp_path / 'b.tif'
+    model.segment_file(source, target)
+    before, open_file = target.read_bytes(), rasterio.open
+
+    def cut(path, *args, **kwargs):
+        if str(path).endswith('.b.tif.tmp') and not args:  # to be read back
+            os.truncate(path, os.path.getsize(path) - 200)
+        return open_file(path, *args, **kwargs)
+    monkeypatch.setattr(rasterio, 'open', cut)
+    with pytest.raises(OSError, match='cannot be read back'):
+        model.segment_file(source, target)
+    monkeypatch.undo()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+    monkeypatch.setattr(os, 'posix_fallocate', full)
+    with pytest.raises(OSError, match='No space left'):
+        model.segment_file(source, target)
+    assert target.read_bytes() == before
+
+
+@pytest.mark.parametrize('target,words', [('a.tif', 'overwritten by its own result'), ('b.png', 'ends in .tif'),
+                                          ('c.tif', 'is a folder')])
+def test_targets_that_are_refused(model, tmp_path, target, words):
+    source = save_raster(tmp_path / 'a.tif', picture(96, 96))
+    (tmp_path / 'c.tif').mkdir()
+    with pytest.raises(InputError, match=words):
+        model.segment_file(source, tmp_path / target)
+
+
 def test_bands_and_ranges(model, tmp_path):
     image = picture(96, 96, 4)
     wide = save_raster(tmp_path / 'a.tif', image.astype(np.uint16) * 10 + 7, interleave='band')
@@ -216,6 +293,7 @@ def test_bands_and_ranges(model, tmp_path):
     for options, words in ((dict(bands=(1, 5, 2)), 'has the bands 1 to 4'), (dict(bands=(1, 2)), 'the model takes 3'),
                            (dict(scale_range=(3, 3)), 'the smaller one first'),
                            (dict(scale_range=(3, )), 'allowed are two numbers'), (dict(overlap=99), 'less than the'),
+                           (dict(bands=3), 'a list of numbers'), (dict(bands='3,2,1'), 'a list of numbers'),
                            (dict(window=8), 'from 32')):
         with pytest.raises(InputError, match=words):
             model.segment_file(wide, tmp_path / 'b.tif', **{'window': 96, **options})
