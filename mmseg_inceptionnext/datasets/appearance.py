@@ -1,0 +1,31 @@
+"""What OpenCV would make of a file that rasterio reads: colours in place of their numbers, and the right way up."""
+from typing import Any, Optional, Tuple
+
+import numpy as np
+
+UNTURNED = (False, False, False)
+# What an EXIF orientation asks for: rows and columns exchanged, then rows in reverse, then columns in reverse.
+TURNS = {'2': (False, False, True), '3': (False, True, True), '4': (False, True, False), '5': (True, False, False),
+         '6': (True, False, True), '7': (True, True, True), '8': (True, True, False)}
+
+
+def colors_of(file: Any) -> Optional[np.ndarray]:
+    """What the values of a file of one band stand for, values x 1 (grey) or 3 (RGB), or None: for themselves."""
+    if file.count > 1 or file.dtypes[0] not in ('uint8', 'uint16'):
+        return None
+    if file.colorinterp[0].name == 'palette':
+        table = np.zeros((1 + np.iinfo(file.dtypes[0]).max, 3), np.uint8)
+        for value, color in file.colormap(1).items():
+            table[value] = color[:3]
+        return table[:, :1] if (table == table[:, :1]).all() else table
+    bits = file.tags(1, ns='IMAGE_STRUCTURE').get('NBITS')
+    if bits not in ('1', '2', '4') or file.dtypes[0] != 'uint8':
+        return None
+    return np.arange(256, dtype=np.uint8)[:, None] * np.uint8(255 // (2 ** int(bits) - 1))
+
+
+def turn_of(file: Any) -> Tuple[bool, bool, bool]:
+    """How OpenCV would turn it; a file that has a place on earth, or was converted, stays as it is."""
+    if file.driver != 'JPEG' or file.crs or file.gcps[0] or not file.transform.is_identity:
+        return UNTURNED
+    return TURNS.get(file.tags().get('EXIF_Orientation'), UNTURNED)
