@@ -1,5 +1,6 @@
 """Large images are segmented by windows as they are whole, keep their place on earth, and go on where they stopped."""
 import re
+import runpy
 import sys
 import warnings
 
@@ -15,7 +16,7 @@ from PIL import Image
 from mmseg_inceptionnext import Segmenter
 from mmseg_inceptionnext.apis.make_config import Options, make_config
 from mmseg_inceptionnext.config import load_config
-from mmseg_inceptionnext.datasets import check_dataset
+from mmseg_inceptionnext.datasets import check_dataset, tiling
 from mmseg_inceptionnext.datasets.rasters import LoadRaster, open_raster
 from mmseg_inceptionnext.datasets.tiling import tile_dataset
 from mmseg_inceptionnext.errors import InputError
@@ -416,3 +417,52 @@ def test_a_picture_without_a_place_on_earth_is_no_reason_to_warn(tmp_path):
         warnings.simplefilter('error', rasterio.errors.NotGeoreferencedWarning)
         with open_raster(str(tmp_path / 'a.png')) as raster:
             raster.write_cut(raster.read(slice(0, 40), slice(0, 48)), 0, 0, str(tmp_path / 'b.tif'))
+
+
+def save_pair(folder, image, label, image_name='a.tif', **place):
+    for name in ('images', 'labels'):
+        (folder / name).mkdir(exist_ok=True)
+    save_raster(folder / 'images' / image_name, image)
+    save_raster(folder / 'labels/a.tif', label, **place)
+    return str(folder / 'images'), str(folder / 'labels')
+
+
+def test_tiles_of_a_colour_table_are_coloured_and_their_labels_stay_numbers(tmp_path):
+    folders = save_pair(tmp_path, picture(64, 64), picture(64, 64, 1).reshape(64, 64, 1))
+    image = Image.fromarray(picture(64, 64)).quantize(16)
+    for folder in ('images', 'labels'):
+        image.save(tmp_path / folder / 'a.tif')
+    assert tile_dataset(*folders, str(tmp_path / 'out'), 64) == 1
+    assert (cv2.imread(str(tmp_path / 'out/images/a_0_0.png'), -1)[..., ::-1] == np.array(image.convert('RGB'))).all()
+    assert (cv2.imread(str(tmp_path / 'out/labels/a_0_0.png'), -1) == np.array(image)).all()
+
+
+def test_tiles_are_not_mixed(tmp_path):
+    images, labels = save_pair(tmp_path, picture(40, 48), picture(40, 48, 1).reshape(40, 48, 1))
+    with pytest.raises(InputError, match='images: holds files already'):
+        tile_dataset(images, labels, str(tmp_path))
+    save_raster(tmp_path / 'images/a.tiff', picture(40, 48))
+    (tmp_path / 'images/b.vrt').touch()
+    with pytest.raises(InputError, match='a.tif and a.tiff have one name'):
+        tile_dataset(images, labels, str(tmp_path / 'out'))
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('place,apart', [
+    ({}, False), (dict(crs=None), False), (dict(crs='EPSG:32634'), True),
+    (dict(transform=rasterio.Affine(0.5, 0, 390000.1, 0, -0.5, 5820000)), False),
+    (dict(transform=rasterio.Affine(0.5, 0, 390000, 0, -0.5, 5820002)), True)])
+def test_a_label_of_another_place_is_warned_of(tmp_path, monkeypatch, place, apart):
+    told = []
+    monkeypatch.setattr(tiling, 'print_log', lambda text, **_: told.append(text))
+    folders = save_pair(tmp_path, picture(40, 48), picture(40, 48, 1).reshape(40, 48, 1), **place)
+    tile_dataset(*folders, str(tmp_path / 'out'))
+    assert ['another place' in text for text in told] == [True] * apart
+
+
+@pytest.mark.parametrize('factor,words', [(1, 'make_config.py'), (np.uint16(3), 'docs/large_images.md')])
+def test_the_tool_says_what_comes_after_the_tiles(tmp_path, monkeypatch, capsys, factor, words):
+    folders = save_pair(tmp_path, picture(40, 48) * factor, picture(40, 48, 1).reshape(40, 48, 1))
+    monkeypatch.setattr(sys, 'argv', ['tile_dataset.py', *folders, '--out', str(tmp_path / 'out')])
+    runpy.run_path(str(ROOT / 'tools/tile_dataset.py'))['main']()
+    assert re.fullmatch(f'1 tiles in .*; .*{words}.*', capsys.readouterr().out.strip())
