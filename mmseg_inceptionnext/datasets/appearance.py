@@ -1,7 +1,9 @@
-"""What OpenCV would make of a file that rasterio reads: colours in place of their numbers, and the right way up."""
+"""Whether a file is read as OpenCV shows it, in colours and the right way up, or as it is stored."""
 from typing import Any, Optional, Tuple
 
+import cv2
 import numpy as np
+from PIL import Image
 
 UNTURNED = (False, False, False)
 # What an EXIF orientation asks for: rows and columns exchanged, then rows in reverse, then columns in reverse.
@@ -29,3 +31,19 @@ def turn_of(file: Any) -> Tuple[bool, bool, bool]:
     if file.driver != 'JPEG' or file.crs or file.gcps[0] or not file.transform.is_identity:
         return UNTURNED
     return TURNS.get(file.tags().get('EXIF_Orientation'), UNTURNED)
+
+
+def flag_of(path: str, as_stored: bool) -> int:
+    """OpenCV's flag for all bands of a file, and for a JPEG that is turned, unless it is to be as stored."""
+    with open(path, 'rb') as file:
+        is_jpeg = file.read(2) == b'\xff\xd8'
+    return cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH if is_jpeg and not as_stored else cv2.IMREAD_UNCHANGED
+
+
+def numbers_of(path: str) -> Optional[np.ndarray]:
+    """The numbers, H x W, of a file with a colour table or 1 bit, which OpenCV cannot give; None of other files."""
+    try:
+        with Image.open(path) as image:
+            return np.array(image).astype(np.uint8) if image.mode in ('P', '1') else None
+    except (OSError, Image.DecompressionBombError):  # OpenCV has the last word
+        return None

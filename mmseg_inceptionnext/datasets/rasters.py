@@ -11,7 +11,7 @@ from mmseg.registry import TRANSFORMS
 
 from mmseg_inceptionnext.errors import InputError
 
-from .appearance import UNTURNED, colors_of, turn_of
+from .appearance import UNTURNED, colors_of, flag_of, numbers_of, turn_of
 
 PERCENTILES = (2, 98)
 OVERVIEW = 2048  # pixels of the longer side
@@ -38,7 +38,7 @@ def open_raster(path: str, window_height: int = 1024, as_stored: bool = False) -
     try:
         import rasterio
     except ImportError:
-        return Raster(path, _array(path))
+        return Raster(path, _array(path, as_stored))
     return GeoRaster(path, rasterio, window_height, as_stored)
 
 
@@ -50,15 +50,21 @@ def open_quietly(path: str, *mode: str, **options: Any) -> Any:
         return rasterio.open(path, *mode, **options)
 
 
-def _array(path: str) -> np.ndarray:
+def _array(path: str, as_stored: bool) -> np.ndarray:
     """H x W x bands, in the order of the file."""
     try:
         import tifffile
-        return _last_bands(tifffile.memmap(path, mode='r'))
+        with tifffile.TiffFile(path) as file:
+            has_colors = file.pages[0].photometric == 3
+        if as_stored or not has_colors:
+            return _last_bands(tifffile.memmap(path, mode='r'))
     except (ImportError, ValueError):  # no TIFF, or one that is compressed or in pieces
         pass
+    numbers = numbers_of(path) if as_stored else None
+    if numbers is not None:
+        return numbers[..., None]
     try:
-        image = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+        image = cv2.imread(path, flag_of(path, as_stored))
     except cv2.error as error:  # of more than 2**30 pixels
         raise InputError(f"{path}: OpenCV cannot read it: {error.err}; pip install 'mmseg_inceptionnext[geo]' brings "
                          'rasterio, which reads it by windows') from error

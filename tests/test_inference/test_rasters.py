@@ -380,6 +380,24 @@ def test_a_jpeg_is_turned_as_its_exif_says(tmp_path, orientation):
         assert abs(cut - whole[3:-7, 11:-2]).max() < 8 and abs(raster.overview()[0] - whole).max() < 8
 
 
+def test_without_rasterio_it_is_the_same(tmp_path, monkeypatch):
+    image, path = Image.fromarray(picture(40, 48)), str(tmp_path / 'a.jpg')
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(path, exif=exif)
+    few = image.quantize(16)
+    for name in ('a.png', 'a.tif'):
+        few.save(tmp_path / name)
+    image.convert('1').save(tmp_path / 'b.png')
+    monkeypatch.setitem(sys.modules, 'rasterio', None)
+    assert [open_raster(path, as_stored=stored).size for stored in (False, True)] == [(48, 40), (40, 48)]
+    for name, stored, expected in (('a.png', few, few.convert('RGB')), ('a.tif', few, few.convert('RGB')),
+                                   ('b.png', image.convert('1'), image.convert('1').convert('L'))):
+        for raster, array in ((open_raster(str(tmp_path / name), as_stored=True), stored),
+                              (open_raster(str(tmp_path / name)), expected)):
+            assert (np.squeeze(raster.read(slice(0, 40), slice(0, 48))) == np.array(array)).all()
+
+
 def test_only_the_bands_in_use_say_what_has_no_data(tmp_path):
     every = slice(0, 40), slice(0, 48)
     floats = picture(40, 48, 4).astype(np.float32)
