@@ -1,5 +1,7 @@
 """Cuts large images into tiles: python tools/tile_dataset.py IMAGES LABELS --out tiles --size 512"""
 import argparse
+import os
+import os.path as osp
 
 from mmseg_inceptionnext.cli import run_tool
 from mmseg_inceptionnext.datasets.tiling import tile_dataset
@@ -20,7 +22,10 @@ def parse_args():
 def main():
     args = parse_args()
     count = tile_dataset(args.images, args.labels, args.out, args.size, args.overlap)
-    print(f'{count} tiles in {args.out}; python tools/make_config.py {args.out} --out my.py writes a config for them')
+    kinds = {osp.splitext(name)[1] for name in os.listdir(osp.join(args.out, 'images'))}
+    then = (f'python tools/make_config.py {args.out} --out my.py writes a config for them' if kinds == {'.png'} else
+            'docs/large_images.md shows the config that TIFF tiles need')
+    print(f'{count} tiles in {args.out}' + f'; {then}' * bool(count))
 
 
 if __name__ == '__main__':
