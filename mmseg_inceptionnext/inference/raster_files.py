@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from PIL import Image
 
 from mmseg_inceptionnext.checkpoints.files import TEMPORARY, write_atomically
-from mmseg_inceptionnext.datasets.rasters import GeoRaster, Raster, find_range, overview_step, stretch
+from mmseg_inceptionnext.datasets.rasters import GeoRaster, Raster, find_range, open_quietly, overview_step, stretch
 from mmseg_inceptionnext.errors import InputError
 
 from .outputs import ENDINGS, MARK
@@ -180,7 +180,7 @@ def _rows(height: int) -> Iterator[slice]:
 
 def _nodata(raster: Raster, classes: ClassFile) -> Optional[int]:
     largest = int(np.iinfo(classes.dtype).max)
-    if not getattr(raster, 'has_gaps', False):
+    if not raster.has_gaps:
         return None
     own = raster.nodata
     return int(own) if own is not None and own == own // 1 and classes.num_classes <= own <= largest else largest
@@ -198,7 +198,7 @@ def _write_geo(raster: GeoRaster, classes: ClassFile, path: str, nodata: Optiona
                    nodata=nodata, tiled=True, blockxsize=BLOCK, blockysize=BLOCK, compress='deflate',
                    bigtiff='if_safer', **where)
     try:
-        with rasterio.open(path, 'w', **profile) as file:
+        with open_quietly(path, 'w', **profile) as file:
             file.update_tags(TIFFTAG_SOFTWARE=MARK)
             if classes.dtype == np.uint8:
                 file.write_colormap(1, colors)
@@ -213,7 +213,7 @@ def _checksum(path: str, size: Size) -> Optional[int]:
     import rasterio
     checksum = 0
     try:
-        with rasterio.open(path) as file:
+        with open_quietly(path) as file:
             for rows in _rows(size[0]):
                 checksum = zlib.crc32(file.read(1, window=((rows.start, rows.stop), (0, size[1]))), checksum)
     except rasterio.errors.RasterioIOError:

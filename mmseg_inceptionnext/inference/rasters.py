@@ -137,6 +137,7 @@ def _inputs_of(raster: Raster, windows: Windows, backend: Any, loading: Any
     if len(bands) != taken:
         raise InputError(f'{raster.path}: {len(bands)} bands, {bands}, and the model takes {taken}: give as many of '
                          f'its {raster.count} by --bands, where a band may be named twice')
+    raster.use(bands)
     scale_range = check_range(windows.scale_range) or own.scale_range
     if scale_range or raster.dtype == np.uint8 or loading.takes_any:
         return bands, scale_range

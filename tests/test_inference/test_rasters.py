@@ -302,6 +302,15 @@ def test_bands_and_ranges(model, tmp_path):
             model.segment_file(wide, tmp_path / 'b.tif', **{'window': 96, **options})
 
 
+def test_results_are_blank_where_the_bands_in_use_have_no_data(model, tmp_path):
+    image = picture(96, 96, 4).astype(np.float32)
+    image[:, :40, 3] = np.nan
+    source = save_raster(tmp_path / 'a.tif', image)
+    for bands, blank in (([1, 2, 3], 0), ([1, 2, 4], 40 / 96)):
+        model.segment_file(source, tmp_path / 'b.tif', bands=bands, scale_range=(0, 255))
+        assert (read(tmp_path / 'b.tif') == 255).mean() == pytest.approx(blank)
+
+
 def test_infer_writes_them_beside_other_results(model, tmp_path):
     (tmp_path / 'in').mkdir()
     image = picture(96, 96)
