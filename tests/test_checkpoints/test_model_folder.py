@@ -158,6 +158,21 @@ def test_what_cannot_be_saved_or_loaded_is_explained(checkpoint, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize('change, words', [
+    (lambda files: files.pop('data_preprocessor'), 'has no data_preprocessor, .*SegDataPreProcessor.*preprocessor.json'),
+    (lambda files: files['data_preprocessor'].update(std=[1, 0, 1]), r'std is \[1, 0, 1\]: .* above 0'),
+    (lambda files: files['data_preprocessor'].update(mean=[1, float('nan'), 1]),
+     'mean is .*nan.*: allowed are finite')])
+def test_a_preprocessor_that_cannot_normalise_is_refused(folder, tmp_path, change, words):
+    shutil.copytree(folder, tmp_path / 'model')
+    path = tmp_path / 'model/preprocessor.json'
+    files = json.loads(path.read_text())
+    change(files)
+    path.write_text(json.dumps(files))
+    with pytest.raises(InputError, match=f'{tmp_path}/model: .*{words}'):
+        Segmenter(tmp_path / 'model')
+
+
 def test_a_folder_that_is_not_written_to_the_end_is_refused(folder, tmp_path, monkeypatch):
     shutil.copytree(folder, tmp_path / 'model')
     segmenter = Segmenter(folder)

@@ -1,5 +1,6 @@
 """Values of settings that classes take as they are, and fail by later, where nothing names the setting."""
 import inspect
+import math
 import os
 from typing import Any, Callable, Iterator, Sequence, Tuple
 
@@ -15,7 +16,7 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import HOOKS, METRICS, MODELS, TRANSFORMS
 
 from mmseg_inceptionnext.models import MetaNeXt
-from mmseg_inceptionnext.models.segmentors.modes import is_whole
+from mmseg_inceptionnext.models.segmentors.modes import is_number, is_whole
 from mmseg_inceptionnext.parts import class_of, is_a, numbered
 
 from .parts import Part
@@ -41,6 +42,10 @@ def _is_text(value: Any) -> bool:
     return all(isinstance(one, str) and one for one in (value if isinstance(value, (list, tuple)) else [value]))
 
 
+def _are_finite(value: Any, above: float = -math.inf) -> bool:
+    return not isinstance(value, (list, tuple)) or all(is_number(one) and above < one < math.inf for one in value)
+
+
 def _are_intervals(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(
         isinstance(pair, (list, tuple)) and len(pair) == 2 and _is_count(pair[1]) and isinstance(pair[0], int)
@@ -64,12 +69,16 @@ def rules_of_sections(cfg: Config, splits: Sequence[str]) -> Iterator[Rule]:
            'between validations holds, and that interval')
     if is_a(cfg.model.get('backbone'), MODELS, MetaNeXt):
         yield 'model.backbone.frozen_stages', lambda stages: is_whole(stages, -1), 'a whole number from -1, nothing'
+        yield 'model.backbone.init_cfg', lambda given: not isinstance(given, str), (
+            "dict(type='Pretrained', checkpoint=FILE)")
         yield 'model.backbone.init_cfg.checkpoint', lambda source: isinstance(source, (str, os.PathLike)), (
             'a path, or a name of published weights')
         yield 'model.backbone.token_mixer', lambda mixer: isinstance(mixer, dict), 'dict(type=...)'
     if is_a(cfg.model, MODELS, EncoderDecoder):
         yield ('model.data_preprocessor', lambda value: value is not None and is_section(value),
                "dict(type='SegDataPreProcessor', ...)")
+        yield 'model.data_preprocessor.mean', _are_finite, 'finite numbers'
+        yield 'model.data_preprocessor.std', lambda std: _are_finite(std, 0), 'finite numbers above 0'
     heads = [pair for key in ('decode_head', 'auxiliary_head') for pair in numbered(f'model.{key}', cfg.model.get(key))]
     for name, head in [(name, head) for name, head in heads if isinstance(head, dict)]:
         losses = [loss for _, loss in numbered('', head.get('loss_decode', dict(type=CrossEntropyLoss)))]
