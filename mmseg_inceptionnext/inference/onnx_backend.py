@@ -95,8 +95,13 @@ class OnnxBackend:
         return [self._finish(output, image['img'].shape[2:], image['size']) for output, image in zip(outputs, prepared)]
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
-        """The output of the network itself for images, N x 3 x H x W, uint8, RGB; an InputError if they are too small, a
-        CheckpointError if it cannot take them otherwise, or gives something else than its metadata say, or logits that are not finite."""
+        """The output of the network itself for images, N x 3 x H x W, uint8, RGB.
+
+        Raises:
+            InputError: if they are too small.
+            CheckpointError: if it cannot take them, or gives something else than its metadata say, or logits that are
+                not finite.
+        """
         try:
             output = np.asarray(self._session.run(None, {self._session.get_inputs()[0].name: pixels})[0])
         except Exception as error:  # ONNX Runtime has its own
