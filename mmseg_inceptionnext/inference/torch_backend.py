@@ -8,6 +8,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.model import BaseDataPreprocessor
+from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
@@ -216,7 +217,7 @@ def memory_errors() -> Iterator[None]:
 def check_preprocessor(model: nn.Module, source: str) -> None:
     """Raises an InputError if there is no ``data_preprocessor``, or the numbers that it normalises by are none."""
     own = model.data_preprocessor
-    if type(own) is BaseDataPreprocessor:  # MMEngine's default
+    if type(own) is BaseDataPreprocessor and isinstance(model, EncoderDecoder):  # MMEngine's default, which stacks none
         raise InputError(f"{source}: the model has no data_preprocessor, which normalises images and makes a batch of "
                          "them: give the one of the training, dict(type='SegDataPreProcessor', mean=[...], std=[...], "
                          '...); of a model folder it stands in preprocessor.json')

@@ -10,13 +10,14 @@ from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio.backends.registry_utils import backends
 from mmengine.hooks import CheckpointHook
+from mmseg.models import SegDataPreProcessor
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import HOOKS, METRICS, MODELS, TRANSFORMS
 
 from mmseg_inceptionnext.models import MetaNeXt
-from mmseg_inceptionnext.models.segmentors.modes import is_number, is_whole
+from mmseg_inceptionnext.models.segmentors.modes import is_whole
 from mmseg_inceptionnext.parts import class_of, is_a, numbered
 
 from .parts import Part
@@ -43,7 +44,8 @@ def _is_text(value: Any) -> bool:
 
 
 def _are_finite(value: Any, above: float = -math.inf) -> bool:
-    return not isinstance(value, (list, tuple)) or all(is_number(one) and above < one < math.inf for one in value)
+    return not isinstance(value, (list, tuple)) or all(
+        above < one < math.inf for one in value if isinstance(one, (int, float)))
 
 
 def _are_intervals(value: Any) -> bool:
@@ -77,6 +79,7 @@ def rules_of_sections(cfg: Config, splits: Sequence[str]) -> Iterator[Rule]:
     if is_a(cfg.model, MODELS, EncoderDecoder):
         yield ('model.data_preprocessor', lambda value: value is not None and is_section(value),
                "dict(type='SegDataPreProcessor', ...)")
+    if is_a(cfg.model.get('data_preprocessor'), MODELS, SegDataPreProcessor):
         yield 'model.data_preprocessor.mean', _are_finite, 'finite numbers'
         yield 'model.data_preprocessor.std', lambda std: _are_finite(std, 0), 'finite numbers above 0'
     heads = [pair for key in ('decode_head', 'auxiliary_head') for pair in numbered(f'model.{key}', cfg.model.get(key))]
