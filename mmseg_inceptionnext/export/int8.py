@@ -30,6 +30,8 @@ def to_int8(path: str, segmenter: Segmenter, images: Sequence[str]) -> None:
                 per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
                 op_types_to_quantize=['Conv'], calibrate_method=CalibrationMethod.Percentile,
                 extra_options=dict(CalibPercentile=PERCENTILE, CalibStridedMinMax=1))  # one image in memory at a time
+        except InputError:  # of one image
+            raise
         except ValueError as error:  # NumPy's, of a histogram
             raise InputError(f'the ranges for int8 cannot be measured on {images[0]} ...: {error}') from error
 
