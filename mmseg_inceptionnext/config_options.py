@@ -84,7 +84,10 @@ def warn_of_variables(path: str, cfg: Config) -> None:
             if kept:
                 _warn(f'{path} sets {name}, but {", ".join(kept[:5])} were made in {osp.relpath(base)} from what it '
                       f'was there, and keep that: set these in {path}, too')
-        near = OF_BEFORE.get(name) or difflib.get_close_matches(name, READ, n=1, cutoff=0.85) or _same_leaves(cfg, name)
+        near = OF_BEFORE.get(name) or difflib.get_close_matches(
+            name, READ - {name}, n=1, cutoff=0.85) or _same_leaves(cfg, name)
+        if 'model' in assigned and '_base_' not in assigned:  # a whole config: what stands beside it was of its bases
+            near = [other for other in near if other.partition('.')[0] not in cfg]
         if near and not any(name in base for base in old.values()):
             _warn(f'{path} sets {name}, which nothing reads: did you mean {" or ".join(near)}?')
     for base in (base for base in bases if base.endswith('.py')):

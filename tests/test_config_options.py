@@ -201,6 +201,15 @@ def test_a_name_that_is_nearly_one_that_is_read_is_warned_of(tmp_path, capsys, l
     assert f'which nothing reads: did you mean {near}?' in text if near else not text
 
 
+def test_a_whole_config_as_training_writes_it_is_warned_of_nothing(tmp_path, capsys):
+    cfg = Config.fromfile(UPERNET)
+    cfg.optimizer, cfg.num_classes, cfg.data_preprocessor.mean = dict(type='SGD'), 7, [100., 100., 100.]
+    assert cfg.data_preprocessor != cfg.model.data_preprocessor
+    cfg.dump(str(tmp_path / 'whole.py'))
+    load_config(str(tmp_path / 'whole.py'))
+    assert not ''.join(capsys.readouterr())
+
+
 @pytest.mark.slow
 def test_our_own_configs_set_no_variable_in_vain(capsys):
     paths = sorted((ROOT / 'configs').rglob('*.py'))

@@ -212,6 +212,9 @@ TOLD_BY_THE_CHECK += [
         dict(type='DiceLoss'), dict(type='CrossEntropyLoss')])}, ('auxiliary_head.ignore_index is None', '255')),
     ({'model.backbone.frozen_stages': None}, ('frozen_stages is None', 'from -1')),
     ({'model.backbone.init_cfg': dict(type='Pretrained', checkpoint=None)}, ('init_cfg.checkpoint is None', 'a path')),
+    ({'model.backbone.init_cfg': 'x.pth'}, ("init_cfg is 'x.pth'", "dict(type='Pretrained', checkpoint=FILE)")),
+    ({'model.data_preprocessor.std': [1., 0., 1.]}, ('std is [1.0, 0.0, 1.0]', 'above 0')),
+    ({'model.data_preprocessor.mean': [1., float('nan'), 1.]}, ('mean is [1.0, nan, 1.0]', 'finite')),
     ({'model.backbone.token_mixer': 'pooling'}, ("token_mixer is 'pooling'", 'dict(type=')),
     ({'default_hooks.checkpoint.save_best': ''}, ("save_best is ''", 'mIoU')),
 ]

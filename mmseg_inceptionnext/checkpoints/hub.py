@@ -50,6 +50,9 @@ def push_folder(folder: str, repo_id: str) -> str:
         client.upload_folder(repo_id=repo_id, folder_path=folder, allow_patterns=[*NEEDED, CARD],
                              commit_message='A model of mmseg_inceptionnext')
     except Exception as error:  # as above
-        raise InputError(f'{folder} is complete, but could not be uploaded to {repo_id}: {error}\nLog in by the '
-                         'command "hf auth login", and call again') from error
+        status = getattr(getattr(error, 'response', None), 'status_code', None)
+        needs_login = status in (401, 403) or 'token' in str(error).lower()
+        advice = ('Log in by the command "hf auth login", and call again' if needs_login else
+                  'Call again once that is mended, as when the network is there')
+        raise InputError(f'{folder} is complete, but could not be uploaded to {repo_id}: {error}\n{advice}') from error
     return address

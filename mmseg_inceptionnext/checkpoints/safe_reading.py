@@ -28,6 +28,7 @@ OPCODES = '''
     SHORT_BINSTRING BINBYTES SHORT_BINBYTES EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT
     SETITEM SETITEMS BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL REDUCE NEWOBJ BUILD BINPERSID'''.split()
 
+LFS_POINTER = b'version https://git-lfs'  # which begins what a clone without git-lfs has in a file's place
 BYTE_ORDER = 'written on a machine with another byte order'
 
 _trust: ContextVar[Optional[bool]] = ContextVar('trust_checkpoint', default=None)
@@ -75,10 +76,13 @@ def read_checkpoint(path: str) -> dict:
     if not osp.isfile(path):
         raise CheckpointError(f'{path}: no such checkpoint file')
     try:
-        if path.endswith('.safetensors'):
-            return _read_safetensors(path)
         with open(path, 'rb') as file:
-            is_zip = file.read(4) == b'PK\x03\x04'
+            start = file.read(len(LFS_POINTER))
+            if start == LFS_POINTER:
+                raise CheckpointError(f'{path} is a pointer of Git LFS, not the file itself; git lfs pull fetches that')
+            if path.endswith('.safetensors'):
+                return _read_safetensors(path)
+            is_zip = start[:4] == b'PK\x03\x04'
             file.seek(0)
             if is_zip:
                 check_zip(path, checksums=is_trusting())  # else each part's is compared when it is read

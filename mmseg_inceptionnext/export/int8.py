@@ -4,6 +4,8 @@ import os
 from contextlib import contextmanager, redirect_stdout
 from typing import Iterator, Optional, Sequence
 
+import numpy as np
+
 from mmseg_inceptionnext.errors import InputError
 from mmseg_inceptionnext.inference import Segmenter
 from mmseg_inceptionnext.inference.onnx_backend import to_pixels
@@ -18,7 +20,7 @@ def to_int8(path: str, segmenter: Segmenter, images: Sequence[str]) -> None:
     The ranges of the maps are measured on up to ``COUNT`` of the images, spread over all of them.
 
     Raises:
-        InputError: if the maps of an image have no range, as they are NaN or infinite.
+        InputError: if the maps of an image have no range, as they are NaN or infinite, or it is too small.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     with _quiet():
@@ -28,6 +30,8 @@ def to_int8(path: str, segmenter: Segmenter, images: Sequence[str]) -> None:
                 per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
                 op_types_to_quantize=['Conv'], calibrate_method=CalibrationMethod.Percentile,
                 extra_options=dict(CalibPercentile=PERCENTILE, CalibStridedMinMax=1))  # one image in memory at a time
+        except InputError:  # of one image
+            raise
         except ValueError as error:  # NumPy's, of a histogram
             raise InputError(f'the ranges for int8 cannot be measured on {images[0]} ...: {error}') from error
 
@@ -45,7 +49,18 @@ class _Images:
         self.left = list(self.images[start_index:end_index])
 
     def get_next(self) -> Optional[dict]:
-        return dict(image=to_pixels(self.segmenter.prepare(self.left.pop()).data['img'])) if self.left else None
+        return dict(image=pixels_of(self.segmenter, self.left.pop())) if self.left else None
+
+
+def pixels_of(segmenter: Segmenter, path: str) -> np.ndarray:
+    """What the graph gets of a file, see :func:`to_pixels`; an InputError that names it if it is too small."""
+    pixels = to_pixels(segmenter.prepare(path).data['img'])
+    height, width = pixels.shape[2:]
+    stride = getattr(segmenter.model.backbone, 'output_stride', 1)
+    if min(height, width) < stride:
+        raise InputError(f'{path}: an image of {height} x {width} pixels (H x W) is too small: each side must be at '
+                         f'least {stride}, the stride of the last output; leave it out')
+    return pixels
 
 
 @contextmanager

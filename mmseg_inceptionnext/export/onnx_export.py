@@ -16,12 +16,12 @@ from mmseg_inceptionnext.checkpoints.files import make_folder
 from mmseg_inceptionnext.errors import CheckpointError, InputError
 from mmseg_inceptionnext.evaluation.protocol import without_labels
 from mmseg_inceptionnext.inference import Segmenter
-from mmseg_inceptionnext.inference.onnx_backend import LOADING, NOT_FINITE, RESIZING, to_pixels
+from mmseg_inceptionnext.inference.onnx_backend import LOADING, NOT_FINITE, RESIZING
 from mmseg_inceptionnext.parts import first_dataset, type_name
 from mmseg_inceptionnext.version import __version__
 
 from .exportable import INPUT, ExportableSegmentor, heads_of
-from .int8 import to_int8
+from .int8 import pixels_of, to_int8
 
 OPSET = 17  # the newest that PyTorch 2.1 writes
 TRACED = (128, 160)  # size of the image that is traced where sizes stay free
@@ -235,13 +235,13 @@ def compare(segmenter: Segmenter, original: Segmenter, path: str, images: Sequen
     it is compared with ``original``, the same model with the config's own test pipeline, too.
 
     Raises:
-        InputError: if the logits of PyTorch or of the file are not finite.
+        InputError: if the logits of PyTorch or of the file are not finite, or an image is too small.
     """
     exported, head = Segmenter(path, device='cpu'), heads_of(segmenter.model)[-1]
     largest = error = 0.
     same, same_as_checkpoint = [], []  # of each image, which pixels
     for image in images:
-        taken = to_pixels(segmenter.prepare(image).data['img'])
+        taken = pixels_of(segmenter, image)
         expected = ExportableSegmentor.logits_of(segmenter.model, torch.from_numpy(taken))
         if not expected.isfinite().all():
             raise InputError(f'{image}: the logits of the checkpoint are NaN or infinite, also without an export')

@@ -15,7 +15,7 @@ from mmseg_inceptionnext.checkpoints.files import make_folder
 from mmseg_inceptionnext.errors import InputError, UserError
 
 from .inputs import is_video, plan_outputs
-from .outputs import ENDINGS, VIDEO_ENDINGS, ResultWriter, SegmentationResult
+from .outputs import ENDINGS, VIDEO_ENDINGS, ResultWriter, SegmentationResult, is_result
 from .overlay import find_classes, percent
 from .raster_files import is_unfinished
 from .rasters import Windows, is_too_large
@@ -80,7 +80,8 @@ def infer(segmenter: Segmenter, inputs: Sequence[str], out_dir: str, writer: Opt
             those of more than 100 million pixels, where only class ids and an overlay are wanted.
 
     Raises:
-        InputError: before anything is written, if :func:`plan_outputs` refuses or the classes to paint are unknown.
+        InputError: before anything is written, if :func:`plan_outputs` refuses, the classes to paint are unknown, or a
+            file that is no result would be overwritten.
     """
     writer = writer or ResultWriter()
     find_classes(writer.classes or (), segmenter.classes)
@@ -89,8 +90,10 @@ def infer(segmenter: Segmenter, inputs: Sequence[str], out_dir: str, writer: Opt
     targets = plan_outputs(inputs, out_dir, listed, [ENDINGS[kind] for kind in writer.save],
                            [VIDEO_ENDINGS[kind] for kind in writer.video_kinds] + [''] * bool(writer.frame_kinds))
     large = set(filter(large, targets))
+    files = {path: _files(path, target, writer, path in large) for path, target in targets.items()}
     todo = {path: target for path, target in targets.items()
-            if not (skip_existing and _is_done(path, target, writer, path in large))}
+            if not (skip_existing and all(map(osp.isfile, files[path])) and not is_unfinished(target + '.tif'))}
+    _refuse_others(file for path in todo for file in files[path])
     segment_file = partial(segmenter.segment_file, **windows._asdict(), skip_existing=skip_existing)
     return _Run(segmenter, writer, todo, Summary(skipped=len(targets) - len(todo)), large & set(todo), segment_file)()
 
@@ -108,15 +111,23 @@ def _large_files(segmenter: Segmenter, writer: ResultWriter, windows: Windows) -
     return lambda path: not is_video(path)
 
 
-def _is_done(path: str, target: str, writer: ResultWriter, is_large: bool) -> bool:
+def _files(path: str, target: str, writer: ResultWriter, is_large: bool) -> List[str]:
+    """The results of an input; of the frames of a video those of the first, which come last."""
     if is_large:
-        return (osp.isfile(target + '.tif') and osp.isfile(target + ENDINGS['overlay'])
-                and not is_unfinished(target + '.tif'))
+        return [target + '.tif', target + ENDINGS['overlay']]
     files = [target + ENDINGS[kind] for kind in writer.save]
-    if is_video(path):  # of whose frames the first comes last
+    if is_video(path):
         files = [target + VIDEO_ENDINGS[kind] for kind in writer.video_kinds]
         files += [osp.join(target, FRAME.format(0) + ENDINGS[kind]) for kind in writer.frame_kinds]
-    return all(map(osp.isfile, files))
+    return files
+
+
+def _refuse_others(files: Iterable[str]) -> None:
+    """Raises an InputError for one that is there and is no result; arrays (``.npz``) hold nothing that tells."""
+    for file in files:
+        if osp.isfile(file) and not file.endswith(ENDINGS['prob']) and not is_result(file, most=1 << 26):
+            raise InputError(f'{file} is there, is no result of this tool, and would be overwritten; nothing was done: '
+                             'choose another --out-dir, or move that file away')
 
 
 class _Run:

@@ -78,7 +78,9 @@ class Loading:
             read(path)  # what is cut off or damaged would be made up
             return self.step(dict(img_path=path))
         except ValueError as error:
-            raise InputError(f'{path}: cannot be read as an image: it {error}') from error
+            is_tiff = any(f"begins with b'{sign}" in str(error) for sign in ('II', 'MM'))
+            hint = '; tools/infer.py reads TIFFs of floating point, too, with --window and --scale-range'
+            raise InputError(f'{path}: cannot be read as an image: it {error}{hint if is_tiff else ""}') from error
         except Exception as error:  # a step of one's own may have any
             raise InputError(f'{path}: cannot be read as an image: {type(error).__name__}: {error}') from error
 

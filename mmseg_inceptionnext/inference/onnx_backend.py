@@ -18,6 +18,7 @@ LOADING = dict(type='LoadImageFromFile', to_float32=False, color_type='color', i
 # What may be named in a file, which is untrusted: these transforms, with these arguments.
 RESIZING = dict(Resize={'scale', 'scale_factor', 'keep_ratio'}, ResizeToMultiple={'size_divisor'})
 MAX_TEXT = 2**22  # characters
+STRIDE = 32  # pixels, of the last maps of most networks
 NOT_FINITE = dict(uint8=255, int32=-1)  # the class id of an image whose logits are not, which no class has
 NEEDED = ('classes', 'palette', 'pipeline', 'output', 'align_corners')
 
@@ -94,11 +95,21 @@ class OnnxBackend:
         return [self._finish(output, image['img'].shape[2:], image['size']) for output, image in zip(outputs, prepared)]
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
-        """The output of the network itself for images, N x 3 x H x W, uint8, RGB; a CheckpointError if it cannot take
-        them, or gives something else than its metadata say, or logits that are not finite."""
+        """The output of the network itself for images, N x 3 x H x W, uint8, RGB.
+
+        Raises:
+            InputError: if they are too small.
+            CheckpointError: if it cannot take them, or gives something else than its metadata say, or logits that are
+                not finite.
+        """
         try:
             output = np.asarray(self._session.run(None, {self._session.get_inputs()[0].name: pixels})[0])
         except Exception as error:  # ONNX Runtime has its own
+            height, width = pixels.shape[2:]
+            if min(height, width) < STRIDE:
+                raise InputError(f'an image of {height} x {width} pixels (H x W) is too small: most networks need at '
+                                 f'least {STRIDE} on each side; resize or pad it (ONNX Runtime: {_said(error)})'
+                                 ) from error
             raise CheckpointError(f'ONNX Runtime: {_said(error)}') from error
         self._check_output(output, len(pixels))
         return output

@@ -118,14 +118,17 @@ def encode_png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def is_result(path: str) -> bool:
-    """Whether a file is one of these: an image by its mark, a video by the end of its name."""
+def is_result(path: str, most: int = 1 << 20) -> bool:
+    """Whether a file is one of these: an image by its mark, a video by the end of its name.
+
+    ``most`` bytes of a TIFF are looked through: its mark is behind the offsets of its tiles, 12 bytes for each.
+    """
     if path.endswith(tuple(VIDEO_ENDINGS.values())):
         return True
     if not osp.isfile(path):  # a pipe would be waited for
         return False
     try:
         with open(path, 'rb') as file:
-            return MARK.encode() in file.read(1 << 20 if path.endswith('.tif') else 1024)
+            return MARK.encode() in file.read(most if path.endswith('.tif') else 1024)
     except OSError:
         return False

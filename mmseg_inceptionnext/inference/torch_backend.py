@@ -7,6 +7,8 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
+from mmengine.model import BaseDataPreprocessor
+from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
@@ -65,6 +67,7 @@ class TorchBackend:
             self.cfg = own_cfg or embedded_config(loaded.meta, checkpoint)
             with nullcontext() if config else guarded_build(weights):
                 self.model = build_model(self.cfg, source)
+                check_preprocessor(self.model, source)
                 self._build_pipeline(loaded, source, tta)
         problem = mode_problem(type(self.model), self.model.test_cfg)
         if problem:
@@ -209,6 +212,20 @@ def memory_errors() -> Iterator[None]:
         if not known and 'DefaultCPUAllocator' not in str(error):  # PyTorch has no class for the host's
             raise
         raise InputError(f'out of memory: {str(error) or type(error).__name__}') from error
+
+
+def check_preprocessor(model: nn.Module, source: str) -> None:
+    """Raises an InputError if there is no ``data_preprocessor``, or the numbers that it normalises by are none."""
+    own = model.data_preprocessor
+    if type(own) is BaseDataPreprocessor and isinstance(model, EncoderDecoder):  # MMEngine's default, which stacks none
+        raise InputError(f"{source}: the model has no data_preprocessor, which normalises images and makes a batch of "
+                         "them: give the one of the training, dict(type='SegDataPreProcessor', mean=[...], std=[...], "
+                         '...); of a model folder it stands in preprocessor.json')
+    for name in ('mean', 'std'):
+        values = getattr(own, name, None)
+        if isinstance(values, Tensor) and not (values.isfinite().all() and (name == 'mean' or (values > 0).all())):
+            raise InputError(f'{source}: data_preprocessor.{name} is {values.flatten().tolist()}: allowed are finite '
+                             f'numbers{" above 0, by which images are divided" if name == "std" else ""}')
 
 
 def move(model: nn.Module, device: Optional[str]) -> None:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import huggingface_hub
 import numpy as np
@@ -15,7 +16,7 @@ from mmengine.runner import load_checkpoint
 from mmseg_inceptionnext import Segmenter
 from mmseg_inceptionnext.apis import check_checkpoint, evaluate, publish_checkpoint, publish_folder, train
 from mmseg_inceptionnext.checkpoints import load_source, safe_checkpoints
-from mmseg_inceptionnext.checkpoints.hub import fetch_folder
+from mmseg_inceptionnext.checkpoints.hub import fetch_folder, push_folder
 from mmseg_inceptionnext.checkpoints.model_folder import NEEDED
 from mmseg_inceptionnext.errors import CheckpointError, InputError, UserError
 from mmseg_inceptionnext.models.backbones.pretrained import load_pretrained
@@ -158,6 +159,22 @@ def test_what_cannot_be_saved_or_loaded_is_explained(checkpoint, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize('change, words', [
+    (lambda files: files.pop('data_preprocessor'),
+     'has no data_preprocessor, .*SegDataPreProcessor.*preprocessor.json'),
+    (lambda files: files['data_preprocessor'].update(std=[1, 0, 1]), r'std is \[1, 0, 1\]: .* above 0'),
+    (lambda files: files['data_preprocessor'].update(mean=[1, float('nan'), 1]),
+     'mean is .*nan.*: allowed are finite')])
+def test_a_preprocessor_that_cannot_normalise_is_refused(folder, tmp_path, change, words):
+    shutil.copytree(folder, tmp_path / 'model')
+    path = tmp_path / 'model/preprocessor.json'
+    files = json.loads(path.read_text())
+    change(files)
+    path.write_text(json.dumps(files))
+    with pytest.raises(InputError, match=f'{tmp_path}/model: .*{words}'):
+        Segmenter(tmp_path / 'model')
+
+
 def test_a_folder_that_is_not_written_to_the_end_is_refused(folder, tmp_path, monkeypatch):
     shutil.copytree(folder, tmp_path / 'model')
     segmenter = Segmenter(folder)
@@ -225,7 +242,8 @@ def test_a_name_on_the_hub_is_found_in_the_cache(cached, expected):
 
 
 def test_pushing_uploads_the_files_of_the_folder_only(checkpoint, tmp_path, monkeypatch):
-    calls = []
+    calls, refusal = [], OSError('401 Client Error')
+    refusal.response = SimpleNamespace(status_code=401)
 
     class Client:
 
@@ -235,7 +253,9 @@ def test_pushing_uploads_the_files_of_the_folder_only(checkpoint, tmp_path, monk
         def upload_folder(self, **kwargs):
             calls.append(kwargs)
             if kwargs['repo_id'] == 'some/full':
-                raise OSError('no room')
+                raise ConnectionError('no network')
+            if kwargs['repo_id'] == 'some/secret':
+                raise refusal
 
     monkeypatch.setattr(huggingface_hub, 'HfApi', Client)
     (tmp_path / 'secret.txt').touch()
@@ -243,8 +263,10 @@ def test_pushing_uploads_the_files_of_the_folder_only(checkpoint, tmp_path, monk
     assert calls[0] == (('someone/toy', ), dict(exist_ok=True)) and calls[1]['folder_path'] == str(tmp_path)
     assert set(calls[1]['allow_patterns']) == {*NEEDED, 'README.md'}
     assert "Segmenter.from_pretrained('hf://someone/toy')" in (tmp_path / 'README.md').read_text()
-    with pytest.raises(InputError, match='is complete, but could not be uploaded to some/full: no room'):
-        publish_folder(str(checkpoint), str(tmp_path), push='some/full')
+    with pytest.raises(InputError, match='is complete, but could not be uploaded to some/full: no network\nCall again'):
+        push_folder(str(tmp_path), 'some/full')
+    with pytest.raises(InputError, match='some/secret: 401 Client Error\nLog in by the command "hf auth login"'):
+        push_folder(str(tmp_path), 'some/secret')
 
 
 HUB_SERVER = '''

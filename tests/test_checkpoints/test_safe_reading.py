@@ -251,6 +251,14 @@ def test_garbage_is_named(tmp_path, content, suffix):
     assert 'weights_only' not in str(error.value) and len(str(error.value)) < 400
 
 
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_a_pointer_of_git_lfs_is_named(tmp_path, suffix):
+    path = tmp_path / f'model{suffix}'
+    path.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n')
+    with pytest.raises(CheckpointError, match=f'{path} is a pointer of Git LFS, .* git lfs pull'):
+        read_checkpoint(str(path))
+
+
 def test_half_a_file_is_named(tmp_path):
     buffer = io.BytesIO()
     torch.save(dict(a=torch.ones(1000)), buffer)

@@ -3,6 +3,7 @@ import json
 import runpy
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 from mmseg_inceptionnext import Segmenter
 from mmseg_inceptionnext.export import Agreement, ExportSettings, export_onnx, onnx_export
 from mmseg_inceptionnext.export.images import find_images
+from mmseg_inceptionnext.export.int8 import pixels_of, to_int8
+from mmseg_inceptionnext.models import InceptionNeXt
 
 from utils import ROOT, TOY, load_model, narrow, run_tool, save_checkpoint
 
@@ -187,6 +190,23 @@ def test_the_tool(checkpoint, images, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match='was not written, since it differs from PyTorch by more'):
         runpy.run_path('tools/export_onnx.py', run_name='__main__')
     assert out.stat().st_mtime_ns == written
+
+
+def test_an_image_that_is_too_small_is_named(monkeypatch):
+    prepared = SimpleNamespace(data=dict(img=np.zeros((20, 40, 3), np.uint8)))
+    segmenter = SimpleNamespace(prepare=lambda path: prepared, model=SimpleNamespace(backbone=InceptionNeXt('atto')))
+    with pytest.raises(ValueError, match='^s.png: an image of 20 x 40 pixels .* too small: each side .* at least 32'):
+        pixels_of(segmenter, 's.png')
+
+    def measure(model, output, reader, **settings):
+        reader.set_range(0, len(reader))
+        reader.get_next()
+
+    monkeypatch.setattr('onnxruntime.quantization.quantize_static', measure)
+    with pytest.raises(ValueError, match='^s.png: an image of 20 x 40 pixels'):
+        to_int8('a.onnx', segmenter, ['s.png'])
+    segmenter.model.backbone = object()  # another backbone, which may take it
+    assert pixels_of(segmenter, 's.png').shape == (1, 3, 20, 40)
 
 
 @pytest.mark.slow

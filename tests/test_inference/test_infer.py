@@ -12,6 +12,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmseg_inceptionnext import Segmenter
+from mmseg_inceptionnext.errors import InputError
 from mmseg_inceptionnext.inference import ResultWriter, Summary, infer
 from mmseg_inceptionnext.inference.overlay import find_classes
 
@@ -65,7 +66,11 @@ def test_what_is_there_is_left_out(segmenter, images, tmp_path):
     summary = infer(segmenter, [str(images)], str(tmp_path), output, skip_existing=True)
     assert (summary.images, summary.skipped, kept.read_bytes()) == (1, 2, b'untouched') and lost.is_file()
     assert 'with results already there' in str(summary)
-    assert infer(segmenter, [str(images)], str(tmp_path), output).images == 3 and kept.read_bytes() != b'untouched'
+    with pytest.raises(InputError, match=f'{kept} is there, is no result of this tool, and would be overwritten'):
+        infer(segmenter, [str(images)], str(tmp_path), output)
+    assert kept.read_bytes() == b'untouched'
+    kept.unlink()
+    assert infer(segmenter, [str(images)], str(tmp_path), output).images == 3  # over two results of its own
 
 
 def test_results_among_the_photos_are_no_photos(segmenter, images, tmp_path, capsys):

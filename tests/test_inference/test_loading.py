@@ -56,6 +56,17 @@ def test_memory_is_loaded_as_its_file_is(tmp_path, settings):
     assert_same(loading.keep(Image.open(path))(), step(dict(img_path=path)))
 
 
+@pytest.mark.parametrize('content, end', [
+    (b'II*\0\x08', '; tools/infer.py reads TIFFs of floating point, too, with --window and --scale-range'),
+    (b'404: not found', "begins with b'404: not'")])
+def test_a_tiff_that_is_not_decoded_is_told_where_it_may_be_read(tmp_path, content, end):
+    path = tmp_path / 'a.tif'
+    path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        Loading(LoadImageFromFile()).keep(path)()
+    assert str(error.value).endswith(end)
+
+
 def assert_same(loaded, expected):
     assert set(loaded) == set(expected)
     for key in ('img_shape', 'ori_shape'):

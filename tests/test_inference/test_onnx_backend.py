@@ -324,3 +324,11 @@ def test_images_that_the_graph_cannot_take_are_named(exported, tmp_path):
     wrong = with_metadata((fixed, ), tmp_path / 'wrong.onnx', pipeline='[]')
     failure, = infer(Segmenter(wrong), [str(exported[1])], str(tmp_path / 'out')).failures
     assert failure.startswith(f'{exported[1]}: ONNX Runtime: ')
+
+
+def test_an_image_that_is_too_small_is_named(exported, tmp_path):
+    small = tmp_path / 'small.png'
+    Image.new('RGB', (40, 20)).save(small)
+    small_file = with_metadata(exported, tmp_path / 'as_it_is.onnx', pipeline='[]')
+    failure, = infer(Segmenter(small_file), [str(small)], str(tmp_path / 'out')).failures
+    assert failure.startswith(f'{small}: an image of 20 x 40 pixels (H x W) is too small: most networks need at least')

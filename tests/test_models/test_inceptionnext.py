@@ -103,6 +103,12 @@ def test_out_indices_are_not_shared():
     assert model.out_indices == (0, 1)
 
 
+def test_out_indices_count_from_the_end_as_timms_do():
+    model = InceptionNeXt(SMALL, out_indices=(-3, -1))
+    assert model.out_indices == (1, 3) and list(model.out_channels) == [SMALL['dims'][1], SMALL['dims'][3]]
+    assert len(InceptionNeXt(SMALL, out_indices=(-2, )).stages) == 3
+
+
 @pytest.mark.parametrize('frozen_stages', [-1, 0, 1, 3, 4])
 def test_frozen_stages(frozen_stages):
     model = randomise(InceptionNeXt(SMALL, frozen_stages=frozen_stages))
@@ -177,6 +183,8 @@ def test_other_numbers_of_channels():
     (dict(arch={**SMALL, 'width': 3}), ['got depths, dims, width']),
     (dict(arch=SMALL, out_indices=(0, 4)), ['out_indices=(0, 4)', 'from 0 to 3']),
     (dict(arch=SMALL, out_indices=()), ['out_indices=()']),
+    (dict(arch=SMALL, out_indices=(-5, )), ['-1 to -4']), (dict(arch=SMALL, out_indices=(-1, 1)), ['ascending']),
+    (dict(arch=SMALL, init_cfg='x.pth'), ["init_cfg='x.pth'", "dict(type='Pretrained', checkpoint='x.pth')"]),
     (dict(arch=SMALL, out_indices=(2, 1)), ['ascending']),
     (dict(arch=SMALL, frozen_stages=5), ['frozen_stages=5', '1..4']),
     (dict(arch=SMALL, dilations=(1, 1, 2, 2)), ['(1, 1, 2, 2)', '(1, 1, 2, 4)']),

@@ -1,5 +1,6 @@
 """Values of settings that classes take as they are, and fail by later, where nothing names the setting."""
 import inspect
+import math
 import os
 from typing import Any, Callable, Iterator, Sequence, Tuple
 
@@ -9,6 +10,7 @@ from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio.backends.registry_utils import backends
 from mmengine.hooks import CheckpointHook
+from mmseg.models import SegDataPreProcessor
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss
 from mmseg.models.segmentors import EncoderDecoder
@@ -41,6 +43,11 @@ def _is_text(value: Any) -> bool:
     return all(isinstance(one, str) and one for one in (value if isinstance(value, (list, tuple)) else [value]))
 
 
+def _are_finite(value: Any, above: float = -math.inf) -> bool:
+    return not isinstance(value, (list, tuple)) or all(
+        above < one < math.inf for one in value if isinstance(one, (int, float)))
+
+
 def _are_intervals(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(
         isinstance(pair, (list, tuple)) and len(pair) == 2 and _is_count(pair[1]) and isinstance(pair[0], int)
@@ -64,12 +71,17 @@ def rules_of_sections(cfg: Config, splits: Sequence[str]) -> Iterator[Rule]:
            'between validations holds, and that interval')
     if is_a(cfg.model.get('backbone'), MODELS, MetaNeXt):
         yield 'model.backbone.frozen_stages', lambda stages: is_whole(stages, -1), 'a whole number from -1, nothing'
+        yield 'model.backbone.init_cfg', lambda given: not isinstance(given, str), (
+            "dict(type='Pretrained', checkpoint=FILE)")
         yield 'model.backbone.init_cfg.checkpoint', lambda source: isinstance(source, (str, os.PathLike)), (
             'a path, or a name of published weights')
         yield 'model.backbone.token_mixer', lambda mixer: isinstance(mixer, dict), 'dict(type=...)'
     if is_a(cfg.model, MODELS, EncoderDecoder):
         yield ('model.data_preprocessor', lambda value: value is not None and is_section(value),
                "dict(type='SegDataPreProcessor', ...)")
+    if is_a(cfg.model.get('data_preprocessor'), MODELS, SegDataPreProcessor):
+        yield 'model.data_preprocessor.mean', _are_finite, 'finite numbers'
+        yield 'model.data_preprocessor.std', lambda std: _are_finite(std, 0), 'finite numbers above 0'
     heads = [pair for key in ('decode_head', 'auxiliary_head') for pair in numbered(f'model.{key}', cfg.model.get(key))]
     for name, head in [(name, head) for name, head in heads if isinstance(head, dict)]:
         losses = [loss for _, loss in numbered('', head.get('loss_decode', dict(type=CrossEntropyLoss)))]

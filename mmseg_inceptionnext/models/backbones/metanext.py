@@ -145,20 +145,23 @@ class MetaNeXtBase(BaseModule):
     Args:
         parts: what the outputs are counted in, ``stages`` or ``blocks``: the name of the module list.
         num_parts: how many there are, with those after the last output, which are not built.
-        out_indices: parts whose maps are returned, counted from 0.
+        out_indices: parts whose maps are returned, counted from 0, or from the end by negative numbers.
         init_cfg: MMEngine's initialisation config; see :class:`MetaNeXt`.
 
     Raises:
-        ValueError: if ``out_indices`` is empty, not in ascending order, or out of range.
+        ValueError: if ``out_indices`` is empty, not in ascending order, or out of range, or ``init_cfg`` is a text.
     """
 
     def __init__(self, parts: str, num_parts: int, out_indices: Sequence[int], init_cfg) -> None:
         super().__init__(init_cfg)
+        if isinstance(init_cfg, str):
+            raise InputError(f"init_cfg={init_cfg!r}: give dict(type='Pretrained', checkpoint={init_cfg!r})")
         indices = tuple(out_indices) if isinstance(out_indices, Iterable) else ()
+        indices = tuple(i + num_parts if i in range(-num_parts, 0) else i for i in indices)
         if not indices or not all(isinstance(i, Integral) and 0 <= i < num_parts for i in indices) or (
                 list(indices) != sorted(set(indices))):
             raise InputError(f'out_indices={out_indices}: give {parts} in ascending order, each once, from 0 to '
-                             f'{num_parts - 1}')
+                             f'{num_parts - 1}, or from the end by -1 to {-num_parts}')
         self.parts = parts
         self.out_indices: Tuple[int, ...] = indices
         self.num_built = indices[-1] + 1
@@ -226,7 +229,7 @@ class MetaNeXt(MetaNeXtBase):
         token_mixer: config of the token mixer, one for all stages or a list with one for each.
         mlp_ratios: hidden width of the MLP in units of the stage's channels, a number or one for each stage.
         in_channels: channels of the image.
-        out_indices: stages whose maps are returned, counted from 0.
+        out_indices: stages whose maps are returned, counted from 0, or from the end by negative numbers.
         drop_path_rate: stochastic depth of the last block; it grows linearly from 0 over all blocks.
         layer_scale_init_value: initial value of each block's ``gamma``; 0 leaves ``gamma`` out.
         norm_cfg: config of the norms of the trunk.
