@@ -5,6 +5,7 @@ import re
 import runpy
 import sys
 import warnings
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -150,24 +151,30 @@ def test_what_has_no_data_stays_so_and_costs_no_prediction(model, tmp_path, monk
     assert (classes[:, :72] == model(image).mask[:, :72]).all() and (classes[:, :100] < 5).all()
 
 
-@pytest.mark.parametrize('size,at', [
-    ((320, 160), 4), *(pytest.param(size, at, marks=pytest.mark.slow) for size in ((320, 160), (160, 320))
-                       for at in (1, 5, 8))])
-def test_what_was_stopped_goes_on_at_its_row_of_windows(model, tmp_path, monkeypatch, size, at):
-    source, windows = save_raster(tmp_path / 'a.tif', picture(*size)), []
-    model.segment_file(source, tmp_path / 'whole.tif')
-    forward = type(model.model)._logits
+@pytest.fixture
+def stopping(model, monkeypatch):
+    """Lets the prediction of the ``at``-th batch of windows from now be interrupted; with 0 of none."""
+    forward, counter = type(model.model)._logits, SimpleNamespace(at=0)
 
     def stops(self, x):
-        windows.append(x)
-        if len(windows) == at:
+        counter.at -= 1
+        if counter.at == 0:
             raise KeyboardInterrupt
         return forward(self, x)
     monkeypatch.setattr(type(model.model), '_logits', stops)
+    return counter
+
+
+@pytest.mark.parametrize('size,at', [
+    ((320, 160), 4), *(pytest.param(size, at, marks=pytest.mark.slow) for size in ((320, 160), (160, 320))
+                       for at in (1, 5, 8))])
+def test_what_was_stopped_goes_on_at_its_row_of_windows(model, stopping, tmp_path, size, at):
+    source = save_raster(tmp_path / 'a.tif', picture(*size))
+    model.segment_file(source, tmp_path / 'whole.tif')
+    stopping.at = at
     with pytest.raises(KeyboardInterrupt):
         model.segment_file(source, tmp_path / 'b.tif')
     assert not (tmp_path / 'b.tif').exists()
-    windows, at = [], 0
     model.segment_file(source, tmp_path / 'b.tif', skip_existing=True)
     assert (tmp_path / 'b.tif').read_bytes() == (tmp_path / 'whole.tif').read_bytes()
     assert not list(tmp_path.glob('.b.tif*'))
@@ -213,23 +220,13 @@ def test_another_model_does_not_go_on(model, tmp_path, monkeypatch):
     assert rasters.ClassFile(str(tmp_path / 'a.tif'), (10, 10), 5, False, dict(model=2), resume=True).done == 0
 
 
-def test_what_was_begun_anew_does_not_go_on_where_an_older_run_was(model, tmp_path, monkeypatch):
-    source, target, windows = save_raster(tmp_path / 'a.tif', picture(400, 120)), tmp_path / 'b.tif', []
+def test_what_was_begun_anew_does_not_go_on_where_an_older_run_was(model, stopping, tmp_path):
+    source, target = save_raster(tmp_path / 'a.tif', picture(400, 120)), tmp_path / 'b.tif'
     model.segment_file(source, tmp_path / 'whole.tif')
-    forward = type(model.model)._logits
-
-    def stops(self, x):
-        windows.append(x)
-        if len(windows) == at:
-            raise KeyboardInterrupt
-        return forward(self, x)
-    monkeypatch.setattr(type(model.model), '_logits', stops)
-    for count in (6, 7):  # in the third row, and in the first one of a new run
-        at = count
+    for stopping.at in (6, 1):  # in the third row, and in the first one of a new run
         with pytest.raises(KeyboardInterrupt):
             model.segment_file(source, target)
         assert is_unfinished(str(target))
-    at = 0
     model.segment_file(source, target, skip_existing=True)
     assert target.read_bytes() == (tmp_path / 'whole.tif').read_bytes() and not is_unfinished(str(target))
 
