@@ -72,7 +72,7 @@ $(OPENMMLAB)/installed: setup.cfg pyproject.toml requirements/constraints-openmm
 	$(INSTALL_OPENMMLAB) torch torchvision numpy setuptools wheel ninja psutil
 	@echo "MMCV: compiling its operators takes about eleven minutes on two cores, and a C++ compiler"
 	MMCV_WITH_OPS=1 FORCE_CUDA=0 $(INSTALL_OPENMMLAB) mmcv
-	$(INSTALL_OPENMMLAB) -e '.[openmmlab,dev]'
+	$(INSTALL_OPENMMLAB) -e '.[openmmlab,dev]' mmdet
 	$(OPENMMLAB)/bin/python -m mmseg_inceptionnext
 	touch $@
 

@@ -6,7 +6,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Dict, Iterator, Optional, Tuple, Union
 
 import torch
-from filelock import FileLock, Timeout
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
@@ -16,7 +15,7 @@ from mmseg.registry import OPTIM_WRAPPERS
 
 from mmseg_inceptionnext.checkpoints import choose_checkpoint, safe_checkpoints
 from mmseg_inceptionnext.checkpoints.compare import unwrap
-from mmseg_inceptionnext.checkpoints.files import full_disk_explained, what_resumes
+from mmseg_inceptionnext.checkpoints.files import full_disk_explained, locked, what_resumes
 from mmseg_inceptionnext.config import make_writable
 from mmseg_inceptionnext.engine import (
     AutocastOptimWrapper,
@@ -160,12 +159,7 @@ def _alone_in_folders(cfg: Config) -> Iterator[None]:
     is_main = int(os.environ.get(RANKS.get(cfg.get('launcher'), ''), 0)) == 0
     with ExitStack() as locks:
         for folder in {osp.realpath(folder) for folder, _ in folders if is_main}:
-            try:
-                locks.enter_context(FileLock(osp.join(folder, 'training.lock')).acquire(timeout=SECONDS_TO_WAIT))
-            except Timeout as error:
-                raise ConfigError(f'another training writes to {folder}: wait for it, stop it, or give another '
-                                  '--work-dir') from error
-            except (OSError, NotImplementedError) as error:
-                print_log(f'{folder} cannot be locked ({getattr(error, "strerror", None) or error}): see to it that no '
-                          'other training writes to it', logger='current', level=logging.WARNING)
+            locks.enter_context(locked(osp.join(folder, 'training.lock'), ConfigError(
+                f'another training writes to {folder}: wait for it, stop it, or give another --work-dir'),
+                SECONDS_TO_WAIT))
         yield

@@ -7,13 +7,14 @@ import os.path as osp
 import re
 import stat
 import zipfile
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Callable, Iterator, List, Optional, Tuple
 
+from filelock import FileLock, Timeout
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import print_log
 
-from mmseg_inceptionnext.errors import CheckpointError
+from mmseg_inceptionnext.errors import CheckpointError, UserError
 
 from .safe_reading import check_zip
 
@@ -24,6 +25,26 @@ NO_RENAME = {errno.EPERM, errno.EACCES, errno.EXDEV, errno.EINVAL, errno.ENOSYS,
 def make_folder(path: str) -> None:
     """Makes the folder of a file."""
     os.makedirs(osp.dirname(osp.abspath(path)), exist_ok=True)
+
+
+@contextmanager
+def locked(path: str, busy: UserError, wait: float = 0) -> Iterator[None]:
+    """Holds a lock file, which goes with the process; a disk that knows no locks is warned of.
+
+    Args:
+        path: of the lock file, which stays.
+        busy: raised if another process or thread holds it.
+        wait: for it, in seconds.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(path).acquire(timeout=wait))
+        except Timeout as error:
+            raise busy from error
+        except (OSError, NotImplementedError) as error:
+            print_log(f'{osp.dirname(path)} cannot be locked ({getattr(error, "strerror", None) or error}): see to it '
+                      'that nothing else writes there', logger='current', level=logging.WARNING)
+        yield
 
 
 def write_atomically(content: bytes, path: str) -> None:

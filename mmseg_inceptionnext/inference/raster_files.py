@@ -5,15 +5,14 @@ import json
 import os
 import os.path as osp
 import zlib
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
-from filelock import FileLock, Timeout
 from mmengine.logging import print_log
 from PIL import Image
 
-from mmseg_inceptionnext.checkpoints.files import TEMPORARY, write_atomically
+from mmseg_inceptionnext.checkpoints.files import TEMPORARY, locked, write_atomically
 from mmseg_inceptionnext.datasets.rasters import GeoRaster, Raster, find_range, open_quietly, overview_step, stretch
 from mmseg_inceptionnext.errors import InputError
 
@@ -42,21 +41,12 @@ def alone(target: str) -> Iterator[None]:
         InputError: if one does.
     """
     path = _beside(target, 'lock')
-    with ExitStack() as stack:
+    with locked(path, InputError(f'{target} is being written by another run: wait for it, or choose another name')):
         try:
-            stack.enter_context(FileLock(path, timeout=0))
-            stack.callback(_remove, path)
-        except Timeout as error:
-            raise InputError(f'{target} is being written by another run: wait for it, or choose another name'
-                             ) from error
-        except NotImplementedError:  # the disk knows no locks
-            pass
-        yield
-
-
-def _remove(path: str) -> None:
-    with suppress(OSError):  # where what is open cannot be removed
-        os.remove(path)
+            yield
+        finally:
+            with suppress(OSError):  # where what is open cannot be removed
+                os.remove(path)
 
 
 class ClassFile:

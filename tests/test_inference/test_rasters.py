@@ -2,75 +2,24 @@
 import errno
 import os
 import re
-import runpy
 import sys
-import warnings
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
-import torch
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
-from PIL import Image
 
 from mmseg_inceptionnext import Segmenter
-from mmseg_inceptionnext.apis.make_config import Options, make_config
-from mmseg_inceptionnext.config import load_config
-from mmseg_inceptionnext.datasets import check_dataset, tiling
-from mmseg_inceptionnext.datasets.rasters import LoadRaster, open_raster
 from mmseg_inceptionnext.datasets.tiling import tile_dataset
 from mmseg_inceptionnext.errors import InputError
 from mmseg_inceptionnext.inference import Windows, infer, rasters
 from mmseg_inceptionnext.inference.outputs import is_result
 from mmseg_inceptionnext.inference.raster_files import alone, is_unfinished
 
-from utils import ROOT, SHORT, TOY, narrow, randomise, run_tool
+from raster_data import PLACE, WINDOW, picture, rasterio, read, save_model, save_raster
+from utils import ROOT, SHORT, run_tool
 
-rasterio = pytest.importorskip('rasterio', reason="rasterio is not installed: pip install -e '.[geo]'")
-WINDOW, OVERLAP = 96, 24
-NO_RESIZE = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
-PLACE = dict(crs='EPSG:32633', transform=rasterio.Affine(0.5, 0, 390000, 0, -0.5, 5820000))
-
-
-def save_model(path, classes=5, loader=None, in_channels=3, kind='MemoryEfficientEncoderDecoder', **more):
-    """A checkpoint of a narrow model that slides."""
-    init_default_scope('mmseg')
-    cfg = Config.fromfile(str(ROOT / TOY))
-    narrow(cfg.model)
-    cfg.model.type = kind
-    cfg.model.backbone.in_channels = in_channels
-    cfg.model.decode_head.num_classes = classes
-    cfg.model.data_preprocessor.update(mean=[100] * in_channels, std=[50] * in_channels, **more)
-    cfg.model.test_cfg = dict(mode='slide', crop_size=(WINDOW, WINDOW), stride=(WINDOW - OVERLAP, WINDOW - OVERLAP))
-    names = [f'c{i}' for i in range(classes)]
-    pipeline = [loader, NO_RESIZE[1]] if loader else NO_RESIZE
-    dataset = dict(type='FolderDataset', metainfo=dict(classes=names, palette=[[40 * i, 9, 9] for i in range(classes)]))
-    cfg.test_dataloader = dict(dataset=dict(dataset, pipeline=pipeline))
-    model = randomise(MODELS.build(cfg.model))
-    torch.save(dict(state_dict=model.state_dict(), meta=dict(cfg=cfg.pretty_text, dataset_meta=dataset['metainfo'])),
-               path)
-    return Segmenter(str(path))
-
-
-def save_raster(path, array, **profile):
-    height, width, count = array.shape
-    with rasterio.open(path, 'w', height=height, width=width, count=count, dtype=array.dtype,
-                       **{'driver': 'GTiff', **PLACE, **profile}) as file:
-        file.write(array.transpose(2, 0, 1))
-    return str(path)
-
-
-def picture(height, width, bands=3, seed=0):
-    small = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, bands)).astype(np.uint8)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-def read(path):
-    with rasterio.open(path) as file:
-        return file.read(1)
+TILED = dict(tiled=True, blockxsize=64, blockysize=32)
 
 
 @pytest.fixture(scope='module')
@@ -99,9 +48,6 @@ def test_the_classes_are_those_of_sliding_windows_in_memory(kind, size, request,
     assert (counts == np.bincount(classes.ravel(), minlength=5)).all() and colors[2] == (80, 9, 9, 255)
     assert is_result(str(tmp_path / 'out/a.tif')) and is_result(str(tmp_path / 'out/a_overlay.jpg'))
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['a.tif', 'a_overlay.jpg']
-
-
-TILED = dict(tiled=True, blockxsize=64, blockysize=32)
 
 
 @pytest.mark.parametrize('name,profile', [
@@ -332,38 +278,6 @@ def test_without_rasterio_plain_images_are_read_by_opencv(model, tmp_path, monke
         model.segment_file(tmp_path / 'c.tif', tmp_path / 'b.tif')
 
 
-def test_tiles_keep_values_and_place(tmp_path):
-    for folder in ('images', 'labels'):
-        (tmp_path / folder).mkdir()
-    image = picture(96, 160, 4).astype(np.uint16) * 9
-    save_raster(tmp_path / 'images/a.tif', image)
-    save_raster(tmp_path / 'labels/a.tif', picture(96, 160, 1).reshape(96, 160, 1) // 100)
-    assert tile_dataset(str(tmp_path / 'images'), str(tmp_path / 'labels'), str(tmp_path / 'out'), 64, 0) == 6
-    with rasterio.open(tmp_path / 'out/images/a_32_96.tif') as file:
-        assert file.transform * (0, 0) == PLACE['transform'] * (96, 32) and file.crs == PLACE['crs']
-    loaded = LoadRaster(bands=[4, 1]).transform(dict(img_path=str(tmp_path / 'out/images/a_32_96.tif')))['img']
-    assert loaded.dtype == np.float32 and (loaded == image[32:, 96:, [3, 0]]).all()
-    label = cv2.imread(str(tmp_path / 'out/labels/a_32_96.png'), cv2.IMREAD_UNCHANGED)
-    assert (label == read(tmp_path / 'labels/a.tif')[32:, 96:]).all()
-    (tmp_path / 'labels/a.tif').unlink()
-    with pytest.raises(InputError, match='1 images have no label'):
-        tile_dataset(str(tmp_path / 'images'), str(tmp_path / 'labels'), str(tmp_path / 'out'))
-
-
-def test_tiles_become_a_config(tmp_path):
-    for folder in ('images', 'labels'):
-        (tmp_path / folder).mkdir()
-    save_raster(tmp_path / 'images/a.tif', picture(128, 128))
-    save_raster(tmp_path / 'labels/a.tif', np.arange(128 * 128, dtype=np.uint8).reshape(128, 128, 1) % 3)
-    tile_dataset(str(tmp_path / 'images'), str(tmp_path / 'labels'), str(tmp_path / 'tiles'), 64, 32)
-    out = str(tmp_path / 'my.py')
-    make_config(Options(str(tmp_path / 'tiles'), out, str(ROOT / 'configs'), 'python ...', 'a,b,c', pretrained='none'))
-    cfg = load_config(out)
-    reports = check_dataset(cfg)
-    assert [report.samples for report in reports] == [7, 2] and not any(report.problems for report in reports)
-    assert sum(report.counts for report in reports)[:4].tolist() == [12288, 12288, 12288, 0]
-
-
 @pytest.mark.slow
 def test_opencv_says_nothing_of_the_tags_of_a_geotiff(tmp_path):
     source = save_raster(tmp_path / 'a.tif', picture(64, 64))
@@ -419,152 +333,3 @@ def test_the_page_trains_four_bands_of_16_bits(tmp_path):
     segmenter = Segmenter(str(tmp_path / 'work/iter_20.pth'))
     segmenter.segment_file(source, tmp_path / 'b.tif')
     assert (read(tmp_path / 'b.tif') == segmenter(source).mask).all()
-
-
-def test_a_file_that_names_others_is_none_that_is_read(tmp_path):
-    secret = tmp_path / 'secret.tif'
-    with rasterio.open(secret, 'w', driver='GTiff', height=8, width=8, count=1, dtype='uint8') as file:
-        file.write(np.full((1, 8, 8), 7, np.uint8))
-    for name in ('other.vrt', 'other.png'):
-        (tmp_path / name).write_text(
-            '<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
-            f'<SourceFilename>{secret}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>')
-        with pytest.raises(InputError, match='cannot be read'):
-            open_raster(str(tmp_path / name))
-    assert open_raster(str(secret)).size == (8, 8)
-
-
-@pytest.mark.parametrize('name,mode', [
-    ('a.png', 'P'), ('a.tif', 'P'), ('a.bmp', 'P'), ('a.gif', 'P'), ('a.png', '1'), ('a.tif', '1'), ('a.bmp', '1'),
-    ('a.png', 'RGB'), ('a.bmp', 'L')])
-def test_an_image_has_the_colours_that_opencv_gives(tmp_path, name, mode):
-    array, path = picture(40, 48), str(tmp_path / name)
-    image = Image.fromarray(array).quantize(16) if mode == 'P' else Image.fromarray(array).convert(mode)
-    image.save(path)
-    with open_raster(path) as raster, open_raster(path, as_stored=True) as stored:
-        whole = cv2.imread(path) if mode != 'P' or name != 'a.gif' else np.array(image.convert('RGB'))[..., ::-1]
-        bands = raster.bands if raster.count == 3 else [1, 1, 1]
-        assert (raster.read(slice(3, 40), slice(5, 48), bands) == whole[3:, 5:, ::-1]).all()
-        assert (raster.overview(bands)[0] == whole[..., ::-1]).all() and raster.count == (1 if mode in '1L' else 3)
-        if mode == 'P':
-            assert stored.count == 1 and stored.read(slice(0, 40), slice(0, 48)).max() < 16
-
-
-@pytest.mark.parametrize('orientation', range(1, 9))
-def test_a_jpeg_is_turned_as_its_exif_says(tmp_path, orientation):
-    path, image = str(tmp_path / 'a.jpg'), Image.fromarray(picture(40, 48))
-    exif = image.getexif()
-    exif[0x0112] = orientation
-    image.save(path, exif=exif, quality=100, subsampling=0)
-    whole = cv2.imread(path)[..., ::-1].astype(int)
-    with open_raster(path) as raster, open_raster(path, as_stored=True) as stored:
-        assert raster.size == whole.shape[:2] and stored.size == (40, 48)
-        height, width = raster.size
-        cut = raster.read(slice(3, height - 7), slice(11, width - 2))
-        assert abs(cut - whole[3:-7, 11:-2]).max() < 8 and abs(raster.overview()[0] - whole).max() < 8
-
-
-def test_without_rasterio_it_is_the_same(tmp_path, monkeypatch):
-    image, path = Image.fromarray(picture(40, 48)), str(tmp_path / 'a.jpg')
-    exif = image.getexif()
-    exif[0x0112] = 6
-    image.save(path, exif=exif)
-    few = image.quantize(16)
-    for name in ('a.png', 'a.tif'):
-        few.save(tmp_path / name)
-    image.convert('1').save(tmp_path / 'b.png')
-    monkeypatch.setitem(sys.modules, 'rasterio', None)
-    assert [open_raster(path, as_stored=stored).size for stored in (False, True)] == [(48, 40), (40, 48)]
-    for name, stored, expected in (('a.png', few, few.convert('RGB')), ('a.tif', few, few.convert('RGB')),
-                                   ('b.png', image.convert('1'), image.convert('1').convert('L'))):
-        for raster, array in ((open_raster(str(tmp_path / name), as_stored=True), stored),
-                              (open_raster(str(tmp_path / name)), expected)):
-            assert (np.squeeze(raster.read(slice(0, 40), slice(0, 48))) == np.array(array)).all()
-
-
-def test_only_the_bands_in_use_say_what_has_no_data(tmp_path):
-    every = slice(0, 40), slice(0, 48)
-    floats = picture(40, 48, 4).astype(np.float32)
-    floats[:10, :, 3], floats[10:20, :, 2], floats[20:30] = np.nan, np.inf, -9999
-    values = picture(40, 48, 4) // 2 + 1
-    values[:10, :, :3], values[10:20] = 0, 0
-    for array, used, gaps, more in ((floats, (2, 1, 2), range(20, 30), dict(nodata=-9999)),
-                                    (floats, (1, 2, 3), range(10, 30), dict(nodata=-9999)),
-                                    (values, (1, 2, 3), range(0, 20), dict(nodata=0)),
-                                    (values, (4, 1), range(10, 20), dict(nodata=0)),
-                                    (values[..., [0, 0, 0, 0]], (1, 2, 3), range(0, 20), dict(alpha='yes')),
-                                    (values[..., [0, 0, 0, 0]], (1, 2, 4), (), dict(alpha='yes'))):
-        with open_raster(save_raster(tmp_path / 'a.tif', array, **more)) as raster:
-            raster.use(used)
-            expected = ~np.isin(np.arange(40), list(gaps))
-            assert raster.has_gaps == bool(gaps)
-            for valid in (raster.valid(*every), raster.overview(used)[1]):
-                assert valid is None if not gaps else (valid == expected[:, None]).all()
-
-
-def test_files_that_are_refused_say_why(tmp_path):
-    for kind in ('complex64', 'complex128'):
-        path = save_raster(tmp_path / 'a.tif', picture(40, 48).astype(kind))
-        with pytest.raises(InputError, match=f'its values are {kind}: allowed are integers and floats'):
-            open_raster(path)
-    path = save_raster(tmp_path / 'b.tif', picture(40, 48), compress='deflate', blockysize=8)
-    (tmp_path / 'b.tif').write_bytes((tmp_path / 'b.tif').read_bytes()[:1500])
-    with open_raster(path) as raster, pytest.raises(InputError, match='cut off or damaged: (?!.*See previous)'):
-        raster.read(slice(0, 40), slice(0, 48))
-
-
-def test_a_picture_without_a_place_on_earth_is_no_reason_to_warn(tmp_path):
-    cv2.imwrite(str(tmp_path / 'a.png'), picture(40, 48, 4).astype(np.uint16))
-    with warnings.catch_warnings():
-        warnings.simplefilter('error', rasterio.errors.NotGeoreferencedWarning)
-        with open_raster(str(tmp_path / 'a.png')) as raster:
-            raster.write_cut(raster.read(slice(0, 40), slice(0, 48)), 0, 0, str(tmp_path / 'b.tif'))
-
-
-def save_pair(folder, image, label, image_name='a.tif', **place):
-    for name in ('images', 'labels'):
-        (folder / name).mkdir(exist_ok=True)
-    save_raster(folder / 'images' / image_name, image)
-    save_raster(folder / 'labels/a.tif', label, **place)
-    return str(folder / 'images'), str(folder / 'labels')
-
-
-def test_tiles_of_a_colour_table_are_coloured_and_their_labels_stay_numbers(tmp_path):
-    folders = save_pair(tmp_path, picture(64, 64), picture(64, 64, 1).reshape(64, 64, 1))
-    image = Image.fromarray(picture(64, 64)).quantize(16)
-    for folder in ('images', 'labels'):
-        image.save(tmp_path / folder / 'a.tif')
-    assert tile_dataset(*folders, str(tmp_path / 'out'), 64) == 1
-    assert (cv2.imread(str(tmp_path / 'out/images/a_0_0.png'), -1)[..., ::-1] == np.array(image.convert('RGB'))).all()
-    assert (cv2.imread(str(tmp_path / 'out/labels/a_0_0.png'), -1) == np.array(image)).all()
-
-
-def test_tiles_are_not_mixed(tmp_path):
-    images, labels = save_pair(tmp_path, picture(40, 48), picture(40, 48, 1).reshape(40, 48, 1))
-    with pytest.raises(InputError, match='images: holds files already'):
-        tile_dataset(images, labels, str(tmp_path))
-    save_raster(tmp_path / 'images/a.tiff', picture(40, 48))
-    (tmp_path / 'images/b.vrt').touch()
-    with pytest.raises(InputError, match='a.tif and a.tiff have one name'):
-        tile_dataset(images, labels, str(tmp_path / 'out'))
-    assert not (tmp_path / 'out').exists()
-
-
-@pytest.mark.parametrize('place,apart', [
-    ({}, False), (dict(crs=None), False), (dict(crs='EPSG:32634'), True),
-    (dict(transform=rasterio.Affine(0.5, 0, 390000.1, 0, -0.5, 5820000)), False),
-    (dict(transform=rasterio.Affine(0.5, 0, 390000, 0, -0.5, 5820002)), True)])
-def test_a_label_of_another_place_is_warned_of(tmp_path, monkeypatch, place, apart):
-    told = []
-    monkeypatch.setattr(tiling, 'print_log', lambda text, **_: told.append(text))
-    folders = save_pair(tmp_path, picture(40, 48), picture(40, 48, 1).reshape(40, 48, 1), **place)
-    tile_dataset(*folders, str(tmp_path / 'out'))
-    assert ['another place' in text for text in told] == [True] * apart
-
-
-@pytest.mark.parametrize('dtype,words', [(np.uint8, 'make_config.py'), (np.uint16, 'docs/large_images.md')])
-def test_the_tool_says_what_comes_after_the_tiles(tmp_path, monkeypatch, capsys, dtype, words):
-    folders = save_pair(tmp_path, picture(40, 48).astype(dtype), picture(40, 48, 1).reshape(40, 48, 1))
-    monkeypatch.setattr(sys, 'argv', ['tile_dataset.py', *folders, '--out', str(tmp_path / 'out')])
-    runpy.run_path(str(ROOT / 'tools/tile_dataset.py'))['main']()
-    assert re.fullmatch(f'1 tiles in .*; .*{words}.*', capsys.readouterr().out.strip())

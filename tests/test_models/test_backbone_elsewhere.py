@@ -2,6 +2,7 @@
 import re
 
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS as ROOT_MODELS
@@ -63,7 +64,6 @@ def test_detectors(tmp_path, base, out_indices):
 
 @pytest.mark.slow
 def test_weights_of_segmentation_models_pytorch(tmp_path):
-    smp = pytest.importorskip('segmentation_models_pytorch')
     theirs = randomise(smp.UPerNet('tu-inception_next_atto', encoder_weights=None)).eval()
     path = str(tmp_path / 'a.pth')
     torch.save(theirs.state_dict(), path)
