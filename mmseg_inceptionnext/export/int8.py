@@ -4,11 +4,10 @@ import os
 from contextlib import contextmanager, redirect_stdout
 from typing import Iterator, Optional, Sequence
 
-import numpy as np
-
 from mmseg_inceptionnext.errors import InputError
 from mmseg_inceptionnext.inference import Segmenter
-from mmseg_inceptionnext.inference.onnx_backend import to_pixels
+
+from .images import pixels_of
 
 COUNT = 20  # images that are measured
 PERCENTILE = 99.98  # of the values of a map are within its 256 steps: the few beyond them would make the steps coarse
@@ -50,17 +49,6 @@ class _Images:
 
     def get_next(self) -> Optional[dict]:
         return dict(image=pixels_of(self.segmenter, self.left.pop())) if self.left else None
-
-
-def pixels_of(segmenter: Segmenter, path: str) -> np.ndarray:
-    """What the graph gets of a file, see :func:`to_pixels`; an InputError that names it if it is too small."""
-    pixels = to_pixels(segmenter.prepare(path).data['img'])
-    height, width = pixels.shape[2:]
-    stride = getattr(segmenter.model.backbone, 'output_stride', 1)
-    if min(height, width) < stride:
-        raise InputError(f'{path}: an image of {height} x {width} pixels (H x W) is too small: each side must be at '
-                         f'least {stride}, the stride of the last output; leave it out')
-    return pixels
 
 
 @contextmanager

@@ -21,7 +21,8 @@ from mmseg_inceptionnext.parts import first_dataset, type_name
 from mmseg_inceptionnext.version import __version__
 
 from .exportable import INPUT, ExportableSegmentor, heads_of
-from .int8 import pixels_of, to_int8
+from .images import pixels_of
+from .int8 import to_int8
 
 OPSET = 17  # the newest that PyTorch 2.1 writes
 TRACED = (128, 160)  # size of the image that is traced where sizes stay free
